@@ -1,3 +1,30 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
+from keras_distill import edge, functional, objectives, teachers
+from keras_distill.distiller import Distiller
+from keras_distill.objectives import (
+    FeatureHint,
+    HardTargets,
+    LogitsMSE,
+    Objective,
+    Signals,
+    SoftTargets,
+)
+from keras_distill.teachers import Teacher
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Distiller",
+    "FeatureHint",
+    "HardTargets",
+    "LogitsMSE",
+    "Objective",
+    "Signals",
+    "SoftTargets",
+    "Teacher",
+    "edge",
+    "functional",
+    "objectives",
+    "teachers",
+]

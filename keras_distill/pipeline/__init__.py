@@ -1,0 +1,1 @@
+"""From a recipe to resumable stages to a report; the command line is its face."""

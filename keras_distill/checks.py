@@ -1,0 +1,154 @@
+"""What a Distiller refuses or warns of before any training."""
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+__all__ = [
+    "check_data",
+    "check_label_loss",
+    "check_label_weight",
+    "check_student",
+    "refuse_foreign_arguments",
+    "warn_of_swap",
+]
+
+_FOREIGN = {
+    "alpha": "label_weight=",
+    "student_loss_weight": "label_weight=",
+    "temperature": "[SoftTargets(temperature=...)] as objectives",
+    "distillation_losses": "objectives",
+    "distillation_loss_fn": "objectives",
+    "distillation_loss": "objectives",
+    "distillation_loss_weights": "each objective's weight=",
+    "student_loss_fn": "compile(loss=...)",
+    "student_loss": "compile(loss=...)",
+}
+
+
+def refuse_foreign_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """TypeError for the arguments of other Distillers, with the spelling that serves here."""
+    for name in arguments:
+        mend = _FOREIGN.get(name)
+        if mend:
+            raise TypeError(f"{where} takes no {name!r} here; write {mend}.")
+        raise TypeError(f"{where} got an unexpected keyword argument {name!r}.")
+
+
+def check_student(student: Any) -> None:
+    """The student is a built Keras 3 model."""
+    if not isinstance(student, keras.Model):
+        kind = f"{type(student).__module__}.{type(student).__qualname__}"
+        raise TypeError(
+            f"The student must be a keras.Model (Keras 3); got {kind}. Rebuild it with Keras 3's "
+            f"layers: tf_keras' classes have the same names but another base."
+        )
+    if not student.built:
+        raise ValueError(
+            f"The student {student.name!r} has no weights yet: give it an Input, build it with "
+            f"student.build(input_shape), or call it once on a batch."
+        )
+
+
+def check_label_weight(label_weight: float) -> float:
+    """`label_weight` as a float in [0, 1]."""
+    if not isinstance(label_weight, (int, float)) or not 0 <= label_weight <= 1:
+        raise ValueError(f"label_weight must be a number in [0, 1]; got {label_weight!r}.")
+    return float(label_weight)
+
+
+def warn_of_swap(student: keras.Model, teacher_params: int | None) -> None:
+    """A student larger than its teacher was probably meant the other way round."""
+    ours = student.count_params()
+    if teacher_params is not None and ours > teacher_params:
+        warnings.warn(
+            f"The student {student.name!r} has {ours:,} weights and its teacher {teacher_params:,}."
+            f" Are they swapped? It is Distiller(student, teacher); keras.distillation has the "
+            f"opposite order.",
+            stacklevel=4,
+        )
+
+
+def warn_of_random_layers(student: keras.Model) -> None:
+    """Augmentation inside the student shows the teacher another picture."""
+    names = [
+        layer.name
+        for layer in student._flatten_layers(include_self=False)
+        if ".preprocessing." in type(layer).__module__ and type(layer).__name__.startswith("Random")
+    ]
+    if names:
+        warnings.warn(
+            f"The student augments its own input ({', '.join(names)}), so the teacher answers for "
+            f"another view than the student sees. Augment in the dataset.",
+            stacklevel=4,
+        )
+
+
+def check_label_loss(loss: Any, kinds: Mapping[str | None, str]) -> None:
+    """A loss' `from_logits` agrees with what the student returns.
+
+    Args:
+      loss: as given to `compile`.
+      kinds: "logits", "probabilities" or "sigmoid" by head.
+    """
+    for head, one in _losses_by_head(loss, list(kinds)):
+        from_logits = _from_logits(one)
+        if from_logits is None or head not in kinds:
+            continue
+        gives = "logits" if kinds[head] == "logits" else "probabilities"
+        if from_logits != (gives == "logits"):
+            where = "" if head is None else f" at its output {head!r}"
+            name = one if isinstance(one, str) else getattr(one, "name", type(one).__name__)
+            raise ValueError(
+                f"The student returns {gives}{where}, and the loss {name!r} was told "
+                f"from_logits={from_logits}. {_mend(gives)}"
+            )
+
+
+def check_data(x: Any) -> None:
+    """There is something to fit."""
+    cardinality = getattr(x, "cardinality", None)
+    rows = None
+    if callable(cardinality):
+        rows = int(cardinality())
+    elif hasattr(x, "shape") and len(x.shape):
+        rows = x.shape[0]
+    if rows == 0:
+        raise ValueError("The training data yields no batch: it holds 0 examples.")
+
+
+def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:
+    if isinstance(loss, Mapping):
+        return list(loss.items())
+    if isinstance(loss, (list, tuple)):
+        return list(zip(heads, loss, strict=False))
+    return [(head, loss) for head in heads]
+
+
+def _from_logits(loss: Any) -> bool | None:
+    if loss is None:
+        return None
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        if hasattr(loss, "_fn_kwargs") and "from_logits" in loss._fn_kwargs:
+            return bool(loss._fn_kwargs["from_logits"])
+        value = getattr(loss, "from_logits", None)
+        return None if value is None else bool(value)
+    if not callable(loss) or not getattr(loss, "__module__", "").startswith("keras."):
+        return None
+    parameter = inspect.signature(loss).parameters.get("from_logits")
+    return None if parameter is None else bool(parameter.default)
+
+
+def _mend(gives: str) -> str:
+    if gives == "logits":
+        return (
+            "Use keras.losses.SparseCategoricalCrossentropy(from_logits=True) (or the loss' own "
+            "from_logits=True); if the student does end in a softmax, say "
+            "Distiller(..., student_output='probabilities')."
+        )
+    return "Drop from_logits=True, or the student's final softmax."

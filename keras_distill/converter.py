@@ -1,0 +1,266 @@
+"""From a Python function to a .tflite: a SavedModel, converted in a child process.
+
+The converter crashes with a segmentation fault on some models (recurrent layers at int8), so it
+never runs inside the caller's session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import keyword
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
+CALIBRATED = ("int8", "int16x8")
+WORKER = (sys.executable, "-m", "keras_distill._converter_worker")
+
+
+class ConversionError(RuntimeError):
+    """No .tflite came out; the message has the operation where it is known, and the mend.
+
+    `__cause__` carries the converter's own words.
+    """
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A SavedModel folder with one signature, `serving_default`.
+
+    `inputs` maps the names asked for to those TensorFlow accepts; `outputs` are the traced
+    `tf.TensorSpec`s by name. Both keep the caller's order, which TensorFlow sorts away.
+    """
+
+    directory: str
+    inputs: dict[str, str]
+    outputs: dict[str, tf.TensorSpec]
+
+
+def write_saved_model(
+    function: Callable[[dict[str, Any]], dict[str, Any]],
+    tensor_specs: Mapping[str, tf.TensorSpec],
+    directory: str | os.PathLike[str],
+    variables: Sequence[Any] = (),
+) -> SavedModel:
+    """Traces `function` and saves it under the signature `serving_default`, without a word.
+
+    Args:
+      function: takes the inputs as a dict of tensors and returns the outputs as one.
+      tensor_specs: a `tf.TensorSpec` an input, in the caller's order.
+      directory: where the SavedModel goes.
+      variables: every `keras.Variable`, `tf.Variable` or lookup table that `function` reads.
+
+    Raises:
+      ValueError: two input names that TensorFlow cannot tell apart.
+    """
+    inputs = {name: _tensorflow_name(name) for name in tensor_specs}
+    if len(set(inputs.values())) < len(inputs):
+        raise ValueError(f"Input names must differ by more than punctuation; got {list(inputs)}.")
+    specs = {
+        inputs[name]: tf.TensorSpec(spec.shape, spec.dtype, name=inputs[name])
+        for name, spec in tensor_specs.items()
+    }
+    order: list[str] = []
+
+    def serve(**tensors):
+        outputs = function({name: tensors[inner] for name, inner in inputs.items()})
+        order[:] = list(outputs)
+        return outputs
+
+    module = tf.Module()
+    module.tracked = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    with quiet_tensorflow():
+        traced = tf.function(serve).get_concrete_function(**specs)
+        module.serve = traced
+        tf.saved_model.save(module, os.fspath(directory), signatures={"serving_default": traced})
+    outputs = {
+        name: tf.TensorSpec(
+            traced.structured_outputs[name].shape, traced.structured_outputs[name].dtype
+        )
+        for name in order
+    }
+    return SavedModel(os.fspath(directory), inputs, outputs)
+
+
+def _tensorflow_name(name: str) -> str:
+    # As long as the original in bytes: the worker writes the original back over it.
+    plain = re.sub(rb"[^A-Za-z0-9_]", b"_", name.encode()).decode()
+    if not plain[:1].isalpha() or keyword.iskeyword(plain):
+        return "x" + plain[1:]
+    return plain
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Lets only errors of TensorFlow's and absl's Python loggers through, and puts them back."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def convert(
+    saved_model: SavedModel,
+    output: str | os.PathLike[str],
+    *,
+    precision: str = "float32",
+    calibration: Mapping[str, np.ndarray] | None = None,
+    input_type: str | None = None,
+    batch_size: int = 1,
+    allow_flex: bool = False,
+) -> None:
+    """Converts a SavedModel to a .tflite at `output`, in a child process.
+
+    Args:
+      saved_model: from `write_saved_model`.
+      output: the file; it appears whole or not at all.
+      precision: one of `PRECISIONS`.
+      calibration: arrays of example inputs by input name, for int8 and int16x8.
+      input_type: None for float32 inputs and outputs, "int8" or "uint8" for both.
+      batch_size: rows of `calibration` fed at once; a static batch must be met exactly.
+      allow_flex: let TensorFlow's own operations in where LiteRT has none.
+
+    Raises:
+      ConversionError: the converter failed or its process died.
+    """
+    output = Path(output)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    with tempfile.TemporaryDirectory(prefix="keras_distill_convert_") as folder:
+        request = {
+            "saved_model": saved_model.directory,
+            "inputs": saved_model.inputs,
+            "outputs": list(saved_model.outputs),
+            "output": os.fspath(partial.absolute()),
+            "failure": os.path.join(folder, "failure.json"),
+            "precision": precision,
+            "calibration": _written(calibration or {}, saved_model.inputs, folder),
+            "input_type": input_type,
+            "batch_size": batch_size,
+            "allow_flex": allow_flex,
+        }
+        try:
+            _run_worker(request, folder)
+            os.replace(partial, output)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _written(
+    calibration: Mapping[str, np.ndarray], inputs: Mapping[str, str], folder: str
+) -> dict[str, str]:
+    files = {}
+    for number, (name, array) in enumerate(calibration.items()):
+        files[inputs[name]] = os.path.join(folder, f"calibration_{number}.npy")
+        np.save(files[inputs[name]], array, allow_pickle=False)
+    return files
+
+
+def _run_worker(request: dict[str, Any], folder: str) -> None:
+    path = Path(folder, "request.json")
+    path.write_text(json.dumps(request), encoding="utf-8")
+    log = Path(folder, "log.txt")
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*WORKER, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=_child_environment(),
+        )
+        try:
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if code != 0 or not os.path.exists(request["output"]):
+        raise _conversion_error(request, code, log.read_text(errors="replace"))
+
+
+def _child_environment() -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    return environment | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
+        # A training session may hold all of a GPU's memory; the converter needs none.
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+    }
+
+
+def _conversion_error(request: dict[str, Any], code: int, log: str) -> ConversionError:
+    try:
+        failure = json.loads(Path(request["failure"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        failure = {"type": "", "message": "", "traceback": ""}
+    text = failure["message"] or log
+    asked = f"Could not convert the model to TFLite at precision {request['precision']!r}"
+    words = f"{asked}: {_reason(request, code, text)}"
+    error = ConversionError(words)
+    error.__cause__ = RuntimeError(failure["traceback"] or _tail(log) or "no output")
+    return error
+
+
+def _reason(request: dict[str, Any], code: int, text: str) -> str:
+    flex = _named(r"(?:Flex|TF Select) ops: ([^\n]+)", text)
+    unrunnable = _named(r"\(Flex(\w+)\) failed to prepare", text)
+    if unrunnable:
+        return (
+            f"calibration runs the model, and TensorFlow here has no Flex delegate to run "
+            f"{unrunnable} with. Replace the layers that use it, or take a precision without "
+            f"calibration: float32, float16 or dynamic_int8."
+        )
+    if flex:
+        return (
+            f"it needs Select TF ops that LiteRT has no kernel for: {flex}. Replace the layers "
+            f"that use them, or export with allow_flex=True and ship the Flex delegate."
+        )
+    custom = _named(r"Custom ops: ([^\n]+)", text)
+    if custom:
+        tried = "" if request["allow_flex"] else " (allow_flex=True covers other operations)"
+        return (
+            f"neither LiteRT nor TensorFlow's Flex delegate has a kernel for: {custom}. Replace "
+            f"the layers that use them by others{tried}."
+        )
+    legalize = _named(r"failed to legalize operation '([\w.]+)'", text)
+    quantize = _named(r"not yet supported for op: '(\w+)'", text)
+    if legalize or quantize:
+        return (
+            f"could not convert op {legalize or quantize}. Replace the layer that uses it, or "
+            f"try {'allow_flex=True' if legalize else 'dynamic_int8'}."
+        )
+    if code < 0:
+        return (
+            f"the converter's process was killed by {signal.Signals(-code).name}. Recurrent "
+            f"layers and loops crash it at int8 (unroll=True helps), and too little memory ends "
+            f'it; precision="dynamic_int8" or "float32" needs less of it.'
+        )
+    last = text.strip().splitlines()[-1] if text.strip() else "it said nothing"
+    return f"the converter's process ended with exit code {code}: {last}"
+
+
+def _named(pattern: str, text: str) -> str:
+    return ", ".join(dict.fromkeys(found.strip() for found in re.findall(pattern, text)))
+
+
+def _tail(log: str, lines: int = 30) -> str:
+    return "\n".join(log.strip().splitlines()[-lines:])

@@ -1,0 +1,390 @@
+"""The Keras face: a model whose `fit` trains a student under a teacher."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill import checks, outputs, saving, step
+from keras_distill.metrics import labelled_only
+from keras_distill.objectives import Objective, Signals, SoftTargets
+from keras_distill.student import StudentReader
+from keras_distill.teachers.base import Absent, Teacher
+from keras_distill.teachers.model import as_teacher
+
+__all__ = ["Distiller"]
+
+
+class _Log:
+    """Running means of a step's parts. No Keras container, so that Keras tracks nothing in it."""
+
+    def __init__(self) -> None:
+        self.means: dict[str, keras.metrics.Mean] = {}
+
+    def reset(self, names: Sequence[str]) -> None:
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class Distiller(keras.Model):
+    """Trains `student` on labels and on what `teacher` says of the same batch.
+
+    `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
+    + sum(student.losses)`; with `compile(loss=None)` the objectives count in full. Rows labelled
+    -1 teach through the objectives only. `fit` logs the total as `loss`, the label loss as
+    `label_loss` and each objective under its name; `evaluate` and `predict` run the student alone.
+
+    Args:
+      student: a built Keras 3 model of any kind.
+      teacher: a model of either Keras generation, a `keras_distill.teachers.Teacher`, or a callable
+        that returns logits. Nothing of it changes.
+      objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
+      label_weight: the share of the label loss, in [0, 1].
+      student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
+      student_output: "logits", "probabilities" or "auto" (detected; else logits).
+
+    Raises:
+      ValueError: shapes that do not fit, a tap that does not exist, an unbuilt student, equal
+        names of objectives, a label weight outside [0, 1].
+      RuntimeError: Keras runs on another backend than TensorFlow.
+
+    >>> student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> teacher = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(3)])
+    >>> distiller = Distiller(student, teacher)
+    >>> distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> logs = distiller.fit(keras.ops.ones((8, 4)), keras.ops.zeros((8,), "int32"), verbose=0)
+    >>> sorted(logs.history)
+    ['label_loss', 'loss', 'soft_targets']
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: Any,
+        objectives: Objective | Sequence[Objective] | None = None,
+        *,
+        label_weight: float = 0.1,
+        student_preprocess: Callable | None = None,
+        teacher_preprocess: Callable | None = None,
+        student_output: str = "auto",
+        name: str = "distiller",
+        **foreign: Any,
+    ):
+        _check_backend()
+        checks.refuse_foreign_arguments(foreign, "Distiller")
+        checks.check_student(student)
+        super().__init__(name=name, dtype=_policy(student), autocast=False)
+        self.student = student
+        self._label_weight = checks.check_label_weight(label_weight)
+        self._student_preprocess = student_preprocess
+        self._teacher_preprocess = teacher_preprocess
+        self._student_output = outputs.check_kind(student_output, "student_output")
+        self._objectives = _as_objectives(objectives)
+        self._log = _Log()
+        self._teacher = as_teacher(teacher)
+        keys = [key for o in self._objectives for key in o.student_taps]
+        self._reader = StudentReader(student, keys, student_output)
+        self._teacher_spec = _Held(self._built_teacher(self._teacher))
+        self._build_objectives()
+        self.built = True
+        checks.warn_of_swap(student, self._teacher.count_params())
+        checks.warn_of_random_layers(student)
+
+    @property
+    def teacher(self) -> Teacher:
+        """Where the knowledge comes from; no Keras object."""
+        return self._teacher
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is learned from the teacher."""
+        return tuple(self._objectives)
+
+    @property
+    def metrics(self) -> list:
+        """Keras' own, and the running means of the step's parts."""
+        return [*super().metrics, *self._log.means.values()]
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The student's answer."""
+        if self._student_preprocess is not None:
+            inputs = self._student_preprocess(inputs)
+        return self.student(inputs, training=training)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+        **foreign: Any,
+    ) -> None:
+        """As `keras.Model.compile`; `loss=None` learns from the teacher alone.
+
+        Raises:
+          ValueError: a loss whose `from_logits` contradicts the student; XLA asked for with a
+            teacher that XLA can't take.
+        """
+        checks.refuse_foreign_arguments(foreign, "compile")
+        checks.check_label_loss(loss, self._reader.kinds)
+        self._teacher.check_compile(jit_compile is True)
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=labelled_only(metrics),
+            weighted_metrics=labelled_only(weighted_metrics),
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        names = [] if loss is None else ["label_loss"]
+        self._log.reset([*names, *(o.name for o in self._objectives)])
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`. The teacher's weights are those it has now."""
+        checks.check_data(x)
+        if isinstance(self._teacher, Absent):
+            self._teacher(x)
+        if self._teacher.refresh():
+            self.train_function = None
+        return super().fit(x, *args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One update: one forward of the teacher, one of the student, one backward."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        teacher = self._teacher_signals(x)
+        with tf.GradientTape() as tape:
+            student, y_pred = self._student_signals(x)
+            values = step.objective_values(self._objectives, student, teacher, y)
+            parts = step.total(
+                self._label_loss(y, y_pred, sample_weight),
+                values,
+                self._objectives,
+                label_weight=self._label_weight,
+                sample_weight=sample_weight,
+                penalties=self.student.losses,
+            )
+            loss = self.optimizer.scale_loss(self._scaled_for_replicas(parts.total))
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+        self._after_update()
+        self._record(x, parts)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """The student alone: label loss, its own losses, and metrics."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        label_loss = self._label_loss(y, y_pred, sample_weight)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        for name in self._log.means:
+            logs.pop(name)
+        if label_loss is None:
+            logs.pop("loss")
+            return logs
+        loss = label_loss + sum(tf.reduce_sum(penalty) for penalty in self.student.losses)
+        self._loss_tracker.update_state(loss, sample_weight=_rows(x))
+        return {**logs, "loss": self._loss_tracker.result()}
+
+    def _build_objectives(self) -> None:
+        """Learn every shape, and let the objectives make their adapters."""
+        student, teacher = self._reader.spec, self._teacher_spec.signals
+        adapters: dict[str, keras.layers.Layer] = {}
+        for objective in self._objectives:
+            for ours, theirs, _ in step.pairs_of_heads(objective, student, teacher):
+                made = objective.build(ours, theirs)
+                adapters.update({f"{objective.name}_{k}": layer for k, layer in made.items()})
+        self._adapters = adapters
+
+    def _teacher_signals(self, x: Any) -> Signals:
+        if self._teacher_preprocess is not None:
+            x = self._teacher_preprocess(x)
+        return self._teacher(x)
+
+    def _student_signals(self, x: Any) -> tuple[Signals, Any]:
+        with self._reader.recording() as recorder:
+            y_pred = self(x, training=True)
+        return self._reader.signals(y_pred, recorder), y_pred
+
+    def _built_teacher(self, teacher: Teacher) -> Signals:
+        keys = tuple(dict.fromkeys(k for o in self._objectives for k in o.teacher_taps))
+        views_differ = self._student_preprocess or self._teacher_preprocess
+        return teacher.build(None if views_differ else self._reader.input_spec, keys)
+
+    def _label_loss(self, y: Any, y_pred: Any, sample_weight: Any):
+        if self._compile_loss is None:
+            return None
+        if y is None:
+            raise ValueError(
+                "compile() was given a label loss, and the data has no labels. Use "
+                "compile(loss=None) to learn from the teacher alone, or give (x, y); rows "
+                "without a label among others take the label -1."
+            )
+        labels = step.labelled(y, y_pred, sample_weight)
+        loss = self._compile_loss(labels.y, y_pred, labels.weight)
+        return loss * self.distribute_strategy.num_replicas_in_sync
+
+    def _scaled_for_replicas(self, loss: Any):
+        return loss / self.distribute_strategy.num_replicas_in_sync
+
+    def _after_update(self) -> None:
+        for layer in self.student._flatten_layers():
+            if hook := getattr(layer, "after_update", None):
+                hook(self.optimizer.iterations)
+
+    def _record(self, x: Any, parts: step.Total) -> None:
+        rows = _rows(x)
+        self._loss_tracker.update_state(parts.total, sample_weight=rows)
+        values = dict(parts.objectives)
+        if parts.label_loss is not None:
+            values["label_loss"] = parts.label_loss
+        for name, mean in self._log.means.items():
+            mean.update_state(values[name], sample_weight=rows)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
+        for index, state in enumerate(saving.seed_states(self)):
+            store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take the seed generators up where they were."""
+        states = saving.seed_states(self)
+        if len(store.keys()) != len(states):
+            raise ValueError(
+                f"The checkpoint holds {len(store.keys())} seed generators' states and this "
+                f"distiller's student has {len(states)}: it is another student's."
+            )
+        for index, state in enumerate(states):
+            state.assign(store[f"seed_{index}"])
+
+    def get_config(self) -> dict:
+        """What rebuilds this distiller, its teacher's shapes in place of its teacher.
+
+        Raises:
+          ValueError: a lambda among the preprocessing functions.
+        """
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "student": serialize(self.student),
+            "objectives": [serialize(o) for o in self._objectives],
+            "label_weight": self._label_weight,
+            "student_preprocess": saving.function_to_config(self._student_preprocess, "student_preprocess"),
+            "teacher_preprocess": saving.function_to_config(self._teacher_preprocess, "teacher_preprocess"),
+            "student_output": self._student_output,
+            "name": self.name,
+            "teacher_spec": saving.signals_to_config(self._teacher_spec.signals),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Distiller":
+        """A distiller without its teacher: it evaluates and predicts."""
+        config = dict(config)
+        absent = Absent(saving.signals_from_config(config.pop("teacher_spec")))
+        revived = {
+            key: keras.saving.deserialize_keras_object(config.pop(key), custom_objects)
+            for key in ("student", "objectives", "student_preprocess", "teacher_preprocess")
+        }
+        student, objectives = revived.pop("student"), revived.pop("objectives")
+        return cls(student, absent, objectives, **revived, **config)
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.
+
+        Raises:
+          ValueError: something that can't be saved (a lambda); nothing was written.
+        """
+        saving.refuse_lambdas(keras.saving.serialize_keras_object(self))
+        path = Path(os.fspath(filepath))
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists. Give overwrite=True to replace it.")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            partial = Path(folder, path.name)
+            super().save(partial, **kwargs)
+            os.replace(partial, path)
+
+    @staticmethod
+    def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> "Distiller":
+        """A saved distiller with its teacher back, ready to train on.
+
+        Args:
+          path: a `.keras` file that `save` wrote.
+          teacher: as the constructor takes it.
+          custom_objects: as `keras.saving.load_model` takes them.
+
+        Raises:
+          ValueError: the teacher's outputs are not those the distiller was built with.
+        """
+        distiller = keras.saving.load_model(path, custom_objects=custom_objects)
+        distiller._attach(as_teacher(teacher))
+        return distiller
+
+    def _attach(self, teacher: Teacher) -> None:
+        found = saving.signals_to_config(self._built_teacher(teacher))
+        expected = saving.signals_to_config(self._teacher_spec.signals)
+        if found != expected:
+            raise ValueError(
+                f"This teacher's outputs are not those the distiller was built with.\n"
+                f"expected: {expected}\ngot:      {found}"
+            )
+        self._teacher = teacher
+        self.train_function = None
+
+
+class _Held:
+    """Keeps Signals where Keras' attribute tracking does not look into them."""
+
+    def __init__(self, signals: Signals):
+        self.signals = signals
+
+
+def _check_backend() -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"keras_distill trains on the TensorFlow backend; Keras runs on "
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
+        )
+
+
+def _policy(student: keras.Model):
+    policies = [layer.dtype_policy for layer in student._flatten_layers()]
+    half = [policy for policy in policies if policy.compute_dtype == "float16"]
+    return half[0] if half else student.dtype_policy
+
+
+def _as_objectives(objectives: Any) -> list[Objective]:
+    if objectives is None:
+        return [SoftTargets(temperature=4.0)]
+    found = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    for objective in found:
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"objectives must be keras_distill.Objective instances, such as SoftTargets(); got "
+                f"{objective!r}."
+            )
+    names = [o.name for o in found]
+    for name in names:
+        if names.count(name) > 1 or name in ("loss", "label_loss"):
+            raise ValueError(
+                f"The objectives' names must differ from each other and from 'loss' and "
+                f"'label_loss'; got {names}. Give one of them name=."
+            )
+    return found
+
+
+def _rows(x: Any):
+    return tf.shape(keras.tree.flatten(x)[0])[0]

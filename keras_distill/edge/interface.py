@@ -1,0 +1,214 @@
+"""How a Keras 3 model is called from outside: named, shaped inputs and named outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from ..data import qualified_name
+
+_HALF = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A model as a function of named tensors.
+
+    `specs` has a `tf.TensorSpec` an input, batch first and None, in the model's order, and
+    `own_names` what the model itself calls them. `structure` is the model's input structure with
+    the input's name at each leaf.
+    """
+
+    specs: dict[str, tf.TensorSpec]
+    own_names: tuple[str, ...]
+    structure: Any
+    call: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def flat_inputs(self, x: Any) -> list[Any]:
+        """The arrays of `x`, in the order of `specs`.
+
+        Raises:
+          ValueError: `x` has not the model's structure.
+        """
+        for names in (self.own_names, tuple(self.specs)):
+            if isinstance(x, dict) and set(x) == set(names):
+                return [x[name] for name in names]
+        leaves, names = keras.tree.flatten(x), keras.tree.flatten(self.structure)
+        if len(leaves) != len(names) or isinstance(x, dict) != isinstance(self.structure, dict):
+            came = f"the keys {list(x)}" if isinstance(x, dict) else f"{len(leaves)} array(s)"
+            raise ValueError(f"Expected the inputs {list(self.own_names)}; got {came}.")
+        found = dict(zip(names, leaves, strict=True))
+        return [found[name] for name in self.specs]
+
+
+def interface_of(
+    model: keras.Model,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Interface:
+    """Names a model's inputs and outputs: a dict's keys, else the layers' names, else numbers.
+
+    Args:
+      model: a built Keras 3 model.
+      input_names, output_names: other names, in the model's order.
+
+    Raises:
+      TypeError: not a Keras 3 model.
+      ValueError: not built, or the wrong number of names.
+    """
+    check_model(model)
+    structure, specs = _inputs(model)
+    own_names = tuple(specs)
+    names = _asked(input_names, list(specs), "input")
+    renamed = dict(zip(specs, names, strict=True))
+    structure = keras.tree.map_structure(lambda name: renamed[name], structure)
+    specs = {renamed[name]: spec for name, spec in specs.items()}
+
+    def call(tensors: dict[str, Any]) -> dict[str, Any]:
+        x = keras.tree.map_structure(lambda name: tensors[name], structure)
+        return _named_outputs(model, model(x, training=False), output_names)
+
+    return Interface(specs, own_names, structure, call)
+
+
+def check_model(model: Any) -> None:
+    """Refuses whatever is not a built Keras 3 model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a Keras 3 model (keras.Model); got {qualified_name(model)}.")
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model; {model.name!r} has no weights yet. Call it once on a batch "
+            f"or give it an Input layer."
+        )
+
+
+def _inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec]]:
+    if isinstance(model, keras.Sequential):
+        found = model.inputs[0]
+    elif isinstance(model, Functional):
+        found = model.input
+    else:
+        return _subclassed_inputs(model)
+    if isinstance(found, dict):
+        structure: Any = {key: key for key in found}
+        tensors = found
+    else:
+        structure = keras.tree.map_structure(_input_name, found)
+        tensors = {_input_name(tensor): tensor for tensor in keras.tree.flatten(found)}
+    return structure, {
+        name: tf.TensorSpec(tensor.shape, "float32" if tensor.dtype in _HALF else tensor.dtype)
+        for name, tensor in tensors.items()
+    }
+
+
+def _input_name(tensor: keras.KerasTensor) -> str:
+    # A Sequential's input tensor has a running number for a name; its layer has a real one.
+    return tensor._keras_history.operation.name
+
+
+def _subclassed_inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec]]:
+    shapes = model._build_shapes_dict
+    if not shapes or len(shapes) != 1:
+        raise ValueError(
+            f"Expected a model whose call takes one argument x (an array, a list or a dict); "
+            f"{qualified_name(model)} was built with {list(shapes or [])}. Wrap it in a Functional "
+            f"model."
+        )
+    (shape,) = shapes.values()
+    structure: Any
+    if isinstance(shape, dict):
+        named, structure = dict(shape), {key: key for key in shape}
+    elif _is_shape(shape):
+        named, structure = {"input_0": shape}, "input_0"
+    else:
+        structure = [f"input_{index}" for index in range(len(shape))]
+        named = dict(zip(structure, shape, strict=True))
+    return structure, {
+        name: tf.TensorSpec((None, *size[1:]), "float32") for name, size in named.items()
+    }
+
+
+def _is_shape(shape: Any) -> bool:
+    return all(size is None or isinstance(size, int) for size in shape)
+
+
+def _named_outputs(model: keras.Model, outputs: Any, asked: Sequence[str] | None) -> dict[str, Any]:
+    if isinstance(outputs, dict):
+        found = list(outputs.items())
+    else:
+        leaves = keras.tree.flatten(outputs)
+        if isinstance(model, (keras.Sequential, Functional)):
+            names = _layer_names(model, len(leaves))
+        else:
+            names = [f"output_{index}" for index in range(len(leaves))]
+        found = list(zip(names, leaves, strict=True))
+    names = _asked(asked, [name for name, _ in found], "output")
+    # The same tensor under two names would be one output to the converter.
+    return {name: tf.identity(value) for name, (_, value) in zip(names, found, strict=True)}
+
+
+def _layer_names(model: keras.Model, count: int) -> list[str]:
+    layers = [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
+    if len(set(layers)) == count:
+        return list(layers)
+    return [f"output_{index}" for index in range(count)]
+
+
+def _asked(asked: Sequence[str] | None, own: list[str], side: str) -> list[str]:
+    if asked is None:
+        return own
+    if isinstance(asked, str) or len(asked) != len(own) or len(set(asked)) != len(own):
+        raise ValueError(
+            f"Expected {side}_names as a list of {len(own)} different names, for {own}; "
+            f"got {asked!r}."
+        )
+    return list(asked)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The model itself, or a float32 copy of one trained in mixed or half precision.
+
+    Raises:
+      ValueError: it is subclassed, so that it cannot be built again from its layers.
+    """
+    check_model(model)
+    half = [layer for layer in _all_layers(model) if layer.compute_dtype in _HALF]
+    if not half:
+        return model
+    if not isinstance(model, (keras.Sequential, Functional)):
+        raise ValueError(
+            f"{qualified_name(model)} computes in {half[0].compute_dtype} (layer "
+            f"{half[0].name!r}), and a .tflite holds float32. Build the model under "
+            f'keras.config.set_dtype_policy("float32"), set_weights() it, and export that.'
+        )
+    copy = keras.models.clone_model(model, clone_function=_float32_layer)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _all_layers(model: keras.Model) -> list[keras.Layer]:
+    return [layer for layer in model._flatten_layers() if layer is not model]
+
+
+def _float32_layer(layer: keras.Layer) -> keras.Layer:
+    return layer.__class__.from_config(_float32_config(layer.get_config()))
+
+
+def _float32_config(config: Any) -> Any:
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return "float32" if "float16" in config["config"]["name"] else config
+        return {
+            key: "float32"
+            if key == "dtype" and isinstance(value, str) and "float16" in value
+            else _float32_config(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(_float32_config(value) for value in config)
+    return config

@@ -1,0 +1,138 @@
+"""What export and verification found, as frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..litert import TensorInfo
+
+
+@dataclass(frozen=True)
+class TFLiteExport:
+    """A .tflite that was written, opened again and looked through.
+
+    Attributes:
+      path: the file.
+      precision: as asked: float32, float16, dynamic_int8, int8 or int16x8.
+      bytes: its size.
+      bytes_zipped: its size deflated at level 9, as in a phone's package.
+      sparsity: share of zeros among the weight constants, 0 to 1.
+      ops: how often each operation occurs.
+      dtypes: how many tensors there are of each dtype.
+      float_ops: the operations that compute in floating point, by name; QUANTIZE and DEQUANTIZE
+        are not counted. Empty means: integers from one end to the other.
+      inputs, outputs: a `TensorInfo` each, in order.
+      labels: the class names stored in the file, or None.
+    """
+
+    path: Path
+    precision: str
+    bytes: int
+    bytes_zipped: int
+    sparsity: float
+    ops: dict[str, int]
+    dtypes: dict[str, int]
+    float_ops: dict[str, int]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    labels: tuple[str, ...] | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return _table(
+            {
+                "path": self.path,
+                "precision": self.precision,
+                "bytes": f"{self.bytes:,} ({self.bytes_zipped:,} zipped)",
+                "sparsity": f"{self.sparsity:.1%}",
+                "ops": _counts(self.ops),
+                "dtypes": _counts(self.dtypes),
+                "float ops": _counts(self.float_ops) or "none",
+                "inputs": ", ".join(map(_tensor, self.inputs)),
+                "outputs": ", ".join(map(_tensor, self.outputs)),
+                "labels": "none" if self.labels is None else f"{len(self.labels)} names",
+            }
+        )
+
+    def to_json(self) -> str:
+        """The record as a JSON object."""
+        return _json(self)
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What a .tflite answers, beside the Keras model it came from and the teacher.
+
+    Attributes:
+      accuracy_file, accuracy_reference: share of right labels, 0 to 1; None without labels.
+      drop: accuracy_reference - accuracy_file.
+      agreement: share of rows where file and reference choose the same class; None where there
+        are no classes to choose from (a last dimension of 1).
+      teacher_agreement: the same of file and teacher; None without a teacher.
+      correlation: Pearson's, over all outputs of all rows.
+      max_abs_error: the largest difference of any output.
+      metrics: the Keras metrics asked for, measured on the file's outputs.
+      bytes: the file's size.
+      latency_p50_ms: median run on this host, one thread.
+      passed: no tolerance was missed.
+    """
+
+    accuracy_file: float | None
+    accuracy_reference: float | None
+    drop: float | None
+    agreement: float | None
+    teacher_agreement: float | None
+    correlation: float
+    max_abs_error: float
+    metrics: dict[str, float]
+    bytes: int
+    latency_p50_ms: float
+    passed: bool
+
+    def __str__(self) -> str:
+        rows: dict[str, Any] = {
+            "accuracy of the file": _share(self.accuracy_file),
+            "accuracy of the reference": _share(self.accuracy_reference),
+            "drop": "-" if self.drop is None else f"{100 * self.drop:+.2f} points",
+            "agreement": _share(self.agreement),
+            "agreement with the teacher": _share(self.teacher_agreement),
+            "correlation": f"{self.correlation:.6f}",
+            "largest error": f"{self.max_abs_error:.3g}",
+        }
+        rows |= {name: f"{value:.4g}" for name, value in self.metrics.items()}
+        rows["bytes"] = f"{self.bytes:,}"
+        rows["p50 latency"] = f"{self.latency_p50_ms:.3f} ms"
+        rows["passed"] = "yes" if self.passed else "NO"
+        return _table(rows)
+
+    def to_json(self) -> str:
+        """The record as a JSON object."""
+        return _json(self)
+
+
+def _table(rows: dict[str, Any]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _json(record: Any) -> str:
+    return json.dumps(dataclasses.asdict(record), default=str)
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in found.items())
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _tensor(info: TensorInfo) -> str:
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
+    return f"{info.name} ({sizes}) {info.dtype}"

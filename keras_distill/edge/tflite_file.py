@@ -1,0 +1,134 @@
+"""Reading a .tflite as what it is, a flatbuffer, and storing labels behind it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..litert import LABELS_FILE
+
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_WEIGHTS = ("float32", "float16", "int8", "int16")
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What is inside a .tflite; the fields are those of `TFLiteExport`."""
+
+    bytes: int
+    bytes_zipped: int
+    sparsity: float
+    ops: dict[str, int]
+    dtypes: dict[str, int]
+    float_ops: dict[str, int]
+
+
+def read_content(path: str | os.PathLike[str]) -> FileContent:
+    """Counts operations, tensors and zeros in a .tflite.
+
+    Args:
+      path: a file that `load_tflite` opens.
+
+    Returns:
+      A `FileContent`.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = Path(path).read_bytes()
+    model = schema.Model.GetRootAs(content, 0)
+    type_names = _names(schema.TensorType)
+    ops: Counter[str] = Counter()
+    float_ops: Counter[str] = Counter()
+    dtypes: Counter[str] = Counter()
+    for graph in _each(model.Subgraphs, model.SubgraphsLength()):
+        tensors = list(_each(graph.Tensors, graph.TensorsLength()))
+        kinds = [type_names[tensor.Type()].lower() for tensor in tensors]
+        dtypes.update(kinds)
+        for operator in _each(graph.Operators, graph.OperatorsLength()):
+            name = _op_name(schema, model.OperatorCodes(operator.OpcodeIndex()))
+            ops[name] += 1
+            if name not in ("QUANTIZE", "DEQUANTIZE") and _touches_float(operator, kinds):
+                float_ops[name] += 1
+    return FileContent(
+        bytes=len(content),
+        bytes_zipped=len(zlib.compress(content, 9)),
+        sparsity=_sparsity(model, type_names),
+        ops=dict(sorted(ops.items())),
+        dtypes=dict(sorted(dtypes.items())),
+        float_ops=dict(sorted(float_ops.items())),
+    )
+
+
+def _each(get: Any, count: int) -> Iterator[Any]:
+    return (get(index) for index in range(count))
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def _op_name(schema: Any, code: Any) -> str:
+    # Codes above 126 do not fit the old field, and old files lack the new one.
+    builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return code.CustomCode().decode()
+    return _names(schema.BuiltinOperator)[builtin]
+
+
+def _touches_float(operator: Any, kinds: list[str]) -> bool:
+    inputs = [operator.Inputs(i) for i in range(operator.InputsLength())]
+    outputs = [operator.Outputs(i) for i in range(operator.OutputsLength())]
+    # -1 stands for an optional input that is absent.
+    return any(kinds[index] in _FLOATS for index in inputs + outputs if index >= 0)
+
+
+def _sparsity(model: Any, type_names: dict[int, str]) -> float:
+    zeros = total = 0
+    seen = set()
+    for graph in _each(model.Subgraphs, model.SubgraphsLength()):
+        for tensor in _each(graph.Tensors, graph.TensorsLength()):
+            kind = type_names[tensor.Type()].lower()
+            data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+            is_weight = kind in _WEIGHTS and tensor.ShapeLength() >= 2
+            if not is_weight or isinstance(data, int) or tensor.Buffer() in seen:
+                continue
+            seen.add(tensor.Buffer())
+            # A tensor stored sparsely holds fewer values than its shape; the rest are zeros.
+            size = int(np.prod(tensor.ShapeAsNumpy()))
+            zeros += size - int(np.count_nonzero(np.frombuffer(data.tobytes(), kind)))
+            total += size
+    return zeros / total if total else 0.0
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels as a tuple, one line each.
+
+    Raises:
+      TypeError: one is no string, or all of them are one string.
+      ValueError: one is empty or has a line break.
+    """
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"Expected labels as a list of strings; got {labels!r}.")
+    for label in labels:
+        if label.splitlines() != [label]:
+            raise ValueError(f"Expected each label to be one line of text; got {label!r}.")
+    return tuple(labels)
+
+
+def append_labels(path: str | os.PathLike[str], labels: Sequence[str]) -> None:
+    """Appends a zip archive with `labels.txt`, as TFLite lays out its associated files.
+
+    `unzip -p file.tflite labels.txt` and Android's tools find it, and interpreters read past it.
+    """
+    text = "".join(f"{label}\n" for label in labels)
+    with zipfile.ZipFile(path, "a") as archive:
+        # Stored under a fixed date: the same export is the same file.
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), text)

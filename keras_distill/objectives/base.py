@@ -1,0 +1,106 @@
+"""What an objective sees (`Signals`) and what it is (`Objective`)."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+__all__ = ["Objective", "Signals"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signals:
+    """What one model said about one batch.
+
+    Attributes:
+      logits: `(batch, ..., classes)`; in a model of several outputs a dict of them by head.
+      taps: layer outputs, keyed as the objectives named them.
+      from_probabilities: True where `logits` are log-probabilities, because the model ends in a
+        softmax whose input could not be reached; a dict by head like `logits`.
+    """
+
+    logits: Any
+    taps: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+    from_probabilities: Any = False
+
+    def log_probs(self, temperature: Any = 1.0):
+        """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
+        logits = ops.cast(self.logits, "float32")
+        return ops.log_softmax(logits / ops.cast(temperature, logits.dtype), axis=-1)
+
+    @property
+    def heads(self) -> tuple:
+        """Names of the model's outputs; empty for a model of one."""
+        return tuple(self.logits) if isinstance(self.logits, Mapping) else ()
+
+    def head(self, name: str | None) -> "Signals":
+        """These signals with one head's logits; a model of one output has only that to give."""
+        if not self.heads:
+            return self
+        if name not in self.logits:
+            raise ValueError(
+                f"output={name!r} names no output of the model; its outputs are "
+                f"{', '.join(map(repr, self.heads))}."
+            )
+        return Signals(self.logits[name], self.taps, self.from_probabilities[name])
+
+
+class Objective:
+    """One thing to learn from a teacher. Subclass it, inside or outside the package.
+
+    A subclass names the layers it needs in `student_taps` and `teacher_taps` (set in `__init__`),
+    makes its adapters in `build`, and computes in `__call__`. It never reduces over the batch.
+
+    Args:
+      weight: non-negative factor of this objective in the total.
+      output: the head whose logits it sees, in a model of several outputs. Without it an objective
+        on logits serves every head and adds; one with taps sees the first.
+      name: what the logs call it; by default the class' name in snake_case.
+
+    Raises:
+      ValueError: the weight is negative or not finite.
+    """
+
+    student_taps: tuple = ()
+    teacher_taps: tuple = ()
+    relational: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+
+    def __init__(self, *, weight: float = 1.0, output: str | None = None, name: str | None = None):
+        if not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"{type(self).__name__}: weight must be a finite number of at least 0; got {weight}."
+            )
+        self.weight = weight
+        self.output = output
+        self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        """Check shapes and make adapters, before any training.
+
+        Args:
+          student, teacher: Signals of `keras.KerasTensor`s, batch None.
+
+        Returns:
+          Adapters by name, which the Distiller trains with the student and leaves out of it.
+
+        Raises:
+          ValueError: the shapes do not fit; both are named.
+        """
+        return {}
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        """One value an example, `(batch,)`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
+
+    def get_config(self) -> dict:
+        """Arguments that rebuild this objective."""
+        return {"weight": self.weight, "output": self.output, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Objective":
+        """The objective that `get_config` described."""
+        return cls(**config)

@@ -1,0 +1,183 @@
+"""What the demo measured: a frozen record, its table, its words and its JSON."""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+LATENCY_CALLS = 100
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model, or one file, measured on the test images.
+
+    `accuracy` and `agreement` (with the teacher's answers) are parts of one;
+    `latency_p50_ms` is the median for one image in `runtime`; `passed` is None where nothing was
+    verified.
+    """
+
+    name: str
+    file: str
+    parameters: int
+    bytes: int
+    accuracy: float
+    agreement: float
+    latency_p50_ms: float
+    runtime: str
+    passed: bool | None = None
+
+    @classmethod
+    def of_file(cls, name: str, export: Any, parameters: int, checked: Any) -> "ModelResult":
+        """From a `TFLiteExport` and the `VerificationReport` on it."""
+        return cls(
+            name=name,
+            file=Path(export.path).name,
+            parameters=parameters,
+            bytes=export.bytes,
+            accuracy=float(checked.accuracy_file),
+            agreement=float(checked.teacher_agreement),
+            latency_p50_ms=float(checked.latency_p50_ms),
+            runtime="LiteRT, one thread",
+            passed=bool(checked.passed),
+        )
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Everything that one run of the demo measured."""
+
+    settings: dict[str, Any]
+    test_images: int
+    results: tuple[ModelResult, ...]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    host: str
+
+    def __getitem__(self, name: str) -> ModelResult:
+        """The result called `name`."""
+        return next(result for result in self.results if result.name == name)
+
+    def passed(self) -> bool:
+        """Whether every verified file passed."""
+        return all(result.passed is not False for result in self.results)
+
+    def table(self) -> Table:
+        """One row a model: what it is, and how it stands against teacher and baseline."""
+        table = Table(title=f"{self.settings['dataset']}, {self.test_images} test images")
+        table.add_column("model")
+        for heading in ("para-\nmeters", "bytes", "accuracy", "agrees with\nteacher", "p50\nms"):
+            table.add_column(heading, justify="right")
+        for heading in ("against\nteacher", "against\nbaseline"):
+            table.add_column(heading, justify="right")
+        for result in self.results:
+            table.add_row(
+                result.name,
+                f"{result.parameters:,}",
+                f"{result.bytes:,}",
+                f"{result.accuracy:.1%}",
+                f"{result.agreement:.1%}",
+                f"{result.latency_p50_ms:.3f}",
+                _against(result, self["teacher"]),
+                _against(result, self["baseline"]),
+                end_section=True,
+            )
+        return table
+
+    def words(self) -> list[str]:
+        """What the numbers say, gains and losses alike, in sentences."""
+        file = self["int8 file"]
+        sentences = [
+            self._compare("distilled", "baseline", "The distilled student", "the labels-only twin"),
+            self._compare("int8 file", "distilled", "The int8 file", "the model it was made from"),
+            f"The int8 file has {file.bytes:,} bytes, the teacher "
+            f"{self['teacher'].bytes:,}: {self['teacher'].bytes / file.bytes:.0f} times as many.",
+            "p50 is for one image: a model's in Keras, whose own cost a call it includes, a file's in "
+            "LiteRT.",
+            "One run with one seed: try --seed 1 and 2 before you trust a small difference.",
+        ]
+        for result in self.results:
+            if result.passed is False:
+                sentences.append(
+                    f"NOT VERIFIED: the {result.name} lost more accuracy against its Keras "
+                    f"model than the tolerance allows; {result.file} holds the details."
+                )
+        return sentences
+
+    def _compare(self, name: str, other: str, subject: str, reference: str) -> str:
+        ours, theirs = self[name].accuracy, self[other].accuracy
+        images = round(abs(ours - theirs) * self.test_images)
+        verb = "gains" if ours > theirs else "LOSES"
+        if not images:
+            return f"{subject} is right as often as {reference}: {ours:.1%}."
+        return (
+            f"{subject} {verb} {100 * abs(ours - theirs):.1f} points on {reference}: "
+            f"{ours:.1%} against {theirs:.1%}, {images} of {self.test_images} images."
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "DemoReport":
+        """Read what `save` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["results"] = tuple(ModelResult(**result) for result in values["results"])
+        return cls(**values)
+
+
+def _against(result: ModelResult, other: ModelResult) -> str:
+    if result.name == other.name:
+        return ""
+    return (
+        f"{_ratio(result.bytes / other.bytes)} bytes\n"
+        f"{100 * (result.accuracy - other.accuracy):+.1f} points\n"
+        f"{_ratio(result.latency_p50_ms / other.latency_p50_ms)} ms"
+    )
+
+
+def _ratio(value: float) -> str:
+    """`3.4x` above one, `1/25` below.
+
+    >>> _ratio(3.41), _ratio(0.04), _ratio(0.7)
+    ('3.4x', '1/25', '1/1.4')
+    """
+    if value >= 1:
+        return f"{value:.1f}x"
+    return f"1/{1 / value:.1f}" if value > 0.1 else f"1/{1 / value:.0f}"
+
+
+def measure_keras(
+    name: str, file: Path, model: Any, x: np.ndarray, y: np.ndarray, teacher_answers: np.ndarray
+) -> ModelResult:
+    """Accuracy, agreement and the latency of `predict_on_batch` on one image."""
+    answers = model.predict(x, batch_size=256, verbose=0).argmax(axis=-1)
+    return ModelResult(
+        name=name,
+        file=file.name,
+        parameters=model.count_params(),
+        bytes=file.stat().st_size,
+        accuracy=float(np.mean(answers == y)),
+        agreement=float(np.mean(answers == teacher_answers)),
+        latency_p50_ms=median_ms(lambda: model.predict_on_batch(x[:1])),
+        runtime="Keras, predict_on_batch",
+    )
+
+
+def median_ms(call: Any, calls: int = LATENCY_CALLS) -> float:
+    """The median time of a call in milliseconds, after ten that do not count."""
+    times: Sequence[float] = [_timed(call) for _ in range(calls + 10)]
+    return 1000.0 * statistics.median(times[10:])
+
+
+def _timed(call: Any) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

@@ -1,0 +1,88 @@
+"""Reading a student's answer: which layers are tapped, what its outputs mean."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill import outputs, taps
+from keras_distill.objectives.base import Signals
+from keras_distill.teachers.specs import input_spec_of
+
+__all__ = ["StudentReader"]
+
+
+class StudentReader:
+    """Turns what a student returns, and what its tapped layers returned, into Signals.
+
+    It is no Keras object: Keras tracks nothing in it, and no checkpoint takes it along.
+
+    Args:
+      model: the student.
+      keys: its tapped layers, as the objectives name them.
+      output: "logits", "probabilities" or "auto".
+
+    Attributes:
+      kinds: "logits", "probabilities" or "sigmoid" by head.
+      spec: Signals of `keras.KerasTensor`s, batch None.
+
+    Raises:
+      ValueError: a tap that does not exist or can't be read, an input of unknown shape.
+    """
+
+    def __init__(self, model: keras.Model, keys: Sequence[Any], output: str):
+        self._keys = tuple(dict.fromkeys(keys))
+        self._taps = [taps.find(model, key) for key in self._keys]
+        self._names = outputs.output_names(model)
+        self._output = output
+        self.kinds: dict[str | None, str] = {}
+        self.input_spec = _input_spec(model)
+        self.spec = self._trace(model)
+
+    def recording(self):
+        """A context in which the student's forward is recorded."""
+        return taps.recording(self._taps)
+
+    def signals(self, answer: Any, recorder: taps.Recorder) -> Signals:
+        """Signals of what the student returned under `recording`."""
+        heads = outputs.by_head(answer, self._names)
+        logits = {head: outputs.as_logits(t, self.kinds[head]) for head, t in heads.items()}
+        tapped = dict(zip(self._keys, recorder.outputs(answer), strict=True))
+        if list(heads) == [None]:
+            return Signals(logits[None][0], tapped, logits[None][1])
+        return Signals(
+            {head: tensor for head, (tensor, _) in logits.items()},
+            tapped,
+            {head: from_probabilities for head, (_, from_probabilities) in logits.items()},
+        )
+
+    def _trace(self, model: keras.Model) -> Signals:
+        found = []
+
+        def forward(*flat):
+            with self.recording() as recorder:
+                answer = model(
+                    keras.tree.pack_sequence_as(self.input_spec, list(flat)), training=False
+                )
+            for head, tensor in outputs.by_head(answer, self._names).items():
+                self.kinds[head] = self._kind(tensor)
+            found.append(outputs.signals_spec(self.signals(answer, recorder)))
+            return answer
+
+        specs = keras.tree.flatten(self.input_spec)
+        tf.function(forward, autograph=False).get_concrete_function(*specs)
+        return found[-1]
+
+    def _kind(self, tensor: Any) -> str:
+        return outputs.kind_of(tensor) if self._output == "auto" else self._output
+
+
+def _input_spec(model: keras.Model) -> Any:
+    spec = input_spec_of(model)
+    if spec is None:
+        raise ValueError(
+            f"The student {model.name!r} does not say what it takes. Build it with "
+            f"student.build(input_shape), or give it an Input."
+        )
+    return spec

@@ -1,0 +1,62 @@
+"""What a teacher is to a Distiller."""
+
+from typing import Any
+
+from keras_distill.objectives.base import Signals
+
+__all__ = ["Absent", "Teacher"]
+
+
+class Teacher:
+    """Where the knowledge comes from. No Keras object, so that no checkpoint takes it along."""
+
+    def build(self, input_spec: Any, taps: tuple) -> Signals:
+        """Prepare to answer.
+
+        Args:
+          input_spec: `keras.KerasTensor`s of the inputs the teacher will see, or None where only
+            the teacher can know them.
+          taps: layers whose outputs the objectives ask for.
+
+        Returns:
+          Signals of `keras.KerasTensor`s, batch None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no build.")
+
+    def __call__(self, x: Any) -> Signals:
+        """The teacher's Signals for one batch, in inference, with no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
+
+    def fingerprint(self) -> str:
+        """A digest of what the answers depend on."""
+        raise NotImplementedError(f"{type(self).__name__} defines no fingerprint.")
+
+    def refresh(self) -> bool:
+        """Take up what changed since the last call; True where training must be traced anew."""
+        return False
+
+    def count_params(self) -> int | None:
+        """Number of weights, None where it is not known."""
+        return None
+
+    def check_compile(self, jit_compile: bool) -> None:
+        """Raise where this teacher can't run in a step that is compiled so."""
+
+
+class Absent(Teacher):
+    """Stands in for the teacher of a saved distiller until one is given."""
+
+    def __init__(self, signals: Signals):
+        self._signals = signals
+
+    def build(self, input_spec: Any, taps: tuple) -> Signals:
+        return self._signals
+
+    def __call__(self, x: Any) -> Signals:
+        raise ValueError(
+            "This distiller was loaded without its teacher, so it evaluates and predicts only. "
+            "To train on: keras_distill.Distiller.load(path, teacher)."
+        )
+
+    def fingerprint(self) -> str:
+        return "absent"

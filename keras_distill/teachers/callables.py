@@ -1,0 +1,54 @@
+"""Callables that are no Keras models: a function, a SavedModel's signature, a LiteRT runner."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["call_function", "signature_inputs"]
+
+# What TensorFlow raises when NumPy code meets a tensor that has no value yet.
+_NOT_TRACEABLE = (NotImplementedError, TypeError, AttributeError)
+
+
+def signature_inputs(function: Any) -> dict[str, tf.TensorSpec]:
+    """A SavedModel signature's inputs by name; empty for anything else."""
+    _, by_name = getattr(function, "structured_input_signature", None) or ((), {})
+    return {
+        name: tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for name, spec in by_name.items()
+    }
+
+
+def call_function(function: Callable, x: Any) -> Any:
+    """`function(x)` inside a graph, be it TensorFlow's or plain NumPy.
+
+    A function that needs values (a LiteRT runner) runs behind `tf.numpy_function`; the shape of
+    its answer is learned from one row of zeros.
+    """
+    if names := signature_inputs(function):
+        return function(**x) if isinstance(x, Mapping) else function(**{next(iter(names)): x})
+    try:
+        return function(x)
+    except _NOT_TRACEABLE:
+        if tf.executing_eagerly():
+            raise
+        return _behind_numpy(function, x)
+
+
+def _behind_numpy(function: Callable, x: Any) -> Any:
+    flat = keras.tree.flatten(x)
+    zeros = [np.zeros((1, *t.shape[1:]), t.dtype.as_numpy_dtype) for t in flat]
+
+    def run(*arrays: np.ndarray) -> list:
+        answer = function(keras.tree.pack_sequence_as(x, list(arrays)))
+        return [np.asarray(part) for part in keras.tree.flatten(answer)]
+
+    with tf.init_scope():
+        structure = function(keras.tree.pack_sequence_as(x, zeros))
+    probe = [np.asarray(part) for part in keras.tree.flatten(structure)]
+    results = tf.numpy_function(run, flat, [tf.as_dtype(part.dtype) for part in probe])
+    for result, part in zip(results, probe, strict=True):
+        result.set_shape((None, *part.shape[1:]))
+    return keras.tree.pack_sequence_as(structure, list(results))

@@ -1,0 +1,156 @@
+"""Ways to run a teacher's forward: as a frozen graph, as the plain call, or as a LiteRT file.
+
+Every engine is a callable from flat input tensors to flat output tensors.
+"""
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.framework import convert_to_constants
+from tensorflow.python.grappler import tf_optimizer
+
+from keras_distill import converter, litert
+
+__all__ = ["CannotFreeze", "freeze", "litert_engine", "trace"]
+
+# What a serialised graph may hold, with room for its nodes.
+_GRAPH_LIMIT = 1_900_000_000
+_TABLE_OPS = ("HashTable", "MutableHashTable", "LookupTable", "StaticHashTable")
+
+# The grappler pass that brings a graph to each precision, on each kind of device.
+_PASSES = {
+    ("bfloat16", "CPU"): "auto_mixed_precision_onednn_bfloat16",
+    ("bfloat16", "GPU"): "auto_mixed_precision_onednn_bfloat16",
+    ("float16", "CPU"): "auto_mixed_precision_cpu",
+    ("float16", "GPU"): "auto_mixed_precision",
+}
+
+
+class CannotFreeze(Exception):
+    """The graph can't become constants; the plain call still runs."""
+
+
+def trace(forward: Callable, specs: Sequence[tf.TensorSpec], autograph: bool):
+    """`forward`, from flat tensors to a flat list of them, as a ConcreteFunction."""
+    return tf.function(forward, autograph=autograph).get_concrete_function(*specs)
+
+
+def freeze(concrete: Any, precision: str) -> Any:
+    """A traced function with its variables folded in as constants.
+
+    BatchNorm then folds into the convolutions and the kernels fuse; no variable is read again.
+
+    Args:
+      concrete: a ConcreteFunction with flat outputs.
+      precision: "float32", or "bfloat16"/"float16": the graph itself is rewritten, by one local
+        grappler pass; inputs and outputs stay as they are and no process option is touched.
+
+    Raises:
+      CannotFreeze: over 2 GB of weights, lookup tables, or variables of a strategy.
+      ValueError: the machine has no way to the precision.
+    """
+    _check_freezable(concrete)
+    try:
+        frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
+    except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
+        raise CannotFreeze(str(error)) from error
+    return frozen if precision == "float32" else _rewrite(frozen, precision)
+
+
+def _check_freezable(concrete: Any) -> None:
+    size = sum(int(np.prod(v.shape)) * v.dtype.size for v in concrete.graph.variables)
+    if size > _GRAPH_LIMIT:
+        raise CannotFreeze(f"its weights take {size / 1e9:.1f} GB, and a graph holds at most 2")
+    graph = concrete.graph.as_graph_def()
+    ops = {node.op for part in (graph, *graph.library.function) for node in _nodes(part)}
+    tables = sorted(op for op in ops if op.startswith(_TABLE_OPS))
+    if tables:
+        raise CannotFreeze(f"it looks up tables ({', '.join(tables)})")
+
+
+def _nodes(part: Any):
+    return part.node if hasattr(part, "node") else part.node_def
+
+
+def _rewrite(frozen: Any, precision: str) -> Any:
+    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.min_graph_nodes = -1
+    options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    options.layout_optimizer = rewriter_config_pb2.RewriterConfig.OFF
+    setattr(options, _PASSES[precision, device], rewriter_config_pb2.RewriterConfig.ON)
+    names = [t.name for t in frozen.inputs], [t.name for t in frozen.outputs]
+    meta = tf.compat.v1.train.export_meta_graph(
+        graph_def=frozen.graph.as_graph_def(), graph=frozen.graph
+    )
+    fetches = meta_graph_pb2.CollectionDef()
+    fetches.node_list.value.extend([*names[0], *names[1]])
+    meta.collection_def["train_op"].CopyFrom(fetches)
+    try:
+        graph_def = tf_optimizer.OptimizeGraph(config, meta)
+    except Exception as error:  # grappler raises whatever its C++ side threw
+        raise _no_precision(precision, device) from error
+    wanted = tf.as_dtype(precision).as_datatype_enum
+    if not any(node.attr["T"].type == wanted for node in graph_def.node):
+        raise _no_precision(precision, device)
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(graph_def, name=""), []
+    )
+    graph = imported.graph
+    return imported.prune(*[[graph.get_tensor_by_name(n) for n in side] for side in names])
+
+
+def _no_precision(precision: str, device: str) -> ValueError:
+    other = "float32 or bfloat16" if precision == "float16" else "float32"
+    return ValueError(
+        f"precision={precision!r}: TensorFlow has no way to run this teacher in {precision} on "
+        f"this machine's {device}. Use precision={other!r}."
+    )
+
+
+def litert_engine(
+    forward: Callable, specs: Sequence[tf.TensorSpec], variables: Sequence[Any], outputs: Sequence
+) -> Callable:
+    """The forward as a LiteRT file in memory of its own, run on two threads.
+
+    Args:
+      forward: from flat tensors to a flat list of them.
+      specs: of the inputs, batch None.
+      variables: what `forward` reads.
+      outputs: specs of the outputs, batch None.
+
+    Raises:
+      keras_distill.edge.ConversionError: the converter can't take the model.
+    """
+    inputs = {f"input_{i}": spec for i, spec in enumerate(specs)}
+    names = [f"output_{i}" for i in range(len(outputs))]
+
+    def named(tensors: dict) -> dict:
+        return dict(zip(names, forward(*(tensors[name] for name in inputs)), strict=True))
+
+    with tempfile.TemporaryDirectory(prefix="keras_distill_teacher_") as folder:
+        saved = converter.write_saved_model(named, inputs, f"{folder}/saved", variables)
+        path = pathlib.Path(folder, "teacher.tflite")
+        converter.convert(saved, path)
+        runner = litert.TFLiteRunner(path, num_threads=2)
+
+    def run(*tensors: np.ndarray) -> list:
+        answer = runner.predict(
+            dict(zip(inputs, tensors, strict=True)), batch_size=len(tensors[0])
+        )
+        return [answer[name] for name in names] if len(names) > 1 else [answer]
+
+    def call(*tensors: Any) -> list:
+        results = tf.numpy_function(run, tensors, [tf.as_dtype(spec.dtype) for spec in outputs])
+        for result, spec in zip(results, outputs, strict=True):
+            result.set_shape(spec.shape)
+        return list(results)
+
+    return call

@@ -1,0 +1,265 @@
+"""A model, or any callable that returns logits, as a teacher."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill import outputs, taps
+from keras_distill.objectives.base import Signals
+from keras_distill.teachers import engines
+from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.callables import call_function
+from keras_distill.teachers.specs import fit_to_spec, input_spec_of, is_legacy
+
+__all__ = ["Model", "as_teacher"]
+
+_PRECISIONS = ("float32", "bfloat16", "float16")
+_ENGINES = ("frozen", "keras", "litert", "auto")
+
+
+class Model(Teacher):
+    """A trained model that teaches. Nothing of it is changed, and no gradient reaches it.
+
+    Args:
+      model: a model of either Keras generation, or a callable on a batch that returns logits
+        (a SavedModel's signature, a LiteRT runner, a function).
+      output: "logits", "probabilities", or "auto": what the model returns, by default detected.
+        A softmax whose input can be reached gives that; else its logarithm serves.
+      precision: "float32"; "bfloat16" or "float16" rewrite the frozen graph, at some 1% of the
+        logits' scale (docs: benchmarks/README.md).
+      engine: "frozen" (constants folded, kernels fused; a model that can't be frozen runs as the
+        plain call), "keras" (the plain call), "litert" (a LiteRT file in this process; not under
+        XLA), or "auto" (times them on one batch of 32 and says its choice).
+      input_spec: `keras.KerasTensor`s of the inputs, for a callable that can't tell.
+
+    Raises:
+      ValueError: an unknown option, an unbuilt model.
+      TypeError: `model` is not callable.
+
+    >>> teacher = Model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    >>> teacher.build(None, ()).logits.shape
+    (None, 3)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        output: str = "auto",
+        precision: str = "float32",
+        engine: str = "frozen",
+        input_spec: Any = None,
+    ):
+        _check_options(model, precision, engine)
+        self._model = model
+        self._output = outputs.check_kind(output, "output")
+        self._precision = precision
+        self._engine = engine
+        self._spec = _given_spec(model, input_spec)
+        self._names = [t.name for t in getattr(model, "inputs", None) or []] or None
+        self._taps: list[taps.Tap] = []
+        self._tap_keys: tuple = ()
+        self._heads: list = []
+        self._from_probabilities: list[bool] = []
+        self._signals: Signals | None = None
+        self._run: Callable | None = None
+        self._seen = ""
+        self.engine_used = engine
+
+    def __repr__(self) -> str:
+        name = getattr(self._model, "name", type(self._model).__name__)
+        return f"teachers.Model({name!r}, precision={self._precision!r}, {self.engine_used!r})"
+
+    def build(self, input_spec: Any, taps: tuple) -> Signals:  # noqa: D102
+        if self._spec is None:
+            self._spec = _given_spec(None, input_spec)
+        if self._spec is None:
+            raise ValueError(
+                f"The teacher {self._model!r} does not say what it takes. Give its input's shape: "
+                f"keras_distill.teachers.Model(teacher, input_spec=keras.KerasTensor((None, ...)))."
+            )
+        self._tap_keys = tuple(dict.fromkeys(taps))
+        self._taps = [_find(self._model, key) for key in self._tap_keys]
+        self._prepare()
+        assert self._signals is not None
+        return self._signals
+
+    def __call__(self, x: Any) -> Signals:  # noqa: D102
+        assert self._run is not None
+        flat = fit_to_spec(x, self._spec, self._names, repr(self))
+        results = list(self._run(*flat))
+        return self._pack(results, self._from_probabilities)
+
+    def fingerprint(self) -> str:  # noqa: D102
+        digest = hashlib.blake2b(digest_size=16)
+        for variable in _variables(self._model):
+            digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view(np.uint8))
+        return digest.hexdigest()
+
+    def refresh(self) -> bool:  # noqa: D102
+        if self.engine_used == "keras" or self.fingerprint() == self._seen:
+            return False
+        self._prepare()
+        return True
+
+    def count_params(self) -> int | None:  # noqa: D102
+        variables = _variables(self._model)
+        return sum(int(np.prod(v.shape)) for v in variables) or None
+
+    def check_compile(self, jit_compile: bool) -> None:  # noqa: D102
+        if jit_compile and self.engine_used == "litert":
+            raise ValueError(
+                "jit_compile=True compiles the whole step with XLA, which can't call a LiteRT "
+                "file: use teachers.Model(..., engine='frozen'), or compile(jit_compile=False)."
+            )
+
+    def _prepare(self) -> None:
+        specs = keras.tree.flatten(self._spec)
+        concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
+        self._seen = self.fingerprint()
+        self._signals = self._pack(
+            [outputs.spec(t) for t in concrete.outputs], self._from_probabilities
+        )
+        makers = {
+            "frozen": lambda: self._frozen(concrete),
+            "keras": lambda: self._forward,
+            "litert": lambda: engines.litert_engine(
+                self._forward, specs, _variables(self._model), self._flat_specs(concrete)
+            ),
+        }
+        if self._engine == "auto":
+            self._run = self._fastest(makers, specs)
+        else:
+            self.engine_used = self._engine
+            self._run = makers[self._engine]()
+
+    def _frozen(self, concrete: Any) -> Callable:
+        try:
+            frozen = engines.freeze(concrete, self._precision)
+        except engines.CannotFreeze as error:
+            if self._precision != "float32":
+                raise ValueError(
+                    f"precision={self._precision!r} needs a teacher that can be frozen, and this "
+                    f"one can't: {error}. Use precision='float32'."
+                ) from error
+            self.engine_used = "keras"
+            return self._forward
+        return self._past_hidden_softmax(frozen)
+
+    def _past_hidden_softmax(self, frozen: Any) -> Callable:
+        # Freezing inlines the functions that hid a softmax from the trace.
+        tensors = list(frozen.outputs)
+        if self._output == "auto":
+            for i, _ in enumerate(self._heads):
+                tensors[i] = outputs.softmax_input(tensors[i]) or tensors[i]
+        changed = any(a is not b for a, b in zip(tensors, frozen.outputs, strict=True))
+        return frozen.prune(frozen.inputs, tensors) if changed else frozen
+
+    def _forward(self, *flat: Any) -> list:
+        x = keras.tree.pack_sequence_as(self._spec, list(flat))
+        with taps.recording(self._taps) as recorder:
+            answer = _call(self._model, x)
+        heads = outputs.by_head(answer, outputs.output_names(self._model))
+        logits = {name: outputs.as_logits(t, self._kind(t)) for name, t in heads.items()}
+        self._heads = list(heads)
+        self._from_probabilities = [from_probs for _, from_probs in logits.values()]
+        return [t for t, _ in logits.values()] + recorder.outputs(answer)
+
+    def _kind(self, output: Any) -> str:
+        return outputs.kind_of(output) if self._output == "auto" else self._output
+
+    def _pack(self, flat: list, from_probabilities: list[bool]) -> Signals:
+        count = len(self._heads)
+        tapped = dict(zip(self._tap_keys, flat[count:], strict=True))
+        if self._heads == [None]:
+            return Signals(flat[0], tapped, from_probabilities[0])
+        return Signals(
+            dict(zip(self._heads, flat[:count], strict=True)),
+            tapped,
+            dict(zip(self._heads, from_probabilities, strict=True)),
+        )
+
+    def _flat_specs(self, concrete: Any) -> list:
+        return [tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in concrete.outputs]
+
+    def _fastest(self, makers: dict, specs: list) -> Callable:
+        batch = [tf.zeros([32, *[d or 32 for d in s.shape[1:]]], s.dtype) for s in specs]
+        timed = {}
+        for name, make in makers.items():
+            self.engine_used = name
+            try:
+                run = make()
+            except Exception:  # an engine that can't take this model is no candidate
+                continue
+            if self.engine_used == name:
+                timed[name] = (_seconds(tf.function(run, autograph=False), batch), run)
+        self.engine_used = min(timed, key=lambda name: timed[name][0])
+        figures = ", ".join(f"{name} {s * 1e3:.1f} ms" for name, (s, _) in timed.items())
+        print(f"Teacher engine: {self.engine_used} (a batch of 32: {figures})")
+        return timed[self.engine_used][1]
+
+
+def as_teacher(teacher: Any) -> Teacher:
+    """`teacher` itself, or a bare model or callable as a `Model` with the defaults."""
+    return teacher if isinstance(teacher, Teacher) else Model(teacher)
+
+
+def _seconds(run: Callable, batch: list) -> float:
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        keras.tree.flatten(run(*batch))[0].numpy()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def _call(model: Any, x: Any):
+    if isinstance(model, keras.layers.Layer) or is_legacy(model):
+        return model(x, training=False)
+    return call_function(model, x)
+
+
+def _variables(model: Any) -> list:
+    return list(getattr(model, "variables", ()))
+
+
+def _find(model: Any, key: Any) -> taps.Tap:
+    if not (isinstance(model, keras.layers.Layer) or is_legacy(model)):
+        raise ValueError(f"The teacher {model!r} is a bare callable: it has no layer {key!r}.")
+    return taps.find(model, key)
+
+
+def _given_spec(model: Any, input_spec: Any) -> Any:
+    if input_spec is not None:
+        return keras.tree.map_structure(
+            lambda t: tf.TensorSpec((None, *tuple(t.shape)[1:]), t.dtype), input_spec
+        )
+    return input_spec_of(model) if model is not None else None
+
+
+def _check_options(model: Any, precision: str, engine: str) -> None:
+    if not callable(model):
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        raise TypeError(
+            f"A teacher is a Keras model, a callable that returns logits or a "
+            f"keras_distill.teachers.Teacher; got {kind}."
+        )
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision must be one of {_PRECISIONS}; got {precision!r}.")
+    if engine not in _ENGINES:
+        raise ValueError(f"engine must be one of {_ENGINES}; got {engine!r}.")
+    if precision != "float32" and engine != "frozen":
+        raise ValueError(
+            f"precision={precision!r} rewrites the frozen graph; engine={engine!r} has none. "
+            f"Leave engine='frozen'."
+        )
+    if getattr(model, "built", True) is False:
+        raise ValueError(
+            f"The teacher {getattr(model, 'name', model)!r} has no weights yet. Build it, or load "
+            f"the trained ones, before it teaches."
+        )

@@ -1,0 +1,128 @@
+"""The package's imports, read from its source: they point only up DESIGN's list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "keras_distill"
+ORDER = [
+    "schedules",
+    "functional",
+    "data",
+    "litert",
+    "converter",
+    "taps",
+    "objectives",
+    "outputs",
+    "teachers",
+    "student",
+    "step",
+    "metrics",
+    "checks",
+    "saving",
+    "distiller",
+    "transfer",
+    "edge",
+    "pipeline",
+    "cli",
+]
+PRIVATE = {
+    "_converter_worker": "converter",
+    "_signature": "converter",
+    "_litert_worker": "litert",
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LEGACY = {"tf_keras", "tensorflow_model_optimization"}
+
+
+def dotted(path):
+    """keras_distill/edge/__init__.py -> ("keras_distill", "edge")."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def entry(name):
+    """The entry of ORDER that a name belongs to."""
+    return PRIVATE.get(name, name)
+
+
+def floor(path):
+    """The entry of ORDER that a file belongs to; None for the package's own face."""
+    parts = dotted(path)
+    return entry(parts[1]) if len(parts) > 1 else None
+
+
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path, tree):
+    """Every module named by an import anywhere in a file, absolute, as tuples of parts."""
+    package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            yield from ((*base, alias.name) for alias in node.names)
+
+
+def ours(path, tree):
+    names = [parts for parts in imported(path, tree) if parts[0] == "keras_distill"]
+    return {entry(parts[1]) for parts in names if parts[1:]}
+
+
+def identify(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_imports_point_only_up(path):
+    here = floor(path)
+    if here is None:
+        pytest.skip("the flat public names come from everywhere")
+    assert here in ORDER, f"{identify(path)}: give {here!r} its place in ORDER and in DESIGN"
+    above = set(ORDER[: ORDER.index(here)]) | {here, "__version__"}
+    assert ours(path, parse(path)) <= above
+
+
+@pytest.mark.parametrize("name", ["schedules", "functional"])
+def test_the_foundations_import_nothing_of_ours(name):
+    for path in MODULES:
+        if floor(path) == name:
+            assert ours(path, parse(path)) <= {name}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_only_the_command_line_imports_the_pipeline(path):
+    if floor(path) not in ("pipeline", "cli"):
+        assert "pipeline" not in ours(path, parse(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_keras_2_comes_in_lazily_and_only_under_edge(path):
+    tree = parse(path)
+    if floor(path) != "edge":
+        assert not LEGACY & {parts[0] for parts in imported(path, tree)}
+    # At top level: not inside a function. Classes and conditions still run at import.
+    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.Lambda)]:
+        function.body = []
+    assert not LEGACY & {parts[0] for parts in imported(path, tree)}
+
+
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "keras_distill_cli.py"], ids=identify)
+def test_what_depends_on_an_environment_variable_is_written_nowhere(path):
+    tree = parse(path)
+    assert not [parts for parts in imported(path, tree) if parts[:2] == ("tensorflow", "keras")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "keras":
+            assert ast.unparse(node) not in ("tf.keras", "tensorflow.keras"), f"line {node.lineno}"
+
+
+def test_the_console_entry_loads_nothing_heavy():
+    path = ROOT / "keras_distill_cli.py"
+    tops = {parts[0] for parts in imported(path, parse(path))}
+    assert not tops & {"keras_distill", "keras", "tensorflow", "numpy", "rich", "typer"}

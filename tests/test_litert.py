@@ -1,0 +1,200 @@
+"""A runner gives the interpreter's own answers in real units, whatever the batch and dtype."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_distill import converter, litert
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Two little files of a Dense layer: int8 throughout with a fixed batch of 2, float open."""
+    folder = tmp_path_factory.mktemp("litert")
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu")])
+    x = np.random.default_rng(0).uniform(-1, 3, (64, 4)).astype("float32")
+    for name, batch, options in [
+        ("int8", 2, {"precision": "int8", "calibration": {"x": x}, "input_type": "int8"}),
+        ("open", None, {}),
+    ]:
+        saved = converter.write_saved_model(
+            lambda tensors: {"y": model(tensors["x"])},
+            {"x": tf.TensorSpec((batch, 4))},
+            folder / name,
+            model.variables,
+        )
+        path = folder / f"{name}.tflite"
+        converter.convert(saved, path, batch_size=batch or 1, **options)
+    return folder, model, x
+
+
+def test_a_quantised_file_answers_in_real_units(files):
+    folder, model, x = files
+    runner = litert.load_tflite(folder / "int8.tflite")
+    # The reference quantises by hand, from the interpreter's own details.
+    raw = Interpreter(str(folder / "int8.tflite"))
+    raw.allocate_tensors()
+    (given,), (taken,) = raw.get_input_details(), raw.get_output_details()
+    scale, zero = given["quantization"]
+    stored = np.clip(np.round(x[:2] / scale) + zero, -128, 127).astype("int8")
+    raw.set_tensor(given["index"], stored)
+    raw.invoke()
+    scale, zero = taken["quantization"]
+    expected = (raw.get_tensor(taken["index"]).astype("float32") - zero) * scale
+    np.testing.assert_allclose(runner.predict(x[:2]), expected, rtol=1e-6)
+    reference = model.predict(x, verbose=0)
+    assert np.abs(runner.predict(x) - reference).max() < 0.05 * reference.max()
+    assert runner.inputs[0].name == "x"
+    assert runner.inputs[0].dtype == "int8"
+    assert runner.inputs[0].scale == pytest.approx(given["quantization"][0])
+
+
+def test_values_beyond_the_range_are_clipped_not_wrapped(files):
+    folder, _, _ = files
+    runner = litert.load_tflite(folder / "int8.tflite")
+    info = runner.inputs[0]
+    top = np.full((1, 4), (127 - info.zero_point) * info.scale, "float32")
+    np.testing.assert_array_equal(runner.predict(top * 100), runner.predict(top))
+    with pytest.raises(ValueError, match="NaN"):
+        runner.predict(top * np.nan)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_any_number_of_rows_goes_through_a_fixed_batch(files, rows):
+    folder, _, x = files
+    runner = litert.load_tflite(folder / "int8.tflite")
+    one_by_one = np.concatenate([runner.predict(x[i : i + 1]) for i in range(rows)])
+    assert one_by_one.shape == (rows, 3)
+    np.testing.assert_array_equal(runner.predict(x[:rows]), one_by_one)
+    with pytest.raises(ValueError, match="2 row"):
+        runner.predict(x, batch_size=3)
+
+
+def test_an_open_batch_is_resized(files):
+    folder, model, x = files
+    runner = litert.load_tflite(folder / "open.tflite")
+    assert runner.inputs[0].shape == (None, 4)
+    expected = model.predict(x, verbose=0)
+    for batch_size in (None, 1, 7, 64):
+        np.testing.assert_allclose(runner.predict(x, batch_size), expected, atol=1e-5)
+    np.testing.assert_allclose(runner.predict({"x": x}), expected, atol=1e-5)
+
+
+def test_one_tensor_under_two_names_is_two_outputs(tmp_path):
+    def both(tensors):
+        return {"b": tensors["x"] * 2, "a": tensors["x"] * 2}
+
+    saved = converter.write_saved_model(both, {"x": tf.TensorSpec((1, 2))}, tmp_path / "saved")
+    converter.convert(saved, tmp_path / "both.tflite")
+    answers = litert.load_tflite(tmp_path / "both.tflite").predict(np.ones((1, 2), "float32"))
+    assert {name: value.tolist() for name, value in answers.items()} == {
+        "a": [[2.0, 2.0]],
+        "b": [[2.0, 2.0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((2, 5), "float32"), r"\(4,\).*\(2, 5\)"),
+        (np.zeros(4, "float32"), r"\(4,\)"),
+        (np.zeros((0, 4), "float32"), "length"),
+        ({"z": np.zeros((2, 4), "float32")}, r"\['x'\].*\['z'\]"),
+    ],
+)
+def test_wrong_inputs_are_refused(files, x, words):
+    with pytest.raises(ValueError, match=words):
+        litert.load_tflite(files[0] / "open.tflite").predict(x)
+
+
+def test_threads_take_turns(files):
+    folder, model, x = files
+    runner = litert.load_tflite(folder / "open.tflite")
+    expected = model.predict(x, verbose=0)
+    wrong = []
+
+    def work(rows):
+        for _ in range(100):
+            if not np.allclose(runner.predict(x[:rows]), expected[:rows], atol=1e-5):
+                wrong.append(rows)
+
+    threads = [threading.Thread(target=work, args=(rows,)) for rows in (3, 11, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_foreign_missing_and_truncated_files_are_named(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.tflite"):
+        litert.load_tflite(tmp_path / "none.tflite")
+    foreign = tmp_path / "model.keras"
+    foreign.write_bytes(b"PK\x03\x04 a zip")
+    with pytest.raises(ValueError, match="TFL3"):
+        litert.load_tflite(foreign)
+    whole = (files[0] / "open.tflite").read_bytes()
+    for size in (0, 8, 100, len(whole) // 2):
+        cut = tmp_path / "cut.tflite"
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut\.tflite"):
+            litert.load_tflite(cut)
+
+
+def test_benchmark_measures_this_host(files):
+    report = litert.load_tflite(files[0] / "open.tflite").benchmark(runs=20, warmup=1)
+    assert 0 < report.latency_p50_ms <= report.latency_p90_ms < 1000
+    assert report.peak_memory_bytes > 0
+    assert (report.runs, report.num_threads) == (20, 1)
+    assert json.loads(report.to_json())["host"] == report.host
+    assert f"{report.latency_p50_ms:.3f} ms" in str(report)
+    with pytest.raises(ValueError, match="runs"):
+        litert.load_tflite(files[0] / "open.tflite").benchmark(runs=0)
+
+
+def test_latency_and_memory_grow_with_the_model(files, tmp_path):
+    wide = keras.Sequential([keras.Input((1024,)), keras.layers.Dense(4096)])
+    saved = converter.write_saved_model(
+        lambda tensors: {"y": wide(tensors["x"])},
+        {"x": tf.TensorSpec((1, 1024))},
+        tmp_path / "saved",
+        wide.variables,
+    )
+    converter.convert(saved, tmp_path / "wide.tflite")
+    large = litert.load_tflite(tmp_path / "wide.tflite").benchmark(runs=20)
+    small = litert.load_tflite(files[0] / "open.tflite").benchmark(runs=20)
+    # Its weights alone are 1024 x 4096 x 4 bytes.
+    assert large.peak_memory_bytes - small.peak_memory_bytes > 8_000_000
+    assert large.latency_p50_ms > 10 * small.latency_p50_ms
+
+
+def test_nothing_reaches_the_terminal_but_what_others_write(files, capfd):
+    runner = litert.load_tflite(files[0] / "open.tflite")
+    runner.predict(np.zeros((1, 4), "float32"))
+    assert capfd.readouterr() == ("", "")
+    with litert.quiet_stderr():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nfrom elsewhere\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "from elsewhere\nafter\n"
+
+
+def test_a_closed_stderr_does_no_harm(files):
+    program = (
+        "import os, sys; os.close(2); import numpy as np; from keras_distill import litert; "
+        "print(litert.load_tflite(sys.argv[1]).predict(np.zeros((1, 4), 'float32')).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(files[0] / "open.tflite")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout.strip() == "(1, 3)"
