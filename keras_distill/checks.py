@@ -12,7 +12,9 @@ __all__ = [
     "check_label_loss",
     "check_label_weight",
     "check_student",
+    "check_trained",
     "refuse_foreign_arguments",
+    "warn_of_random_layers",
     "warn_of_swap",
 ]
 
@@ -118,6 +120,12 @@ def check_data(x: Any) -> None:
         rows = x.shape[0]
     if rows == 0:
         raise ValueError("The training data yields no batch: it holds 0 examples.")
+
+
+def check_trained(history: Any) -> None:
+    """`fit` saw at least one batch (a generator tells only by running)."""
+    if history.epoch and not history.history:
+        raise ValueError("The training data yielded no batch: nothing was trained.")
 
 
 def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 ACCEPTED = (
     "an array of inputs, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict or list of "
@@ -98,14 +99,10 @@ def _pydataset_batches(data: Any) -> Iterator[Any]:
 
 
 def _is_tf_dataset(data: Any) -> bool:
-    import tensorflow as tf
-
     return isinstance(data, tf.data.Dataset)
 
 
 def _checked_dataset(data: Any) -> Any:
-    import tensorflow as tf
-
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("Expected data that ends; this tf.data.Dataset repeats. Add .take(n).")
     for spec in tf.nest.flatten(data.element_spec):
@@ -118,8 +115,6 @@ def _checked_dataset(data: Any) -> Any:
 
 
 def _tf_batches(data: Any) -> Iterator[Any]:
-    import tensorflow as tf
-
     for element in data:
         yield tf.nest.map_structure(np.asarray, element)
 
@@ -279,3 +274,30 @@ def _split(name, x, y, x_test, y_test, validation, class_names, seed) -> ImageSp
     order = np.random.default_rng(seed).permutation(len(x))
     held, train = order[:validation], order[validation:]
     return ImageSplits(name, x[train], y[train], x[held], y[held], x_test, y_test, class_names)
+
+
+def with_class_weight(
+    dataset: tf.data.Dataset, class_weight: Mapping[int, float]
+) -> tf.data.Dataset:
+    """A batched `(x, y[, w])` data set whose weights carry `class_weight`, as `fit` applies it.
+
+    Keras' own look-up fails on rows labelled -1; here they weigh one.
+
+    Args:
+      dataset: yields class indices `(batch,)` or `(batch, 1)`, or one-hot labels.
+      class_weight: weight by class; a class that is missing weighs one.
+    """
+    table = np.ones(max(class_weight, default=0) + 1, "float32")
+    for index, weight in class_weight.items():
+        table[index] = weight
+
+    def weigh(x, y, weight=None):
+        classes = tf.convert_to_tensor(y)
+        if classes.shape.rank > 1 and classes.shape[-1] != 1:
+            classes = tf.argmax(classes, -1)
+        classes = tf.reshape(tf.cast(classes, "int64"), [-1])
+        known = (classes >= 0) & (classes < len(table))
+        weights = tf.where(known, tf.gather(table, tf.where(known, classes, 0)), 1.0)
+        return x, y, weights if weight is None else weights * tf.cast(weight, "float32")
+
+    return dataset.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import checks, outputs, saving, step
+from keras_distill import checks, data, outputs, saving, step
 from keras_distill.metrics import labelled_only
 from keras_distill.objectives import Objective, Signals, SoftTargets
 from keras_distill.student import StudentReader
@@ -106,6 +106,11 @@ class Distiller(keras.Model):
         return tuple(self._objectives)
 
     @property
+    def output_names(self) -> list[str]:
+        """The student's, by which Keras names losses and metrics of several outputs."""
+        return self.student.output_names
+
+    @property
     def metrics(self) -> list:
         """Keras' own, and the running means of the step's parts."""
         return [*super().metrics, *self._log.means.values()]
@@ -139,6 +144,8 @@ class Distiller(keras.Model):
         checks.refuse_foreign_arguments(foreign, "compile")
         checks.check_label_loss(loss, self._reader.kinds)
         self._teacher.check_compile(jit_compile is True)
+        # Keras keeps the last compile's loss and metrics where this one names none.
+        self._compile_loss = self._compile_metrics = None
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -153,14 +160,29 @@ class Distiller(keras.Model):
         names = [] if loss is None else ["label_loss"]
         self._log.reset([*names, *(o.name for o in self._objectives)])
 
+    def compile_from_config(self, config: dict) -> None:
+        """Compile as the saved distiller was, its optimiser ready for its saved state."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`. The teacher's weights are those it has now."""
+        """As `keras.Model.fit`. The teacher's weights are those it has now.
+
+        Raises:
+          ValueError: data without a batch, validation with nothing to evaluate, or no teacher.
+        """
         checks.check_data(x)
         if isinstance(self._teacher, Absent):
             self._teacher(x)
+        if kwargs.get("validation_data") is not None or kwargs.get("validation_split"):
+            self._check_something_to_evaluate()
+        if isinstance(x, tf.data.Dataset) and kwargs.get("class_weight"):
+            x = data.with_class_weight(x, kwargs.pop("class_weight"))
         if self._teacher.refresh():
             self.train_function = None
-        return super().fit(x, *args, **kwargs)
+        history = super().fit(x, *args, **kwargs)
+        checks.check_trained(history)
+        return history
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
@@ -169,8 +191,9 @@ class Distiller(keras.Model):
         with tf.GradientTape() as tape:
             student, y_pred = self._student_signals(x)
             values = step.objective_values(self._objectives, student, teacher, y)
+            label_loss, labelled_rows = self._label_loss(x, y, y_pred, sample_weight)
             parts = step.total(
-                self._label_loss(y, y_pred, sample_weight),
+                label_loss,
                 values,
                 self._objectives,
                 label_weight=self._label_weight,
@@ -183,14 +206,15 @@ class Distiller(keras.Model):
             zip(tape.gradient(loss, variables), variables, strict=True)
         )
         self._after_update()
-        self._record(x, parts)
+        self._record(x, parts, labelled_rows)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The student alone: label loss, its own losses, and metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_something_to_evaluate()
         y_pred = self(x, training=False)
-        label_loss = self._label_loss(y, y_pred, sample_weight)
+        label_loss, rows = self._label_loss(x, y, y_pred, sample_weight)
         logs = self.compute_metrics(x, y, y_pred, sample_weight)
         for name in self._log.means:
             logs.pop(name)
@@ -198,7 +222,7 @@ class Distiller(keras.Model):
             logs.pop("loss")
             return logs
         loss = label_loss + sum(tf.reduce_sum(penalty) for penalty in self.student.losses)
-        self._loss_tracker.update_state(loss, sample_weight=_rows(x))
+        self._loss_tracker.update_state(loss, sample_weight=rows)
         return {**logs, "loss": self._loss_tracker.result()}
 
     def _build_objectives(self) -> None:
@@ -226,9 +250,10 @@ class Distiller(keras.Model):
         views_differ = self._student_preprocess or self._teacher_preprocess
         return teacher.build(None if views_differ else self._reader.input_spec, keys)
 
-    def _label_loss(self, y: Any, y_pred: Any, sample_weight: Any):
+    def _label_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """The label loss, or None, and the number of rows that it is the mean of."""
         if self._compile_loss is None:
-            return None
+            return None, _rows(x)
         if y is None:
             raise ValueError(
                 "compile() was given a label loss, and the data has no labels. Use "
@@ -236,8 +261,16 @@ class Distiller(keras.Model):
                 "without a label among others take the label -1."
             )
         labels = step.labelled(y, y_pred, sample_weight)
-        loss = self._compile_loss(labels.y, y_pred, labels.weight)
-        return loss * self.distribute_strategy.num_replicas_in_sync
+        loss = self._compile_loss(labels.y, y_pred, labels.loss_weight)
+        rows = _rows(x) if labels.rows is None else labels.rows
+        return loss * self.distribute_strategy.num_replicas_in_sync, rows
+
+    def _check_something_to_evaluate(self) -> None:
+        if self._compile_loss is None and self._compile_metrics is None:
+            raise ValueError(
+                "There is nothing to evaluate: compile() was given neither loss nor metrics. Give "
+                "metrics=, such as ['accuracy'], or leave the validation data out."
+            )
 
     def _scaled_for_replicas(self, loss: Any):
         return loss / self.distribute_strategy.num_replicas_in_sync
@@ -247,14 +280,15 @@ class Distiller(keras.Model):
             if hook := getattr(layer, "after_update", None):
                 hook(self.optimizer.iterations)
 
-    def _record(self, x: Any, parts: step.Total) -> None:
+    def _record(self, x: Any, parts: step.Total, labelled_rows: Any) -> None:
         rows = _rows(x)
         self._loss_tracker.update_state(parts.total, sample_weight=rows)
-        values = dict(parts.objectives)
+        for name, value in parts.objectives.items():
+            self._log.means[name].update_state(value, sample_weight=rows)
         if parts.label_loss is not None:
-            values["label_loss"] = parts.label_loss
-        for name, mean in self._log.means.items():
-            mean.update_state(values[name], sample_weight=rows)
+            self._log.means["label_loss"].update_state(
+                parts.label_loss, sample_weight=labelled_rows
+            )
 
     def save_own_variables(self, store: Any) -> None:
         """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""

@@ -27,11 +27,16 @@ class Labels:
 
     Attributes:
       y: as given, unlabelled rows replaced by class 0.
-      weight: the sample weight, zero on unlabelled rows; None where every row counts one.
+      weight: for metrics: the sample weight, zero on unlabelled rows; None where all count one.
+      loss_weight: for losses, which divide by the batch's size: `weight`, scaled up by the share
+        of rows that have a label, so that the mean is taken over these (as Keras masks).
+      rows: how many rows of the first output have a label, a scalar; None where all have.
     """
 
     y: Any
     weight: Any
+    loss_weight: Any
+    rows: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +59,16 @@ def labelled(y: Any, y_pred: Any, sample_weight: Any) -> Labels:
     """
     flat_y, flat_pred = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     if len(flat_y) != len(flat_pred) or not any(map(_may_lack_labels, flat_y, flat_pred)):
-        return Labels(y, sample_weight)
+        return Labels(y, sample_weight, sample_weight)
     flat_weight = keras.tree.flatten(sample_weight)
     if len(flat_weight) != len(flat_y):
         flat_weight = flat_weight * len(flat_y)
-    pairs = [
-        _labelled(*parts) if _may_lack_labels(*parts[:2]) else (parts[0], parts[2])
-        for parts in zip(flat_y, flat_pred, flat_weight, strict=True)
-    ]
-    weights = [weight for _, weight in pairs]
-    if len(pairs) == 1 and not keras.tree.is_nested(y):
-        return Labels(pairs[0][0], weights[0])
-    ones = tf.ones_like(keras.tree.flatten(y_pred)[0][..., 0], "float32")
-    weights = [ones if weight is None else weight for weight in weights]
-    return Labels(
-        keras.tree.pack_sequence_as(y, [label for label, _ in pairs]),
-        keras.tree.pack_sequence_as(y, weights),
-    )
+    parts = list(map(_labelled, flat_y, flat_pred, flat_weight))
+    rows = next(part.rows for part in parts if part.rows is not None)
+    if not keras.tree.is_nested(y):
+        return parts[0]
+    columns = [[getattr(p, name) for p in parts] for name in ("y", "weight", "loss_weight")]
+    return Labels(*(keras.tree.pack_sequence_as(y, column) for column in columns), rows)
 
 
 def objective_values(
@@ -204,20 +202,29 @@ def _is_sparse(y: Any, y_pred: Any) -> bool:
     return y.shape.rank == y_pred.shape.rank - 1 or y.shape[-1] == 1
 
 
-def _labelled(y: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any]:
+def _labelled(y: Any, y_pred: Any, sample_weight: Any) -> Labels:
+    if not _may_lack_labels(y, y_pred):
+        if sample_weight is None:
+            sample_weight = tf.ones_like(tf.cast(y_pred[..., 0], "float32"))
+        return Labels(y, sample_weight, sample_weight)
     missing = tf.equal(y, UNLABELLED)
     known = tf.cast(~missing, "float32")
     if known.shape.rank == y_pred.shape.rank:
         known = tf.squeeze(known, -1)
     weight = known
     if sample_weight is not None:
-        weight = tf.cast(sample_weight, "float32")
-        while weight.shape.rank > known.shape.rank:
-            weight = tf.squeeze(weight, -1)
-        while weight.shape.rank < known.shape.rank:
-            weight = weight[..., None]
-        weight = weight * known
-    return tf.where(missing, tf.zeros_like(y), y), weight
+        weight = known * _aligned(tf.cast(sample_weight, "float32"), known.shape.rank)
+    rows = tf.reduce_sum(known)
+    scale = tf.math.divide_no_nan(tf.cast(tf.size(known), "float32"), rows)
+    return Labels(tf.where(missing, tf.zeros_like(y), y), weight, weight * scale, rows)
+
+
+def _aligned(weight: Any, rank: int):
+    while weight.shape.rank > rank:
+        weight = tf.squeeze(weight, -1)
+    while weight.shape.rank < rank:
+        weight = weight[..., None]
+    return weight
 
 
 def _row_weight(sample_weight: Any):

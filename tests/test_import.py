@@ -78,6 +78,12 @@ def test_keras_2_stays_out(seen, order):
     assert seen[order]["heavy"] == []
 
 
-def test_it_costs_little_more_than_keras():
-    orders = [("keras", "tf.keras", "ours"), ("keras", "ours")]
-    assert min(look(order)["seconds"] for order in orders * 2) <= 0.15
+def test_it_costs_little_more_than_keras(seen):
+    # The least of three: the others shared the machine with more.
+    costs = [
+        result["seconds"]
+        for order, result in seen.items()
+        if "ours" in order and order.index("keras") < order.index("ours")
+    ]
+    assert len(costs) == 3
+    assert min(costs) <= 0.15

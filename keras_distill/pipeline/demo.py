@@ -225,7 +225,7 @@ def _check_packages() -> None:
 def _console() -> Console:
     console = Console(highlight=False)
     # Where nobody says how wide it is, the table is not cut.
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    return console if console.is_terminal else Console(highlight=False, width=80)
 
 
 def _progress(console: Console) -> Progress:

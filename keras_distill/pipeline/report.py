@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 LATENCY_CALLS = 100
@@ -70,9 +71,15 @@ class DemoReport:
 
     def table(self) -> Table:
         """One row a model: what it is, and how it stands against teacher and baseline."""
-        table = Table(title=f"{self.settings['dataset']}, {self.test_images} test images")
+        # So tight because a terminal is 80 wide.
+        table = Table(
+            title=f"{self.settings['dataset']}, {self.test_images} test images",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+            pad_edge=False,
+        )
         table.add_column("model")
-        for heading in ("para-\nmeters", "bytes", "accuracy", "agrees with\nteacher", "p50\nms"):
+        for heading in ("para-\nmeters", "bytes", "accuracy", "agree-\nment", "p50\nms"):
             table.add_column(heading, justify="right")
         for heading in ("against\nteacher", "against\nbaseline"):
             table.add_column(heading, justify="right")
@@ -98,8 +105,8 @@ class DemoReport:
             self._compare("int8 file", "distilled", "The int8 file", "the model it was made from"),
             f"The int8 file has {file.bytes:,} bytes, the teacher "
             f"{self['teacher'].bytes:,}: {self['teacher'].bytes / file.bytes:.0f} times as many.",
-            "p50 is for one image: a model's in Keras, whose own cost a call it includes, a file's in "
-            "LiteRT.",
+            "Agreement is with the teacher's answers; pts are points of accuracy.",
+            "p50 is for one image: a model's in Keras, its overhead included; a file's in LiteRT.",
             "One run with one seed: try --seed 1 and 2 before you trust a small difference.",
         ]
         for result in self.results:
@@ -138,7 +145,7 @@ def _against(result: ModelResult, other: ModelResult) -> str:
         return ""
     return (
         f"{_ratio(result.bytes / other.bytes)} bytes\n"
-        f"{100 * (result.accuracy - other.accuracy):+.1f} points\n"
+        f"{100 * (result.accuracy - other.accuracy):+.1f} pts\n"
         f"{_ratio(result.latency_p50_ms / other.latency_p50_ms)} ms"
     )
 

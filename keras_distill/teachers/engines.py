@@ -98,7 +98,8 @@ def _rewrite(frozen: Any, precision: str) -> Any:
     except Exception as error:  # grappler raises whatever its C++ side threw
         raise _no_precision(precision, device) from error
     wanted = tf.as_dtype(precision).as_datatype_enum
-    if not any(node.attr["T"].type == wanted for node in graph_def.node):
+    # Reading a missing key of this map would create it.
+    if not any("T" in node.attr and node.attr["T"].type == wanted for node in graph_def.node):
         raise _no_precision(precision, device)
     imported = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(graph_def, name=""), []
@@ -108,10 +109,10 @@ def _rewrite(frozen: Any, precision: str) -> Any:
 
 
 def _no_precision(precision: str, device: str) -> ValueError:
-    other = "float32 or bfloat16" if precision == "float16" else "float32"
+    other = "'float32' or 'bfloat16'" if precision == "float16" else "'float32'"
     return ValueError(
         f"precision={precision!r}: TensorFlow has no way to run this teacher in {precision} on "
-        f"this machine's {device}. Use precision={other!r}."
+        f"this machine's {device}. Use precision={other}."
     )
 
 

@@ -68,6 +68,7 @@ class Model(Teacher):
         self._from_probabilities: list[bool] = []
         self._signals: Signals | None = None
         self._run: Callable | None = None
+        self._output_specs: list[tf.TensorSpec] = []
         self._seen = ""
         self.engine_used = engine
 
@@ -93,6 +94,9 @@ class Model(Teacher):
         assert self._run is not None
         flat = fit_to_spec(x, self._spec, self._names, repr(self))
         results = list(self._run(*flat))
+        if not tf.executing_eagerly():
+            for tensor, spec in zip(results, self._output_specs, strict=True):
+                tensor.set_shape(spec.shape)
         return self._pack(results, self._from_probabilities)
 
     def fingerprint(self) -> str:  # noqa: D102
@@ -122,6 +126,7 @@ class Model(Teacher):
         specs = keras.tree.flatten(self._spec)
         concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
         self._seen = self.fingerprint()
+        self._output_specs = self._flat_specs(concrete)
         self._signals = self._pack(
             [outputs.spec(t) for t in concrete.outputs], self._from_probabilities
         )
@@ -129,7 +134,7 @@ class Model(Teacher):
             "frozen": lambda: self._frozen(concrete),
             "keras": lambda: self._forward,
             "litert": lambda: engines.litert_engine(
-                self._forward, specs, _variables(self._model), self._flat_specs(concrete)
+                self._forward, specs, _variables(self._model), self._output_specs
             ),
         }
         if self._engine == "auto":
@@ -156,7 +161,8 @@ class Model(Teacher):
         tensors = list(frozen.outputs)
         if self._output == "auto":
             for i, _ in enumerate(self._heads):
-                tensors[i] = outputs.softmax_input(tensors[i]) or tensors[i]
+                logits = outputs.softmax_input(tensors[i])
+                tensors[i] = tensors[i] if logits is None else logits
         changed = any(a is not b for a, b in zip(tensors, frozen.outputs, strict=True))
         return frozen.prune(frozen.inputs, tensors) if changed else frozen
 

@@ -1,0 +1,512 @@
+"""When does distillation pay? Students with and without a teacher, gains and losses alike.
+
+    python benchmarks/when_it_pays.py            run, or go on where an earlier run stopped
+    python benchmarks/when_it_pays.py --table    print the tables from the JSON
+    python benchmarks/when_it_pays.py --smoke    a minute, tiny settings, its own JSON
+
+Every comparison is paired: for one seed the label-only twin (`student.fit`) and the distilled
+students have the same split, initial weights, batch size and number of updates (Adam, a cosine to
+zero). Each method picks its learning rate from one grid, by validation accuracy with the first
+seed, so neither lives on the other's. Final weights count, no epoch is picked.
+"""
+
+import argparse
+import dataclasses
+import functools
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import _common
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+from keras_distill.data import load_digits, load_fashion_mnist
+
+LABEL_WEIGHT = 0.1
+METHODS = {"labels": None, "T=2": 2.0, "T=4": 4.0}
+SETTINGS = {
+    "all": "all labels",
+    "unlabelled": "1/10 of the labels, other images unlabelled",
+    "tenth": "1/10 of the labels, other images dropped",
+    "wrong": "1/5 of the labels wrong",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One data set's share of the benchmark.
+
+    Args:
+      name: of the data set.
+      load: from a seed to its splits.
+      seeds: how many.
+      batch, steps: of every student's training.
+      widths: of the students, by size.
+      stem_stride: of their first convolution.
+      grid: the learning rates to pick from.
+      teacher_width, teacher_epochs: of the teacher.
+      flip: whether the teacher trains on mirrored images, too.
+    """
+
+    name: str
+    load: Callable
+    seeds: int
+    batch: int
+    steps: int
+    widths: dict[str, int]
+    stem_stride: int
+    grid: tuple[float, ...]
+    teacher_width: int
+    teacher_epochs: int
+    flip: bool
+
+
+DIGITS = Plan(
+    "digits", load_digits, 5, 64, 600, {"small": 12, "large": 25}, 1, (3e-3, 1e-2, 3e-2), 16, 40,
+    False,
+)  # fmt: skip
+FASHION = Plan(
+    "fashion_mnist", functools.partial(load_fashion_mnist, download=True), 3, 128, 1500,
+    {"small": 12, "large": 25}, 2, (3e-3, 1e-2, 3e-2), 16, 10, True,
+)  # fmt: skip
+
+
+def smoke(plan: Plan) -> Plan:
+    """The same plan in seconds."""
+    return dataclasses.replace(plan, seeds=2, steps=12, grid=plan.grid[:2], teacher_epochs=1)
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def student_cnn(shape: tuple, width: int, stem_stride: int) -> keras.Model:
+    """Two convolutions and a pooled linear head; gives logits."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(width, 3, stem_stride, padding="same", activation="relu"),
+            layers.Conv2D(2 * width, 3, 2, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10),
+        ],
+        name="student",
+    )
+
+
+def teacher_cnn(shape: tuple, width: int) -> keras.Model:
+    """Five normalised convolutions, strides in the second and the fourth; gives logits."""
+    image = x = keras.Input(shape)
+    for factor, stride in ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1)):
+        x = keras.layers.Conv2D(factor * width, 3, stride, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.3)(x)
+    return keras.Model(image, keras.layers.Dense(10)(x), name="teacher")
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def splits(plan: Plan, seed: int) -> Any:
+    return plan.load(seed)
+
+
+def training_data(plan: Plan, setting: str, seed: int, distilled: bool) -> tuple:
+    """The images and the labels that a student sees; -1 is no label."""
+    data = splits(plan, seed)
+    x, y = data.x_train, data.y_train
+    if setting == "wrong":
+        return x, with_wrong_labels(y, 0.2, seed)
+    if setting == "all":
+        return x, y
+    kept = keep_labels(y, 0.1, seed)
+    if setting == "unlabelled" and distilled:
+        return x, kept
+    return x[kept >= 0], kept[kept >= 0]
+
+
+def keep_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """All but `fraction` of each class's labels set to -1."""
+    random = np.random.default_rng(seed)
+    kept = np.full_like(labels, -1)
+    for value in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == value))
+        kept[rows[: max(1, round(fraction * len(rows)))]] = value
+    return kept
+
+
+def with_wrong_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """`fraction` of the labels replaced by another class, uniformly."""
+    random = np.random.default_rng(seed)
+    rows = random.permutation(len(labels))[: round(fraction * len(labels))]
+    noisy = labels.copy()
+    noisy[rows] = (noisy[rows] + random.integers(1, 10, len(rows))) % 10
+    return noisy
+
+
+def batches(x: np.ndarray, y: np.ndarray, batch: int, steps: int, seed: int) -> tf.data.Dataset:
+    """`steps` full batches from memory, every image once before any comes again."""
+    random = np.random.default_rng(seed)
+    epochs = -(-steps * batch // len(x))
+    order = np.concatenate([random.permutation(len(x)) for _ in range(epochs)])
+    order = order[: steps * batch].reshape(steps, batch)
+    images, labels = tf.constant(x), tf.constant(y)
+    rows = tf.data.Dataset.from_tensor_slices(order)
+    return rows.map(lambda i: (tf.gather(images, i), tf.gather(labels, i))).prefetch(4)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def compile_adam(model: keras.Model, learning_rate: float, steps: int) -> None:
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(schedule), loss)
+
+
+def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    parts = np.array_split(np.arange(len(x)), max(1, len(x) // 2000))
+    answers = [np.argmax(model(x[part], training=False), -1) for part in parts]
+    return float(np.mean(np.concatenate(answers) == y))
+
+
+def teacher_of(plan: Plan, seed: int, folder: Path) -> keras.Model:
+    """The seed's teacher: all clean labels of its training split. Kept in `folder`."""
+    data = splits(plan, seed)
+    keras.utils.set_random_seed(1000 + seed)
+    model = teacher_cnn(data.x_train.shape[1:], plan.teacher_width)
+    file = folder / f"{plan.name}-{seed}-{plan.teacher_width}x{plan.teacher_epochs}.weights.h5"
+    if file.exists():
+        model.load_weights(file)
+        return model
+    steps = plan.teacher_epochs * len(data.x_train) // plan.batch
+    train = batches(data.x_train, data.y_train, plan.batch, steps, seed)
+    if plan.flip:
+        train = train.map(lambda x, y: (tf.image.random_flip_left_right(x, seed=seed), y))
+    compile_adam(model, 3e-3, steps)
+    model.fit(train.prefetch(4), verbose=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_weights(file)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One student's training."""
+
+    plan: Plan
+    setting: str
+    size: str
+    method: str
+    seed: int
+    learning_rate: float
+    precision: str = "float32"
+
+    def train(self, teacher: keras.Model) -> keras.Model:
+        """The trained student."""
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.seed)
+        plan, temperature = self.plan, METHODS[self.method]
+        distilled = temperature is not None
+        x, y = training_data(plan, self.setting, self.seed, distilled)
+        student = student_cnn(x.shape[1:], plan.widths[self.size], plan.stem_stride)
+        trained = student
+        if distilled:
+            guide = kd.teachers.Model(teacher, precision=self.precision)
+            objective = kd.SoftTargets(temperature=temperature)
+            trained = kd.Distiller(student, guide, [objective], label_weight=LABEL_WEIGHT)
+        compile_adam(trained, self.learning_rate, plan.steps)
+        trained.fit(batches(x, y, plan.batch, plan.steps, self.seed), verbose=0)
+        return student
+
+    def measure(self, teacher: keras.Model) -> tuple[float, float]:
+        """Validation and test accuracy."""
+        student, data = self.train(teacher), splits(self.plan, self.seed)
+        found = (
+            accuracy(student, data.x_validation, data.y_validation),
+            accuracy(student, data.x_test, data.y_test),
+        )
+        gc.collect()
+        return found
+
+
+def measure_method(run: Run, teachers: list) -> dict[str, Any]:
+    """Pick the learning rate with the first seed, then go through the others."""
+    tried = {
+        rate: dataclasses.replace(run, seed=0, learning_rate=rate).measure(teachers[0])
+        for rate in run.plan.grid
+    }
+    best = max(tried, key=lambda rate: tried[rate][0])
+    found = [tried[best]]
+    for seed in range(1, run.plan.seeds):
+        found.append(
+            dataclasses.replace(run, seed=seed, learning_rate=best).measure(teachers[seed])
+        )
+    return {
+        "learning_rate": best,
+        "grid_validation": {str(rate): value[0] for rate, value in tried.items()},
+        "validation": [value[0] for value in found],
+        "test": [value[1] for value in found],
+    }
+
+
+# --- rows of the results ------------------------------------------------------------------------
+
+
+def teacher_row(plan: Plan, teachers: list) -> dict[str, Any]:
+    data = [splits(plan, seed) for seed in range(plan.seeds)]
+    return {
+        "parameters": teachers[0].count_params(),
+        "test": [accuracy(t, d.x_test, d.y_test) for t, d in zip(teachers, data, strict=True)],
+    }
+
+
+def comparison_row(plan: Plan, setting: str, size: str, teachers: list) -> dict[str, Any]:
+    """Label-only and distilled students of one size in one setting."""
+    shape = splits(plan, 0).x_train.shape[1:]
+    return {
+        "parameters": student_cnn(shape, plan.widths[size], plan.stem_stride).count_params(),
+        "methods": {
+            method: measure_method(Run(plan, setting, size, method, 0, 0.0), teachers)
+            for method in METHODS
+        },
+    }
+
+
+def bfloat16_row(plan: Plan, rows: dict, teachers: list) -> dict[str, Any]:
+    """The same runs as all labels, small, T=4, under the teacher in bfloat16."""
+    single = rows[f"{plan.name}/all/small"]["methods"]["T=4"]
+    rate = single["learning_rate"]
+    runs = [Run(plan, "all", "small", "T=4", s, rate, "bfloat16") for s in range(plan.seeds)]
+    found = [run.measure(teachers[run.seed])[1] for run in runs]
+    return {"float32": single["test"], "bfloat16": found}
+
+
+def int8_row(plan: Plan, rows: dict, teachers: list) -> dict[str, Any]:
+    """Train the best distilled student of all labels again and ask its files."""
+    run = best_run(plan, rows)
+    student, data = run.train(teachers[run.seed]), splits(plan, run.seed)
+    calibration = data.x_train[:2000]
+    found: dict[str, Any] = {"run": f"{run.size}, {run.method}, seed {run.seed}"}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in ("float32", "int8"):
+            export = kd.edge.export_tflite(
+                student,
+                Path(folder, f"{precision}.tflite"),
+                precision=precision,
+                representative_data=calibration if precision == "int8" else None,
+            )
+            report = kd.edge.verify(export, student, (data.x_test, data.y_test), max_drop=1.0)
+            found[precision] = {
+                "test": report.accuracy_file,
+                "bytes": export.bytes,
+                "agreement_with_keras": report.agreement,
+            }
+    return found | {"calibration_images": len(calibration)}
+
+
+def best_run(plan: Plan, rows: dict) -> Run:
+    """The distilled run with the best validation accuracy among all labels' rows."""
+    candidates = [
+        (value, Run(plan, "all", size, method, seed, found["learning_rate"]))
+        for size in plan.widths
+        for method, found in rows[f"{plan.name}/all/{size}"]["methods"].items()
+        if METHODS[method] is not None
+        for seed, value in enumerate(found["validation"])
+    ]
+    return max(candidates, key=lambda pair: pair[0])[1]
+
+
+# --- the whole run ------------------------------------------------------------------------------
+
+
+def jobs(plans: list[Plan], rows: dict, teachers: Callable) -> Iterator[tuple[str, Callable]]:
+    """Names and work of the rows, those that say most first."""
+    for plan in plans:
+        yield f"{plan.name}/teacher", lambda p=plan: teacher_row(p, teachers(p))
+    for setting in SETTINGS:
+        for size in ("small", "large"):
+            for plan in plans:
+                yield (
+                    f"{plan.name}/{setting}/{size}",
+                    lambda p=plan, s=setting, z=size: comparison_row(p, s, z, teachers(p)),
+                )
+        if setting == "all":
+            for plan in plans:
+                yield f"{plan.name}/int8", lambda p=plan: int8_row(p, rows, teachers(p))
+            last = plans[-1]
+            yield f"{last.name}/bfloat16", lambda: bfloat16_row(last, rows, teachers(last))
+
+
+def run_all(plans: list[Plan], output: Path, cache: Path) -> dict[str, Any]:
+    """Every row that `output` does not hold yet; it is written after each."""
+    stored = check_same_plans(_common.read_json(output), plans) | {"host": _common.host()}
+    rows = stored.setdefault("rows", {})
+
+    @functools.cache
+    def teachers(plan: Plan) -> list:
+        return [teacher_of(plan, seed, cache) for seed in range(plan.seeds)]
+
+    for name, work in jobs(plans, rows, teachers):
+        if name in rows:
+            continue
+        begin = time.monotonic()
+        rows[name] = work()
+        rows[name]["seconds"] = round(time.monotonic() - begin, 1)
+        _common.write_json(output, stored)
+        print(f"{rows[name]['seconds']:7.1f} s  {name}", flush=True)
+    return stored
+
+
+def check_same_plans(stored: dict, plans: list[Plan]) -> dict:
+    """The stored results, if they are these plans'; a changed plan would mix two benchmarks."""
+    wanted = [plain(plan) for plan in plans]
+    if stored.setdefault("plans", wanted) != wanted:
+        raise SystemExit("The JSON holds a run with other plans. Name another with --output.")
+    return stored
+
+
+def plain(plan: Plan) -> dict[str, Any]:
+    fields = {**vars(plan)}
+    del fields["load"]
+    return {**fields, "grid": list(plan.grid)}
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def mean_and_spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def points(values: list[float]) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{100 * mean:.2f} ± {100 * spread:.2f}"
+
+
+def gain(ours: list[float], twins: list[float]) -> str:
+    """The paired difference in points; bold where it is beyond the spread, and in what sense."""
+    differences = [a - b for a, b in zip(ours, twins, strict=True)]
+    mean, spread = mean_and_spread(differences)
+    words = f"{100 * mean:+.2f} ± {100 * spread:.2f}"
+    if abs(mean) <= 2 * spread / len(differences) ** 0.5:
+        return words
+    return f"**{words} {'gain' if mean > 0 else 'LOSS'}**"
+
+
+def tables(stored: dict[str, Any]) -> str:
+    rows = stored["rows"]
+    parts = [header(stored), comparison_table(rows), int8_table(rows), bfloat16_table(rows)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def header(stored: dict[str, Any]) -> str:
+    lines = [f"{_common.host_line(stored['host'])}.", ""]
+    for plan in stored["plans"]:
+        teacher = stored["rows"].get(f"{plan['name']}/teacher")
+        if teacher:
+            lines.append(
+                f"- {plan['name']}: {plan['seeds']} seeds, {plan['steps']} updates of "
+                f"{plan['batch']} images, learning rates {plan['grid']}. Teacher: "
+                f"{teacher['parameters']:,} weights, test accuracy {points(teacher['test'])} %."
+            )
+    return "\n".join([*lines, "", RULES])
+
+
+RULES = """\
+Test accuracy in %, mean ± sample standard deviation over the seeds. A seed draws the validation
+split, the initial weights, the order of the batches and which labels are kept or wrong; the test
+images are always the same. **In every setting the teacher was trained on all the clean labels of
+the student's training images**: the usual case, a good teacher exists and labels for the student
+are few or noisy. Label-only twins of "unlabelled" see their labelled images alone, for as many
+updates. The validation split, which only picks learning rates, stays whole and clean for all
+methods alike. Gains are paired by seed and bold only beyond the spread: |mean| > 2 sd / sqrt(n) of
+the paired differences, a mild test at so few seeds. A loss is called a loss."""
+
+
+def comparison_table(rows: dict) -> str:
+    lines = []
+    for name, row in rows.items():
+        if "methods" not in row:
+            continue
+        data, setting, _ = name.split("/")
+        found = {method: values["test"] for method, values in row["methods"].items()}
+        twins = found["labels"]
+        cells = [f"{data}, {SETTINGS[setting]}", f"{row['parameters']:,}", points(twins)]
+        for method in ("T=2", "T=4"):
+            cells += [points(found[method]), gain(found[method], twins)]
+        rates = [f"{values['learning_rate']:g}" for values in row["methods"].values()]
+        lines.append((data, list(SETTINGS).index(setting), [*cells, " / ".join(rates)]))
+    if not lines:
+        return ""
+    head = ["setting", "student", "labels only", "T=2", "gain", "T=4", "gain", "rates picked"]
+    return _common.markdown(head, [cells for _, _, cells in sorted(lines, key=lambda r: r[:2])])
+
+
+def int8_table(rows: dict) -> str:
+    lines = []
+    for name, row in rows.items():
+        if name.endswith("/int8"):
+            single, small = row["float32"], row["int8"]
+            difference = 100 * (small["test"] - single["test"])
+            lines.append([
+                f"{name.split('/')[0]} ({row['run']})", f"{100 * single['test']:.2f}",
+                f"{100 * small['test']:.2f}", f"{difference:+.2f}",
+                f"{single['bytes']:,}", f"{small['bytes']:,}",
+            ])  # fmt: skip
+    head = ["best distilled student", "float32 file", "int8 file", "difference", "bytes", "int8"]
+    return _common.markdown(head, lines) if lines else ""
+
+
+def bfloat16_table(rows: dict) -> str:
+    lines = [
+        [f"{name.split('/')[0]}, all labels, small, T=4", points(row["float32"]),
+         points(row["bfloat16"]), gain(row["bfloat16"], row["float32"])]
+        for name, row in rows.items() if name.endswith("/bfloat16")
+    ]  # fmt: skip
+    head = ["teacher's precision", "float32", "bfloat16", "paired difference"]
+    return _common.markdown(head, lines) if lines else ""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny settings, another JSON")
+    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
+    parser.add_argument("--output", type=Path, help="the JSON")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "keras_distill_when_it_pays"),
+        help="where trained teachers are kept",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    name = "when_it_pays_smoke.json" if args.smoke else "when_it_pays.json"
+    folder = args.cache if args.smoke else _common.RESULTS
+    output = args.output or folder / name
+    if args.table:
+        print(tables(_common.read_json(output)))
+        return
+    _common.set_threads(args.threads)
+    plans = [DIGITS, FASHION]
+    stored = run_all([smoke(p) for p in plans] if args.smoke else plans, output, args.cache)
+    print("\n" + tables(stored))
+
+
+if __name__ == "__main__":
+    main()
