@@ -42,7 +42,7 @@ SETTINGS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """One data set's share of the benchmark.
 

@@ -202,9 +202,7 @@ class Distiller(keras.Model):
             )
             loss = self.optimizer.scale_loss(self._scaled_for_replicas(parts.total))
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(loss, variables), variables, strict=True)
-        )
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._after_update()
         self._record(x, parts, labelled_rows)
         return self.compute_metrics(x, y, y_pred, sample_weight)
@@ -317,8 +315,12 @@ class Distiller(keras.Model):
             "student": serialize(self.student),
             "objectives": [serialize(o) for o in self._objectives],
             "label_weight": self._label_weight,
-            "student_preprocess": saving.function_to_config(self._student_preprocess, "student_preprocess"),
-            "teacher_preprocess": saving.function_to_config(self._teacher_preprocess, "teacher_preprocess"),
+            "student_preprocess": saving.function_to_config(
+                self._student_preprocess, "student_preprocess"
+            ),
+            "teacher_preprocess": saving.function_to_config(
+                self._teacher_preprocess, "teacher_preprocess"
+            ),
             "student_output": self._student_output,
             "name": self.name,
             "teacher_spec": saving.signals_to_config(self._teacher_spec.signals),

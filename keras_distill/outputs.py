@@ -46,7 +46,7 @@ def by_head(outputs: Any, names: Any = None) -> dict[str | None, Any]:
 
 
 def kind_of(output: Any) -> str:
-    """"probabilities", "sigmoid" or "logits": what the op behind a graph tensor tells.
+    """What the op behind a graph tensor tells: "probabilities", "sigmoid" or "logits".
 
     An op that can't be seen through (a compiled function, an eager tensor) counts as logits.
     """

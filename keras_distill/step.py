@@ -68,7 +68,8 @@ def labelled(y: Any, y_pred: Any, sample_weight: Any) -> Labels:
     if not keras.tree.is_nested(y):
         return parts[0]
     columns = [[getattr(p, name) for p in parts] for name in ("y", "weight", "loss_weight")]
-    return Labels(*(keras.tree.pack_sequence_as(y, column) for column in columns), rows)
+    y, weight, loss_weight = (keras.tree.pack_sequence_as(y, column) for column in columns)
+    return Labels(y, weight, loss_weight, rows)
 
 
 def objective_values(
@@ -156,13 +157,15 @@ def pairs_of_heads(
         heads = (objective.output,)
     elif objective.student_taps or objective.teacher_taps:
         heads = heads[:1]
-    elif student.heads and not teacher.heads or teacher.heads and not student.heads:
+    elif (student.heads and not teacher.heads) or (teacher.heads and not student.heads):
         raise ValueError(
             f"{objective.name}: the student has the outputs {student.heads or 'one'} and the "
             f"teacher {teacher.heads or 'one'}. Say which is meant with output=."
         )
     matched = [(h, _teacher_head(h, student, teacher)) for h in heads]
-    return [(student.head(h), teacher.head(t), _head_labels(labels, h, student)) for h, t in matched]
+    return [
+        (student.head(h), teacher.head(t), _head_labels(labels, h, student)) for h, t in matched
+    ]
 
 
 def _teacher_head(head: str | None, student: Signals, teacher: Signals) -> str | None:

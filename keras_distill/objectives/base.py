@@ -72,7 +72,7 @@ class Objective:
     def __init__(self, *, weight: float = 1.0, output: str | None = None, name: str | None = None):
         if not 0 <= weight < float("inf"):
             raise ValueError(
-                f"{type(self).__name__}: weight must be a finite number of at least 0; got {weight}."
+                f"{type(self).__name__}: weight must be finite and at least 0; got {weight}."
             )
         self.weight = weight
         self.output = output

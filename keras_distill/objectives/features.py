@@ -43,7 +43,7 @@ class FeatureHint(Objective):
         self.student_taps = (student,)
         self.teacher_taps = (teacher,)
         self.adapter = adapter
-        self._projection = None
+        self._projection: keras.layers.Layer | None = None
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         ours = student.taps[self.student_taps[0]].shape
@@ -52,18 +52,19 @@ class FeatureHint(Objective):
         self._check(ours, theirs)
         if self.adapter is None or (self.adapter == "auto" and ours[-1] == theirs[-1]):
             return {}
-        self._projection = self._make_adapter(len(ours), theirs[-1])
+        projection = self._make_adapter(len(ours), theirs[-1])
         pooled = _smaller(ours, theirs)
-        if not self._projection.built:
-            self._projection.build(pooled)
-        given = self._projection.compute_output_shape(pooled)
+        if not projection.built:
+            projection.build(pooled)
+        given = projection.compute_output_shape(pooled)
         if given[-1] != theirs[-1]:
             raise ValueError(
                 f"{self._label()}: the adapter gives {tuple(given)} and the teacher's layer has "
                 f"{theirs[-1]} channels ({tuple(theirs)}). Make the adapter's last axis "
                 f"{theirs[-1]}."
             )
-        return {"adapter": self._projection}
+        self._projection = projection
+        return {"adapter": projection}
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
         ours, theirs = functional.match_sizes(

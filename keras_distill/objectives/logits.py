@@ -98,9 +98,6 @@ class LogitsMSE(_LogitsObjective):
     {'weight': 1.0, 'output': None, 'name': 'logits_mse'}
     """
 
-    def __init__(self, **options: Any):
-        super().__init__(**{**options, "name": options.get("name") or "logits_mse"})
-
     def build(self, student: Signals, teacher: Signals) -> dict:
         for who, signals in (("student", student), ("teacher", teacher)):
             if signals.from_probabilities:

@@ -16,7 +16,7 @@ from tensorflow.python.grappler import tf_optimizer
 
 from keras_distill import converter, litert
 
-__all__ = ["CannotFreeze", "freeze", "litert_engine", "trace"]
+__all__ = ["CannotFreezeError", "freeze", "litert_engine", "trace"]
 
 # What a serialised graph may hold, with room for its nodes.
 _GRAPH_LIMIT = 1_900_000_000
@@ -31,7 +31,7 @@ _PASSES = {
 }
 
 
-class CannotFreeze(Exception):
+class CannotFreezeError(Exception):
     """The graph can't become constants; the plain call still runs."""
 
 
@@ -51,26 +51,28 @@ def freeze(concrete: Any, precision: str) -> Any:
         grappler pass; inputs and outputs stay as they are and no process option is touched.
 
     Raises:
-      CannotFreeze: over 2 GB of weights, lookup tables, or variables of a strategy.
+      CannotFreezeError: over 2 GB of weights, lookup tables, or variables of a strategy.
       ValueError: the machine has no way to the precision.
     """
     _check_freezable(concrete)
     try:
         frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
     except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
-        raise CannotFreeze(str(error)) from error
+        raise CannotFreezeError(str(error)) from error
     return frozen if precision == "float32" else _rewrite(frozen, precision)
 
 
 def _check_freezable(concrete: Any) -> None:
     size = sum(int(np.prod(v.shape)) * v.dtype.size for v in concrete.graph.variables)
     if size > _GRAPH_LIMIT:
-        raise CannotFreeze(f"its weights take {size / 1e9:.1f} GB, and a graph holds at most 2")
+        raise CannotFreezeError(
+            f"its weights take {size / 1e9:.1f} GB, and a graph holds at most 2"
+        )
     graph = concrete.graph.as_graph_def()
     ops = {node.op for part in (graph, *graph.library.function) for node in _nodes(part)}
     tables = sorted(op for op in ops if op.startswith(_TABLE_OPS))
     if tables:
-        raise CannotFreeze(f"it looks up tables ({', '.join(tables)})")
+        raise CannotFreezeError(f"it looks up tables ({', '.join(tables)})")
 
 
 def _nodes(part: Any):
@@ -143,9 +145,7 @@ def litert_engine(
         runner = litert.TFLiteRunner(path, num_threads=2)
 
     def run(*tensors: np.ndarray) -> list:
-        answer = runner.predict(
-            dict(zip(inputs, tensors, strict=True)), batch_size=len(tensors[0])
-        )
+        answer = runner.predict(dict(zip(inputs, tensors, strict=True)), batch_size=len(tensors[0]))
         return [answer[name] for name in names] if len(names) > 1 else [answer]
 
     def call(*tensors: Any) -> list:

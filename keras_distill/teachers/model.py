@@ -76,7 +76,7 @@ class Model(Teacher):
         name = getattr(self._model, "name", type(self._model).__name__)
         return f"teachers.Model({name!r}, precision={self._precision!r}, {self.engine_used!r})"
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:  # noqa: D102
+    def build(self, input_spec: Any, taps: tuple) -> Signals:
         if self._spec is None:
             self._spec = _given_spec(None, input_spec)
         if self._spec is None:
@@ -90,7 +90,7 @@ class Model(Teacher):
         assert self._signals is not None
         return self._signals
 
-    def __call__(self, x: Any) -> Signals:  # noqa: D102
+    def __call__(self, x: Any) -> Signals:
         assert self._run is not None
         flat = fit_to_spec(x, self._spec, self._names, repr(self))
         results = list(self._run(*flat))
@@ -99,23 +99,23 @@ class Model(Teacher):
                 tensor.set_shape(spec.shape)
         return self._pack(results, self._from_probabilities)
 
-    def fingerprint(self) -> str:  # noqa: D102
+    def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for variable in _variables(self._model):
-            digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view(np.uint8))
+            digest.update(keras.ops.convert_to_numpy(variable).tobytes())
         return digest.hexdigest()
 
-    def refresh(self) -> bool:  # noqa: D102
+    def refresh(self) -> bool:
         if self.engine_used == "keras" or self.fingerprint() == self._seen:
             return False
         self._prepare()
         return True
 
-    def count_params(self) -> int | None:  # noqa: D102
+    def count_params(self) -> int | None:
         variables = _variables(self._model)
         return sum(int(np.prod(v.shape)) for v in variables) or None
 
-    def check_compile(self, jit_compile: bool) -> None:  # noqa: D102
+    def check_compile(self, jit_compile: bool) -> None:
         if jit_compile and self.engine_used == "litert":
             raise ValueError(
                 "jit_compile=True compiles the whole step with XLA, which can't call a LiteRT "
@@ -146,7 +146,7 @@ class Model(Teacher):
     def _frozen(self, concrete: Any) -> Callable:
         try:
             frozen = engines.freeze(concrete, self._precision)
-        except engines.CannotFreeze as error:
+        except engines.CannotFreezeError as error:
             if self._precision != "float32":
                 raise ValueError(
                     f"precision={self._precision!r} needs a teacher that can be frozen, and this "

@@ -56,7 +56,9 @@ def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
     if len(flat) != len(flat_spec):
         raise _misfit(owner, x, spec)
     tensors = [_fit(t, s) for t, s in zip(flat, flat_spec, strict=True)]
-    if not all(s.shape.is_compatible_with(t.shape) for t, s in zip(tensors, flat_spec)):
+    if not all(
+        s.shape.is_compatible_with(t.shape) for t, s in zip(tensors, flat_spec, strict=True)
+    ):
         raise _misfit(owner, x, spec)
     return tensors
 

@@ -1,0 +1,44 @@
+"""What every test shares: real digits, and tiny models of fixed weights."""
+
+import os
+
+# Before TensorFlow loads: its first lines would hide pytest's.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+from keras_distill.data import load_digits
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits that scikit-learn ships, as ImageSplits."""
+    return load_digits()
+
+
+@pytest.fixture(scope="session")
+def small_cnn():
+    """Builds a small CNN on 8x8 images: `small_cnn(width, softmax=False, dropout=0.0, seed=0)`.
+
+    Its layers "low" (8x8) and "high" (4x4) are there to tap.
+    """
+
+    def build(width, softmax=False, dropout=0.0, seed=0, classes=10, **options):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="low"),
+                keras.layers.BatchNormalization(name="norm"),
+                keras.layers.Conv2D(2 * width, 3, strides=2, padding="same", name="high"),
+                keras.layers.Flatten(),
+                keras.layers.Dropout(dropout, seed=seed),
+                keras.layers.Dense(
+                    classes, activation="softmax" if softmax else None, name="logits", **options
+                ),
+            ],
+            name=f"cnn_{width}",
+        )
+
+    return build
