@@ -1,6 +1,6 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
-from keras_distill import edge, functional, objectives, teachers
+from keras_distill import data, edge, functional, objectives, teachers
 from keras_distill.distiller import Distiller
 from keras_distill.objectives import (
     FeatureHint,
@@ -23,6 +23,7 @@ __all__ = [
     "Signals",
     "SoftTargets",
     "Teacher",
+    "data",
     "edge",
     "functional",
     "objectives",

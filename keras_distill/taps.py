@@ -118,7 +118,8 @@ class Recorder:
         if tap.call >= len(calls):
             raise ValueError(
                 f"The layer {tap.path!r} ran {len(calls)} times in the model's forward; the tap "
-                f"asks for call {tap.call} (from 0). Name a layer that the model calls."
+                f"asks for call {tap.call} (from 0). Name a layer that the model calls, and "
+                f"not from within a tf.function of its own."
             )
         tensors = keras.tree.flatten(calls[tap.call])
         if len(tensors) != 1:

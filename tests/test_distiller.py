@@ -1,0 +1,512 @@
+"""The Distiller's contract, on real digits."""
+
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_distill as kd
+
+
+def label_loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def snapshot(model):
+    return [np.array(v) for v in model.variables]
+
+
+def unchanged(model, before):
+    return all(np.array_equal(v, b) for v, b in zip(model.variables, before, strict=True))
+
+
+@pytest.fixture
+def batch(digits):
+    return digits.x_train[:64], digits.y_train[:64]
+
+
+def last(history):
+    """The last epoch's logs."""
+    return {name: values[-1] for name, values in history.items()}
+
+
+def one_step(distiller, batch, **fit):
+    return distiller.fit(*batch, batch_size=64, shuffle=False, verbose=0, **fit).history
+
+
+def test_one_step_is_the_formula_computed_by_hand(small_cnn, batch):
+    x, y = batch
+    student, teacher = small_cnn(3, kernel_regularizer="l2"), small_cnn(8, seed=1)
+    twin = small_cnn(3, kernel_regularizer="l2")
+    distiller = kd.Distiller(student, teacher, [kd.SoftTargets(3.0, weight=0.5)], label_weight=0.3)
+    distiller.compile(keras.optimizers.SGD(0.1), label_loss())
+    logs = one_step(distiller, batch)
+
+    with tf.GradientTape() as tape:
+        logits = twin(x, training=True)
+        kl = keras.losses.kl_divergence(
+            keras.ops.softmax(teacher(x, training=False) / 3), keras.ops.softmax(logits / 3)
+        )
+        label = label_loss()(y, logits)
+        total = 0.3 * label + 0.7 * 0.5 * 9 * tf.reduce_mean(kl) + sum(twin.losses)
+    gradients = tape.gradient(total, twin.trainable_variables)
+    for variable, gradient in zip(twin.trainable_variables, gradients, strict=True):
+        variable.assign_sub(0.1 * gradient)
+
+    assert logs["loss"][0] == pytest.approx(float(total), rel=1e-5)
+    assert logs["label_loss"][0] == pytest.approx(float(label), rel=1e-5)
+    assert logs["soft_targets"][0] == pytest.approx(float(9 * tf.reduce_mean(kl)), rel=1e-4)
+    for ours, theirs in zip(student.variables, twin.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_label_weight_one_is_plain_fit(small_cnn, digits):
+    student, twin = small_cnn(3), small_cnn(3)
+    distiller = kd.Distiller(student, small_cnn(8, seed=1), label_weight=1.0)
+    for model in (distiller, twin):
+        model.compile("adam", label_loss(), metrics=["accuracy"])
+        model.fit(digits.x_train, digits.y_train, shuffle=False, verbose=0)
+    for ours, theirs in zip(student.variables, twin.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_one_forward_of_each_model_whatever_the_number_of_taps(small_cnn, batch):
+    calls = {"student": 0, "teacher": 0}
+
+    def counted(name, width):
+        model = small_cnn(width, seed=width)
+
+        class Counting(keras.layers.Layer):
+            def call(self, x):
+                calls[name] += 1
+                return x
+
+        inputs = keras.Input((8, 8, 1))
+        return keras.Model(inputs, model(Counting()(inputs)))
+
+    objectives = [
+        kd.SoftTargets(),
+        kd.FeatureHint("low", "low"),
+        kd.FeatureHint("high", "high", name="second"),
+    ]
+    teacher = kd.teachers.Model(counted("teacher", 6), engine="keras")
+    distiller = kd.Distiller(counted("student", 3), teacher, objectives)
+    distiller.compile("adam", label_loss(), run_eagerly=True)
+    calls.update(student=0, teacher=0)
+    one_step(distiller, batch)
+    # Keras itself runs the model once more in fit to build its state.
+    distiller_calls = dict(calls)
+    one_step(distiller, batch)
+    assert calls["student"] - distiller_calls["student"] == 1
+    assert calls["teacher"] - distiller_calls["teacher"] == 1
+
+
+def test_evaluate_and_predict_change_no_variable_of_the_student(small_cnn, digits):
+    distiller = kd.Distiller(small_cnn(3, dropout=0.5), small_cnn(8, seed=1))
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    before = snapshot(distiller.student)
+    distiller.evaluate(digits.x_test, digits.y_test, verbose=0)
+    distiller.predict(digits.x_test, verbose=0)
+    assert unchanged(distiller.student, before)
+
+
+def test_evaluate_gives_what_the_student_gives(small_cnn, digits):
+    student = small_cnn(3, kernel_regularizer="l2")
+    distiller = kd.Distiller(student, small_cnn(8, seed=1))
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    ours = distiller.evaluate(digits.x_test, digits.y_test, verbose=0, return_dict=True)
+    student.compile("adam", label_loss(), metrics=["accuracy"])
+    theirs = student.evaluate(digits.x_test, digits.y_test, verbose=0, return_dict=True)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_fit_logs_every_part_by_its_name(small_cnn, batch):
+    objectives = [kd.SoftTargets(), kd.LogitsMSE(name="mine")]
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1), objectives)
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    logs = one_step(distiller, batch, validation_data=batch)
+    assert set(logs) == {
+        *("loss", "label_loss", "soft_targets", "mine", "accuracy"),
+        *("val_loss", "val_accuracy"),
+    }
+
+
+def test_sample_weights_reach_every_term(small_cnn, batch):
+    x, y = batch
+    weights = np.linspace(0, 2, 64).astype("float32")
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1), kd.LogitsMSE())
+    logits = distiller.student(x, training=True), distiller.teacher(x).logits
+    distiller.compile(keras.optimizers.SGD(0.0), label_loss())
+    logs = one_step(distiller, batch, sample_weight=weights)
+    per_example = kd.functional.logits_mse(*logits)
+    assert logs["logits_mse"][0] == pytest.approx(
+        float(np.sum(per_example * weights) / 64), rel=1e-4
+    )
+    expected = label_loss()(y, logits[0], sample_weight=weights)
+    assert logs["label_loss"][0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_class_weights_equal_their_sample_weights_even_with_unlabelled_rows(small_cnn, batch):
+    x, y = batch
+    y = np.where(np.arange(64) % 4 == 0, -1, y)
+    class_weight = {digit: 0.5 + 0.1 * digit for digit in range(10)}
+    weights = np.array([class_weight.get(int(label), 1.0) for label in y], "float32")
+    logs = []
+    for data, options in (
+        ((x, y, weights), {}),
+        ((x, y), {"class_weight": class_weight}),
+    ):
+        distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+        distiller.compile(keras.optimizers.SGD(0.0), label_loss())
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(64)
+        logs.append(distiller.fit(dataset, verbose=0, **options).history)
+    assert last(logs[0]) == pytest.approx(last(logs[1]), rel=1e-5)
+
+
+def test_rows_labelled_minus_one_teach_through_the_objectives_only(small_cnn, digits):
+    x, y = digits.x_train[:96], digits.y_train[:96]
+    known = np.arange(96) % 3 == 0
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1), kd.LogitsMSE())
+    logits = distiller.student(x, training=True), distiller.teacher(x).logits
+    distiller.compile(
+        keras.optimizers.SGD(0.0), label_loss(), metrics=["accuracy"], weighted_metrics=["accuracy"]
+    )
+    logs = distiller.fit(x, np.where(known, y, -1), batch_size=96, verbose=0).history
+    mse = kd.functional.logits_mse(*logits)
+    assert logs["logits_mse"][0] == pytest.approx(float(np.mean(mse)), rel=1e-4)
+    expected = label_loss()(y[known], np.asarray(logits[0])[known])
+    assert logs["label_loss"][0] == pytest.approx(float(expected), rel=1e-4)
+    accuracy = np.mean(np.argmax(logits[0], 1)[known] == y[known])
+    assert logs["accuracy"][0] == logs["weighted_accuracy"][0] == pytest.approx(accuracy)
+
+
+def test_evaluate_leaves_unlabelled_rows_out_across_uneven_batches(small_cnn, digits):
+    x, y = digits.x_test, digits.y_test
+    known = np.arange(len(y)) < 100  # the last batches have no label at all
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    given = distiller.evaluate(x, np.where(known, y, -1), verbose=0, return_dict=True)
+    expected = distiller.evaluate(x[known], y[known], verbose=0, return_dict=True)
+    assert given == pytest.approx(expected, rel=1e-5)
+
+
+def test_unlabelled_data_needs_no_labels(small_cnn, digits):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+    distiller.compile(keras.optimizers.Adam(0.01))
+    logs = distiller.fit(digits.x_train, epochs=3, verbose=0).history
+    assert set(logs) == {"loss", "soft_targets"}
+    assert logs["loss"][-1] < logs["loss"][0]
+    assert logs["loss"] == pytest.approx(logs["soft_targets"], rel=1e-6)
+
+
+def test_adapters_train_and_stay_out_of_the_student(small_cnn, digits):
+    student = small_cnn(3)
+    size = student.count_params()
+    hint = kd.FeatureHint("high", "high")
+    distiller = kd.Distiller(student, small_cnn(8, seed=1), hint)
+    # A 1x1 convolution from 2 x 3 to 2 x 8 channels, without bias.
+    assert distiller.count_params() == size + 6 * 16
+    [adapter] = [v for v in distiller.trainable_variables if "adapter" in v.path]
+    before = np.array(adapter)
+    distiller.compile("adam", label_loss())
+    distiller.fit(digits.x_train[:128], digits.y_train[:128], verbose=0)
+    assert not np.array_equal(before, adapter)
+    assert student.count_params() == size
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"steps_per_execution": 3}])
+def test_compiled_otherwise_the_losses_are_the_same(small_cnn, digits, options):
+    logs = []
+    for chosen in ({}, options):
+        objectives = [kd.SoftTargets(), kd.FeatureHint("high", "low")]
+        keras.utils.set_random_seed(5)
+        distiller = kd.Distiller(small_cnn(3), small_cnn(8, True, seed=1), objectives)
+        distiller.compile("sgd", label_loss(), metrics=["accuracy"], **chosen)
+        logs.append(
+            distiller.fit(
+                digits.x_train[:192], digits.y_train[:192], shuffle=False, verbose=0
+            ).history
+        )
+    assert last(logs[0]) == pytest.approx(last(logs[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_students(policy, digits):
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", dtype=policy, name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, dtype=policy),
+        ]
+    )
+    hint = kd.FeatureHint("conv", "conv")
+    teacher = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(9, 3, name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    distiller = kd.Distiller(student, teacher, [kd.SoftTargets(), hint])
+    distiller.compile(keras.optimizers.Adam(0.01), label_loss())
+    scaled = isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")
+    logs = distiller.fit(digits.x_train, digits.y_train, epochs=3, verbose=0).history
+    assert logs["loss"][-1] < logs["loss"][0]
+
+
+def test_gradient_accumulation_counts_updates(small_cnn, digits):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
+    distiller.compile(optimizer, label_loss())
+    before = snapshot(distiller.student)[0]
+    distiller.fit(digits.x_train[:96], digits.y_train[:96], batch_size=32, verbose=0)
+    np.testing.assert_array_equal(distiller.student.variables[0], before)
+    distiller.fit(digits.x_train[:32], digits.y_train[:32], batch_size=32, verbose=0)
+    assert not np.array_equal(distiller.student.variables[0], before)
+
+
+def test_dict_inputs_and_outputs_name_their_heads(digits):
+    def build(width):
+        image, hint = keras.Input((8, 8, 1), name="image"), keras.Input((1,), name="hint")
+        hidden = keras.layers.Concatenate()([keras.layers.Flatten()(image), hint])
+        hidden = keras.layers.Dense(width, "relu")(hidden)
+        heads = {
+            "digit": keras.layers.Dense(10, name="digit")(hidden),
+            "parity": keras.layers.Dense(2, name="parity")(hidden),
+        }
+        return keras.Model({"image": image, "hint": hint}, heads)
+
+    x = {"image": digits.x_train[:64], "hint": np.ones((64, 1), "float32")}
+    y = {"digit": digits.y_train[:64], "parity": digits.y_train[:64] % 2}
+    student, teacher = build(4), build(9)
+    objectives = [kd.LogitsMSE(name="both"), kd.LogitsMSE(output="parity", name="one")]
+    distiller = kd.Distiller(student, teacher, objectives)
+    distiller.compile(
+        keras.optimizers.SGD(0.0),
+        {"digit": label_loss(), "parity": label_loss()},
+        metrics={"digit": ["accuracy"], "parity": ["accuracy"]},
+    )
+    ours, theirs = student(x), teacher(x)
+    logs = distiller.fit(x, y, batch_size=64, verbose=0).history
+    mse = {head: np.mean((ours[head] - theirs[head]) ** 2) for head in ours}
+    assert logs["one"][0] == pytest.approx(mse["parity"], rel=1e-4)
+    assert logs["both"][0] == pytest.approx(mse["parity"] + mse["digit"], rel=1e-4)
+    assert {"digit_accuracy", "parity_accuracy", "digit_loss"} <= set(logs)
+
+
+def test_models_that_see_different_views(small_cnn, digits):
+    def half(x):
+        return keras.ops.average_pool(x, 2, 2)
+
+    student = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    distiller = kd.Distiller(student, small_cnn(8), student_preprocess=half)
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    logs = distiller.fit(digits.x_train, digits.y_train, verbose=0).history
+    assert np.isfinite(logs["loss"][0])
+    assert distiller.predict(digits.x_test[:3], verbose=0).shape == (3, 10)
+
+
+def test_a_generator_of_unknown_length(small_cnn, digits):
+    spec = (tf.TensorSpec((None, 8, 8, 1)), tf.TensorSpec((None,), tf.int64))
+    batches = [(digits.x_train[i : i + 50], digits.y_train[i : i + 50]) for i in (0, 50)]
+    dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+    plain = small_cnn(3)
+    for model in (distiller, plain):
+        model.compile("adam", label_loss())
+        model.fit(dataset, epochs=2, verbose=0)
+    assert int(distiller.optimizer.iterations) == int(plain.optimizer.iterations) > 0
+
+
+MIRRORED = """
+import keras, numpy as np, tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras_distill as kd
+x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+y = np.arange(32) % 4
+y[::5] = -1
+def run(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        hidden = layers.Dense(5, kernel_regularizer="l2", name="hidden")
+        student = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(4)])
+        wide = layers.Dense(9, name="wide")
+        teacher = keras.Sequential([keras.Input((6,)), wide, layers.Dense(4)])
+        objectives = [kd.SoftTargets(), kd.FeatureHint("hidden", "wide")]
+        distiller = kd.Distiller(student, teacher, objectives, label_weight=0.4)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile(keras.optimizers.SGD(0.1), loss)
+    history = distiller.fit(x, y, batch_size=32, shuffle=False, verbose=0).history
+    return history, student.get_weights()
+plain = run(tf.distribute.get_strategy())
+mirrored = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+for key in ("soft_targets", "feature_hint"):
+    np.testing.assert_allclose(plain[0][key], mirrored[0][key], rtol=1e-5)
+assert mirrored[0]["loss"][0] < 2 * plain[0]["loss"][0]
+print("same")
+"""
+
+
+def test_two_replicas_log_what_one_does():
+    run = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
+    assert run.stdout.strip() == "same", run.stderr[-3000:]
+
+
+def test_a_loss_that_contradicts_the_student_is_refused_at_compile(small_cnn):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1))
+    with pytest.raises(ValueError, match=r"returns logits.*from_logits=False.*from_logits=True"):
+        distiller.compile("adam", "sparse_categorical_crossentropy")
+    distiller = kd.Distiller(small_cnn(3, softmax=True), small_cnn(8, seed=1))
+    with pytest.raises(ValueError, match=r"returns probabilities.*Drop from_logits=True"):
+        distiller.compile("adam", label_loss())
+    distiller.compile("adam", "sparse_categorical_crossentropy")
+
+
+def test_class_counts_that_differ_name_both(small_cnn):
+    with pytest.raises(ValueError, match=r"student has 10 classes.*teacher 7"):
+        kd.Distiller(small_cnn(3), small_cnn(8, classes=7))
+
+
+def test_a_tap_that_does_not_exist_offers_the_nearest(small_cnn):
+    with pytest.raises(ValueError, match=r"'hihg'.*high"):
+        kd.Distiller(small_cnn(3), small_cnn(8), kd.FeatureHint("hihg", "high"))
+
+
+def test_an_adapter_of_the_wrong_width_is_refused(small_cnn):
+    hint = kd.FeatureHint("high", "high", adapter=keras.layers.Conv2D(5, 1))
+    with pytest.raises(ValueError, match=r"adapter gives .*5\).*16 channels"):
+        kd.Distiller(small_cnn(3), small_cnn(8), hint)
+    with pytest.raises(ValueError, match=r"\(None, 4, 4, 6\).*\(None, 4, 4, 16\).*project 6 to 16"):
+        kd.Distiller(small_cnn(3), small_cnn(8), kd.FeatureHint("high", "high", adapter=None))
+
+
+def test_an_unbuilt_student_is_refused(small_cnn):
+    with pytest.raises(ValueError, match=r"has no weights yet"):
+        kd.Distiller(keras.Sequential([keras.layers.Dense(10)]), small_cnn(8))
+
+
+def test_a_foreign_student_is_named_by_its_module(small_cnn):
+    with pytest.raises(TypeError, match=r"must be a keras\.Model.*builtins\.str"):
+        kd.Distiller("student", small_cnn(8))
+
+
+@pytest.mark.parametrize("label_weight", [-0.1, 1.1, None])
+def test_label_weight_is_a_share(small_cnn, label_weight):
+    with pytest.raises(ValueError, match=r"label_weight must be a number in \[0, 1\]"):
+        kd.Distiller(small_cnn(3), small_cnn(8), label_weight=label_weight)
+
+
+@pytest.mark.parametrize("names", [("same", "same"), ("loss", "x"), ("label_loss", "x")])
+def test_names_that_collide_are_refused(small_cnn, names):
+    objectives = [kd.SoftTargets(name=names[0]), kd.LogitsMSE(name=names[1])]
+    with pytest.raises(ValueError, match="names must differ"):
+        kd.Distiller(small_cnn(3), small_cnn(8), objectives)
+
+
+@pytest.mark.parametrize(
+    ("argument", "mend"),
+    [
+        ("alpha", "label_weight="),
+        ("temperature", "SoftTargets"),
+        ("student_loss_fn", "compile"),
+        ("distillation_loss_fn", "objectives"),
+        ("distillation_losses", "objectives"),
+        ("student_loss_weight", "label_weight="),
+    ],
+)
+def test_other_distillers_arguments_are_told_our_spelling(small_cnn, argument, mend):
+    with pytest.raises(TypeError, match=mend):
+        kd.Distiller(small_cnn(3), small_cnn(8), **{argument: 1})
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8))
+    with pytest.raises(TypeError, match=mend):
+        distiller.compile("adam", label_loss(), **{argument: 1})
+
+
+def test_swapped_models_warn(small_cnn):
+    with pytest.warns(UserWarning, match="Are they swapped"):
+        kd.Distiller(small_cnn(8), small_cnn(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        kd.Distiller(small_cnn(3), small_cnn(8))
+
+
+def test_augmentation_inside_the_student_warns(small_cnn):
+    student = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.RandomFlip(name="flip"), small_cnn(3)]
+    )
+    with pytest.warns(UserWarning, match=r"augments its own input \(flip\)"):
+        kd.Distiller(student, small_cnn(8))
+
+
+def test_data_without_a_batch_is_refused(small_cnn):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8))
+    distiller.compile("adam", label_loss())
+    empty = np.zeros((0, 8, 8, 1), "float32"), np.zeros((0,), "int64")
+    with pytest.raises(ValueError, match="yields no batch"):
+        distiller.fit(*empty, verbose=0)
+    with pytest.raises(ValueError, match="yields no batch"):
+        distiller.fit(tf.data.Dataset.from_tensor_slices(empty).batch(4), verbose=0)
+    spec = (tf.TensorSpec((None, 8, 8, 1)), tf.TensorSpec((None,), tf.int64))
+    unknown = tf.data.Dataset.from_generator(lambda: iter(()), output_signature=spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="yielded no batch"):
+            distiller.fit(unknown, verbose=0)
+
+
+def test_labels_missing_where_a_loss_wants_them(small_cnn, digits):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8))
+    distiller.compile("adam", label_loss())
+    with pytest.raises(ValueError, match=r"compile\(loss=None\)"):
+        distiller.fit(digits.x_train[:32], verbose=0)
+
+
+def test_validation_with_nothing_to_evaluate_is_refused_before_training(small_cnn, batch):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8))
+    distiller.compile("adam")
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        distiller.fit(batch[0], validation_data=batch, verbose=0)
+    assert int(distiller.optimizer.iterations) == 0
+
+
+def test_recompiling_without_a_loss_drops_the_old_one(small_cnn, batch):
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8))
+    distiller.compile("adam", label_loss(), metrics=["accuracy"])
+    distiller.compile("adam")
+    assert set(distiller.fit(batch[0], verbose=0).history) == {"loss", "soft_targets"}
+
+
+def test_an_objective_from_outside_the_package(small_cnn, batch):
+    class Margin(kd.Objective):
+        def __call__(self, student, teacher, labels):
+            return keras.ops.max(keras.ops.abs(student.logits - teacher.logits), axis=-1)
+
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8), Margin())
+    distiller.compile("adam", label_loss())
+    assert "margin" in one_step(distiller, batch)
+
+
+def test_no_attribute_holds_the_teachers_model(small_cnn):
+    teacher = small_cnn(8)
+    distiller = kd.Distiller(small_cnn(3), teacher)
+    for name in dir(distiller):
+        try:
+            value = getattr(distiller, name)
+        except Exception:  # a property that needs state
+            continue
+        assert value is not teacher, name
+        assert not (isinstance(value, (list, tuple)) and any(v is teacher for v in value)), name
+    teacher_ids = {id(v) for v in teacher.variables}
+    assert not teacher_ids & {id(v) for v in distiller.variables}

@@ -1,0 +1,117 @@
+"""The step's arithmetic, on numbers small enough for paper."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_distill import step
+from keras_distill.objectives import Objective, Signals
+
+
+class Given(Objective):
+    """Says what it was told to."""
+
+    def __init__(self, values, **options):
+        super().__init__(**options)
+        self.values = values
+
+    def __call__(self, student, teacher, labels):
+        return tf.constant(self.values)
+
+
+def totalled(label_loss, objectives, **options):
+    values = step.objective_values(objectives, Signals(None), Signals(None), None)
+    options = {"label_weight": 0.25, "sample_weight": None, "penalties": [], **options}
+    return step.total(label_loss, values, objectives, **options)
+
+
+def test_total_is_the_weighted_sum():
+    objectives = [Given([1.0, 3.0], weight=2.0, name="a"), Given([4.0, 4.0], weight=0.5, name="b")]
+    # 0.25 x 8 + 0.75 x (2 x mean(1, 3) + 0.5 x 4) + (0.5 + 0.25) = 2 + 4.5 + 0.75
+    parts = totalled(tf.constant(8.0), objectives, penalties=[tf.constant(0.5), tf.constant(0.25)])
+    assert float(parts.total) == pytest.approx(7.25)
+    assert {k: float(v) for k, v in parts.objectives.items()} == {"a": 2.0, "b": 4.0}
+
+
+def test_without_a_label_loss_the_objectives_count_in_full():
+    assert float(totalled(None, [Given([1.0, 3.0])]).total) == pytest.approx(2.0)
+
+
+def test_sample_weights_divide_by_the_batch_not_by_their_sum():
+    # (1 x 2 + 3 x 0) / 2, as Keras reduces a loss.
+    assert float(step.reduce(tf.constant([1.0, 3.0]), tf.constant([2.0, 0.0]))) == 1.0
+
+
+def test_a_row_of_weight_zero_is_out_even_if_not_finite():
+    assert float(step.reduce(tf.constant([1.0, np.nan]), tf.constant([1.0, 0.0]))) == 0.5
+
+
+def test_per_position_weights_count_by_their_mean():
+    weights = tf.constant([[1.0, 1.0], [0.0, 1.0]])
+    assert float(step.reduce(tf.constant([2.0, 4.0]), weights)) == pytest.approx((2 + 4 * 0.5) / 2)
+
+
+def test_an_objective_that_reduces_the_batch_is_refused():
+    with pytest.raises(ValueError, match=r"given must return one value an example"):
+        totalled(None, [Given(2.0)])
+
+
+def test_an_objective_that_needs_labels_says_so():
+    class Labelled(Given):
+        needs_labels = True
+
+    with pytest.raises(ValueError, match="labelled needs labels"):
+        totalled(None, [Labelled([1.0])])
+
+
+def test_unlabelled_rows_weigh_nothing_and_the_rest_make_the_mean():
+    labels = step.labelled(tf.constant([2, -1, 0, -1]), tf.zeros((4, 3)), None)
+    np.testing.assert_array_equal(labels.y, [2, 0, 0, 0])
+    np.testing.assert_array_equal(labels.weight, [1, 0, 1, 0])
+    # A loss divides by 4 rows where 2 have labels.
+    np.testing.assert_array_equal(labels.loss_weight, [2, 0, 2, 0])
+    assert float(labels.rows) == 2
+
+
+def test_unlabelled_rows_keep_sample_weights():
+    weight = tf.constant([[3.0], [5.0]])
+    labels = step.labelled(tf.constant([[1], [-1]]), tf.zeros((2, 3)), weight)
+    np.testing.assert_array_equal(labels.weight, [3, 0])
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs"),
+    [
+        ([-1.0, 2.0], (2, 3)),  # float labels
+        ([-1, 2], (2, 1)),  # one output: a regression, or labels of -1 and 1
+        ([[1, 0, 0], [0, -1, 1]], (2, 3)),  # one label an output
+    ],
+)
+def test_elsewhere_minus_one_is_a_value(y, outputs):
+    labels = step.labelled(tf.constant(y), tf.zeros(outputs), None)
+    np.testing.assert_array_equal(labels.y, y)
+    assert labels.weight is None
+
+
+def test_heads_are_matched_by_name_then_by_order():
+    student = Signals({"a": 1, "b": 2}, from_probabilities={"a": False, "b": False})
+    swapped = Signals({"b": 20, "a": 10}, from_probabilities={"a": False, "b": False})
+    pairs = step.pairs_of_heads(Given([]), student, swapped)
+    assert [(s.logits, t.logits) for s, t, _ in pairs] == [(1, 10), (2, 20)]
+    renamed = Signals({"x": 10, "y": 20}, from_probabilities={"x": False, "y": False})
+    pairs = step.pairs_of_heads(Given([]), student, renamed, {"a": "la", "b": "lb"})
+    assert [(s.logits, t.logits, y) for s, t, y in pairs] == [(1, 10, "la"), (2, 20, "lb")]
+
+
+def test_output_names_one_head():
+    student = Signals({"a": 1, "b": 2}, from_probabilities={"a": False, "b": False})
+    [(s, t, _)] = step.pairs_of_heads(Given([], output="b"), student, Signals(7))
+    assert (s.logits, t.logits) == (2, 7)
+    with pytest.raises(ValueError, match=r"output='c' names no output.*'a', 'b'"):
+        step.pairs_of_heads(Given([], output="c"), student, Signals(7))
+
+
+def test_heads_that_can_not_be_matched_ask_for_output():
+    student = Signals({"a": 1, "b": 2}, from_probabilities={"a": False, "b": False})
+    with pytest.raises(ValueError, match="Say which is meant with output="):
+        step.pairs_of_heads(Given([]), student, Signals(7))

@@ -1,0 +1,152 @@
+"""Taps: found by name, path or object; read in the one forward; gone afterwards."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_distill import taps
+
+
+def backbone():
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name="inner")], name="backbone"
+    )
+
+
+@pytest.fixture
+def nested():
+    inputs = keras.Input((4,))
+    hidden = backbone()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, name="inner_too")(hidden), name="outer")
+
+
+def read(model, tap, x):
+    with taps.recording([taps.find(model, tap)]) as recorder:
+        y = model(x)
+    return recorder.outputs(y)[0]
+
+
+X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("tap", ["inner", "backbone/inner"])
+def test_a_name_and_a_path_find_the_nested_layer(nested, tap):
+    layer = nested.get_layer("backbone").get_layer("inner")
+    np.testing.assert_allclose(read(nested, tap, X), layer(X), rtol=1e-6)
+
+
+def test_a_layer_object_is_its_own_name(nested):
+    layer = nested.get_layer("backbone").get_layer("inner")
+    np.testing.assert_allclose(read(nested, layer, X), layer(X), rtol=1e-6)
+
+
+def test_a_shared_layers_second_call():
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, shared(shared(inputs)))
+    np.testing.assert_allclose(read(model, "shared", X), shared(X), rtol=1e-6)
+    np.testing.assert_allclose(read(model, "shared:1", X), shared(shared(X)), rtol=1e-5)
+
+
+def test_a_call_that_does_not_happen_is_said(nested):
+    with pytest.raises(ValueError, match=r"ran 1 times.*asks for call 1"):
+        read(nested, "inner:1", X)
+
+
+def test_subclassed_models_too():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = backbone()
+            self.head = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.head(self.block(x))
+
+    model = Model()
+    model(X)
+    np.testing.assert_allclose(read(model, "backbone/inner", X), model.block(X), rtol=1e-6)
+
+
+def test_in_a_graph_the_tap_is_part_of_the_graph(nested):
+    recorded = tf.function(lambda x: read(nested, "inner", x), autograph=False)
+    layer = nested.get_layer("backbone").get_layer("inner")
+    np.testing.assert_allclose(recorded(tf.constant(X)), layer(X), rtol=1e-6)
+
+
+def test_the_layer_is_left_as_it_was(nested):
+    layer = nested.get_layer("backbone").get_layer("inner")
+    before = dict(vars(layer))
+    with pytest.raises(ValueError, match="incompatible"):
+        read(nested, "inner", X[:, :2])
+    assert "call" not in vars(layer)
+    assert vars(layer).keys() == before.keys()
+
+
+def test_two_recordings_of_one_layer_do_not_part_it_early(nested):
+    layer = nested.get_layer("backbone").get_layer("inner")
+    outer, inner = ([taps.find(nested, "inner")] for _ in range(2))
+    with taps.recording(outer) as recorder:
+        with taps.recording(inner):
+            pass
+        y = nested(X)
+    np.testing.assert_allclose(recorder.outputs(y)[0], layer(X), rtol=1e-6)
+
+
+def test_a_name_of_two_layers_is_ambiguous():
+    inputs = keras.Input((4,))
+    one, two = (
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="same")], name=name)
+        for name in ("first", "second")
+    )
+    model = keras.Model(inputs, two(one(inputs)))
+    with pytest.raises(ValueError, match="first/same, second/same"):
+        taps.find(model, "same")
+    assert taps.find(model, "second/same").layer is two.get_layer("same")
+
+
+def test_a_missing_name_offers_the_nearest(nested):
+    with pytest.raises(ValueError, match=r"'inner_tow'.*nearest names are .*inner_too"):
+        taps.find(nested, "inner_tow")
+
+
+def test_a_layer_of_another_model_is_refused(nested):
+    with pytest.raises(ValueError, match="no part of the model 'outer'"):
+        taps.find(nested, keras.layers.Dense(1, name="stranger"))
+
+
+@pytest.mark.parametrize(
+    ("called_before", "message"),
+    [(False, "graph of its own"), (True, r"ran 0 times.*tf\.function of its own")],
+)
+def test_a_layer_behind_a_function_of_the_models_own_is_refused(called_before, message):
+    class Compiled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = backbone()
+            self.run = tf.function(self.block)
+
+        def call(self, x):
+            return self.run(x)
+
+    model = Compiled()
+    if called_before:  # its function is traced, and the layer's call runs no more
+        model(X)
+    with pytest.raises(ValueError, match=message):
+        read(model, "inner", X)
+
+
+def test_a_rematerialised_layer_is_refused():
+    with keras.RematScope(mode="full"):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="again")])
+    with pytest.raises(ValueError, match="recomputes its forward"):
+        taps.find(model, "again")
+
+
+def test_a_layer_of_two_outputs_is_refused():
+    inputs = keras.Input((3, 4))
+    lstm = keras.layers.LSTM(2, return_state=True, name="lstm")
+    model = keras.Model(inputs, lstm(inputs)[0])
+    with pytest.raises(ValueError, match="returns 3 tensors"):
+        read(model, "lstm", np.zeros((2, 3, 4), "float32"))
