@@ -293,6 +293,16 @@ class Distiller(keras.Model):
         for index, state in enumerate(saving.seed_states(self)):
             store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
 
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.load_weights`, the optimiser's state included.
+
+        Keras skips the state of an optimiser that has not made a step yet, with a warning.
+        """
+        if self.compiled and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        super().load_weights(filepath, *args, **kwargs)
+
     def load_own_variables(self, store: Any) -> None:
         """Take the seed generators up where they were."""
         states = saving.seed_states(self)

@@ -335,7 +335,6 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras_distill as kd
 x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 y = np.arange(32) % 4
-y[::5] = -1
 def run(strategy):
     with strategy.scope():
         keras.utils.set_random_seed(0)
@@ -352,9 +351,10 @@ def run(strategy):
     return history, student.get_weights()
 plain = run(tf.distribute.get_strategy())
 mirrored = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-for key in ("soft_targets", "feature_hint"):
-    np.testing.assert_allclose(plain[0][key], mirrored[0][key], rtol=1e-5)
-assert mirrored[0]["loss"][0] < 2 * plain[0]["loss"][0]
+for key, values in plain[0].items():
+    np.testing.assert_allclose(values, mirrored[0][key], rtol=1e-5, err_msg=key)
+for ours, theirs in zip(plain[1], mirrored[1]):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 print("same")
 """
 

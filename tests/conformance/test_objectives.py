@@ -16,8 +16,7 @@ from keras_distill.objectives import Objective, Signals
 
 BATCH, CLASSES = 6, 5
 
-# What a class needs beyond defaults, and the derived minimum it has at student = teacher.
-ARGUMENTS = {"FeatureHint": {"student": "tap", "teacher": "tap"}}
+# The derived minimum that a class has at student = teacher, where it is not zero.
 MINIMUM = {
     # Cross-entropy of a distribution with its own most likely class: -log max softmax.
     "HardTargets": lambda logits: -np.log(_softmax(logits).max(-1)),
@@ -49,8 +48,14 @@ OBJECTIVES = sorted(found(), key=lambda kind: kind.__name__)
 every_objective = pytest.mark.parametrize("kind", OBJECTIVES, ids=lambda kind: kind.__name__)
 
 
+def required(kind, tap):
+    """What the class can't do without: layers to tap."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: tap for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+
+
 def make(kind, **options):
-    objective = kind(**ARGUMENTS.get(kind.__name__, {}), **options)
+    objective = kind(**required(kind, "tap"), **options)
     specs = signals(np.random.default_rng(0), "float32")
     spec = Signals(
         keras.KerasTensor((None, CLASSES)),
@@ -208,13 +213,12 @@ def test_large_logits_stay_finite(kind):
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_a_weight_must_be_finite_and_not_negative(kind, weight):
     with pytest.raises(ValueError, match="weight must be finite and at least 0"):
-        kind(**ARGUMENTS.get(kind.__name__, {}), weight=weight)
+        kind(**required(kind, "tap"), weight=weight)
 
 
 @every_objective
 def test_it_trains_in_a_distiller_and_goes_down(kind, small_cnn, digits):
-    arguments = {"student": "high", "teacher": "high"} if kind.__name__ in ARGUMENTS else {}
-    objective = kind(**arguments)
+    objective = kind(**required(kind, "high"))
     distiller = kd.Distiller(small_cnn(2), small_cnn(6, seed=3), objective)
     distiller.compile(keras.optimizers.Adam(0.01), loss=None)
     history = distiller.fit(digits.x_train[:256], epochs=4, batch_size=64, verbose=0).history

@@ -1,0 +1,424 @@
+"""A model as a teacher: it answers as its Keras call does, follows its weights, changes nothing."""
+
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special
+
+import keras_distill as kd
+from keras_distill.teachers import engines
+
+CLASSES = 10
+TEMPERATURES = (1, 2, 4, 8, 20)
+
+
+@keras.saving.register_keras_serializable("keras_distill_tests")
+class Subclassed(keras.Model):
+    def __init__(self, seed=0):
+        super().__init__()
+        self.hidden = keras.layers.Dense(
+            12, activation="relu", kernel_initializer=keras.initializers.GlorotUniform(seed)
+        )
+        self.out = keras.layers.Dense(
+            CLASSES, kernel_initializer=keras.initializers.GlorotUniform(seed + 1)
+        )
+
+    def call(self, x):
+        return self.out(self.hidden(keras.ops.reshape(x, (-1, 64))))
+
+
+@pytest.fixture
+def x(digits):
+    return digits.x_train[:24]
+
+
+def built(model, spec=None, **options):
+    teacher = kd.teachers.Model(model, **options)
+    teacher.build(spec, ())
+    return teacher
+
+
+def answers(teacher, x):
+    """What the teacher says inside a step, which is a graph."""
+    step = tf.function(lambda x: teacher(x).logits, autograph=False)
+    return np.asarray(step(keras.tree.map_structure(tf.constant, x)))
+
+
+def assert_close(given, expected, tolerance=1e-5):
+    scale = np.abs(expected).max()
+    assert given.shape == expected.shape
+    np.testing.assert_allclose(given / scale, expected / scale, atol=tolerance)
+
+
+def snapshot(model):
+    return [v.numpy() for v in model.variables]
+
+
+def randomised(model, seed=5):
+    """Weights and BatchNorm statistics away from their initial values, which hide a folding bug."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        if "seed" not in getattr(variable, "path", variable.name):
+            variable.assign(variable.numpy() + rng.uniform(0.05, 0.3, variable.shape))
+    return model
+
+
+def nested(small_cnn):
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, keras.layers.Dense(CLASSES)(small_cnn(4)(inputs)))
+
+
+def subclassed(small_cnn):
+    model = Subclassed()
+    model(tf.zeros((1, 8, 8, 1)))
+    return model
+
+
+KINDS = {"functional": lambda small_cnn: small_cnn(4), "nested": nested, "subclassed": subclassed}
+
+
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_answers_as_the_keras_call(kind, engine, small_cnn, x):
+    model = randomised(KINDS[kind](small_cnn))
+    teacher = built(model, engine=engine)
+    assert teacher.engine_used == engine
+    assert_close(answers(teacher, x), np.array(model(x, training=False)))
+
+
+def test_a_tf_keras_model_answers_as_its_call(x):
+    import tf_keras
+
+    model = tf_keras.Sequential(
+        [
+            tf_keras.layers.InputLayer((8, 8, 1)),
+            tf_keras.layers.Conv2D(4, 3),
+            tf_keras.layers.BatchNormalization(),
+            tf_keras.layers.Dropout(0.5),
+            tf_keras.layers.Flatten(),
+            tf_keras.layers.Dense(CLASSES),
+        ]
+    )
+    teacher = built(randomised(model))
+    assert teacher.engine_used == "frozen"
+    assert_close(answers(teacher, x), model(x, training=False).numpy())
+
+
+KERNEL = np.random.default_rng(0).normal(size=(64, CLASSES)).astype("float32")
+
+
+def on_tensors(x):
+    return tf.matmul(tf.reshape(x, (-1, 64)), KERNEL)
+
+
+def on_arrays(x):
+    return np.asarray(x).reshape(-1, 64) @ KERNEL
+
+
+@pytest.mark.parametrize("function", [on_tensors, on_arrays])
+def test_a_callable_answers_as_itself(function, x):
+    teacher = built(function, input_spec=keras.KerasTensor((None, 8, 8, 1)))
+    assert_close(answers(teacher, x), x.reshape(-1, 64) @ KERNEL)
+    # Batches of another size, after the graph was made.
+    assert_close(answers(teacher, x[:3]), x[:3].reshape(-1, 64) @ KERNEL)
+
+
+def test_a_saved_models_signature_answers_as_the_model(small_cnn, x, tmp_path):
+    model = randomised(small_cnn(4))
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    teacher = built(loaded.signatures["serving_default"])
+    assert_close(answers(teacher, x), np.array(model(x, training=False)))
+
+
+# Probabilities and logits. The models below return their input, or its softmax, so that their
+# logits are what the test chooses: in each row the largest stands 80 above the smallest.
+
+
+def spread_logits(seed, rows=16):
+    logits = np.random.default_rng(seed).uniform(-40, 40, (rows, CLASSES))
+    logits[np.arange(rows), np.arange(rows) % CLASSES] = 40.0
+    logits[np.arange(rows), (np.arange(rows) + seed) % CLASSES] = -40.0
+    return logits.astype("float32")
+
+
+def divergence(student, teacher, temperature):
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) in float64, a value a row."""
+    logs = [special.log_softmax(z.astype("float64") / temperature, -1) for z in (student, teacher)]
+    return temperature**2 * np.sum(np.exp(logs[1]) * (logs[1] - logs[0]), -1)
+
+
+def dense(**options):
+    return keras.layers.Dense(
+        CLASSES, use_bias=False, kernel_initializer=keras.initializers.Identity(), **options
+    )
+
+
+class SoftmaxInCall(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = dense()
+
+    def call(self, x):
+        return keras.ops.softmax(self.dense(x))
+
+
+class SoftmaxInItsOwnGraph(keras.Model):
+    """A softmax that no trace of the outer graph sees, as in a compiled or an exported model."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = dense()
+        self.inner = tf.function(lambda x: tf.exp(tf.nn.log_softmax(self.dense(x))))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def sequential(*layers):
+    return keras.Sequential([keras.Input((CLASSES,)), *layers])
+
+
+def called(kind):
+    model = kind()
+    model(tf.zeros((1, CLASSES)))
+    return model
+
+
+TWINS = {
+    "logits": (lambda: sequential(dense()), "auto"),
+    "softmax layer": (lambda: sequential(dense(), keras.layers.Softmax()), "auto"),
+    "softmax activation": (lambda: sequential(dense(activation="softmax")), "auto"),
+    "softmax in call": (lambda: called(SoftmaxInCall), "auto"),
+    "softmax out of reach": (lambda: called(SoftmaxInItsOwnGraph), "probabilities"),
+}
+
+
+def probabilities_of(x):
+    return special.softmax(np.asarray(x), -1)
+
+
+def losses(student_signals, teacher_signals):
+    return [kd.SoftTargets(t)(student_signals, teacher_signals, None) for t in TEMPERATURES]
+
+
+def expected_losses(student, teacher):
+    return [divergence(student, teacher, t) for t in TEMPERATURES]
+
+
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+@pytest.mark.parametrize("twin", [*TWINS, "numpy callable"])
+def test_a_teachers_twins_give_one_loss(twin, engine):
+    student, teacher = spread_logits(1), spread_logits(3)
+    spec = keras.KerasTensor((None, CLASSES))
+    make, output = TWINS.get(twin, (lambda: probabilities_of, "probabilities"))
+    model = built(make(), output=output, engine=engine, input_spec=spec)
+    step = tf.function(lambda x: losses(kd.Signals(student), model(x)), autograph=False)
+    # Where both answers are all but one-hot a row's loss is below float32's step: hence atol.
+    np.testing.assert_allclose(
+        step(tf.constant(teacher)), expected_losses(student, teacher), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_students_twins_give_one_loss(twin, eager):
+    student, teacher = spread_logits(1), spread_logits(3)
+    make, output = TWINS[twin]
+    objectives = [kd.SoftTargets(t, name=f"at_{t}") for t in TEMPERATURES]
+    # Student and teacher get the same x: the student's logits as they are, the teacher's moved.
+    distiller = kd.Distiller(
+        make(), lambda x: x + (teacher - student), objectives, student_output=output
+    )
+    distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=eager)
+    logs = distiller.fit(student, batch_size=len(student), verbose=0, shuffle=False).history
+    expected = [values.mean() for values in expected_losses(student, teacher)]
+    np.testing.assert_allclose([logs[o.name][0] for o in objectives], expected, rtol=1e-5)
+
+
+# What must not move, and what must be followed.
+
+
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+def test_three_epochs_change_nothing_of_the_teacher(engine, small_cnn, digits):
+    model = small_cnn(8, dropout=0.5, seed=1)
+    model.get_layer("high").trainable = False
+    model.get_layer("norm").trainable = True
+    before = snapshot(model), [layer.trainable for layer in model._flatten_layers()]
+    student = small_cnn(4, seed=2)
+    distiller = kd.Distiller(
+        student,
+        kd.teachers.Model(model, engine=engine),
+        [kd.SoftTargets(), kd.FeatureHint("low", "norm")],
+    )
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    start = snapshot(student)
+    x, y = digits.x_train[:96], digits.y_train[:96]
+    distiller.fit(x, y, validation_data=(x[:32], y[:32]), epochs=3, verbose=0)
+    for variable, value in zip(model.variables, before[0], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
+    assert [layer.trainable for layer in model._flatten_layers()] == before[1]
+    assert not np.array_equal(student.variables[0], start[0])
+
+
+def test_changed_weights_are_taken_up_by_the_next_fit(x):
+    student = np.zeros((24, CLASSES))
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    pupil = keras.models.clone_model(model)
+    pupil.set_weights([np.zeros((64, 10)), np.zeros(10)])
+    distiller = kd.Distiller(pupil, model, kd.SoftTargets(2.0))
+    distiller.compile(keras.optimizers.SGD(0.0))
+
+    def logged():
+        return distiller.fit(x, batch_size=24, verbose=0).history["soft_targets"][0]
+
+    def expected():
+        return divergence(student, np.array(model(x)), 2.0).mean()
+
+    first = expected()
+    assert logged() == pytest.approx(first, rel=1e-5)
+    old = np.array(model(x))
+    model.set_weights([3.0 * w for w in model.get_weights()])
+    assert_close(answers(distiller.teacher, x), old)
+    assert expected() > 2 * first
+    assert logged() == pytest.approx(expected(), rel=1e-5)
+    assert_close(answers(distiller.teacher, x), np.array(model(x)))
+
+
+# Faster ways.
+
+
+def test_bfloat16_is_another_precision_and_not_far_off(small_cnn, x):
+    model = randomised(small_cnn(16))
+    try:
+        teacher = built(model, precision="bfloat16")
+    except ValueError as error:
+        assert "no way" in str(error)
+        pytest.skip(f"this processor: {error}")
+    exact = np.array(model(x, training=False))
+    given = answers(teacher, x)
+    assert given.dtype == np.float32
+    assert 0 < np.abs(given - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_litert_answers_as_the_keras_call(small_cnn, x):
+    model = randomised(small_cnn(4))
+    teacher = kd.teachers.Model(model, engine="litert")
+    distiller = kd.Distiller(small_cnn(4), teacher)
+    assert teacher.engine_used == "litert"
+    assert_close(answers(teacher, x), np.array(model(x, training=False)), 1e-4)
+    with pytest.raises(ValueError, match="engine='frozen'.*jit_compile=False"):
+        distiller.compile("adam", jit_compile=True)
+    distiller.compile("adam", jit_compile=False)
+
+
+def test_auto_times_the_engines_and_says_its_choice(small_cnn, x, capsys, monkeypatch):
+    def slow(forward, specs, variables, outputs):
+        def answer(x):
+            time.sleep(0.2)
+            return np.zeros((len(x), CLASSES), "float32")
+
+        return lambda x: [tf.numpy_function(answer, [x], tf.float32)]
+
+    # A conversion takes seconds; that a slow engine is not chosen shows with any slow one.
+    monkeypatch.setattr(engines, "litert_engine", slow)
+    model = randomised(small_cnn(4))
+    teacher = built(model, engine="auto")
+    printed = capsys.readouterr().out
+    assert teacher.engine_used in ("frozen", "keras")
+    assert f"Teacher engine: {teacher.engine_used} " in printed
+    for name in ("frozen", "keras", "litert"):
+        assert f"{name} " in printed.partition("(")[2]
+    assert_close(answers(teacher, x), np.array(model(x, training=False)))
+
+
+# Tables, and several inputs.
+
+
+@pytest.mark.parametrize(
+    ("lookup", "x"),
+    [
+        (lambda: keras.layers.IntegerLookup(vocabulary=[7, 3, 11]), [[7, 3], [11, 99]]),
+        (lambda: keras.layers.StringLookup(vocabulary=["a", "b"]), [["a", "b"], ["b", "?"]]),
+    ],
+)
+def test_a_teacher_with_a_lookup_table_runs_as_the_plain_call(lookup, x):
+    x = tf.constant(x)
+    inputs = keras.Input((2,), dtype=x.dtype.name)
+    embedded = keras.layers.Embedding(5, 4)(lookup()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(embedded)))
+    teacher = built(model)
+    assert teacher.engine_used == "keras"
+    assert_close(answers(teacher, x), np.array(model(x)))
+    with pytest.raises(ValueError, match=r"looks up tables.*precision='float32'"):
+        built(model, precision="bfloat16")
+
+
+def test_a_dict_of_inputs_goes_to_the_right_places():
+    rng = np.random.default_rng(0)
+    inputs = {"left": keras.Input((4,), name="left"), "right": keras.Input((4,), name="right")}
+    minus = keras.layers.Subtract()([inputs["left"], inputs["right"]])
+    model = keras.Model(inputs, keras.layers.Dense(3)(minus))
+    batch = {name: rng.normal(size=(6, 4)).astype("float32") for name in ("right", "left")}
+    expected = np.array(model(batch))
+    teacher = built(model)
+    assert teacher.engine_used == "frozen"
+    assert_close(answers(teacher, batch), expected)
+    # A name more than the teacher asks for is left alone.
+    assert_close(answers(teacher, {**batch, "also": batch["left"]}), expected)
+
+    listed = keras.Model([inputs["right"], inputs["left"]], model(inputs))
+    assert_close(answers(built(listed), batch), expected)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"output": "scores"}, "'logits', 'probabilities'"),
+        ({"precision": "int8"}, "'bfloat16'"),
+        ({"engine": "xla"}, "'litert'"),
+        ({"precision": "bfloat16", "engine": "keras"}, "Leave engine='frozen'"),
+    ],
+)
+def test_unknown_options_name_the_known(options, words, small_cnn):
+    with pytest.raises(ValueError, match=words):
+        kd.teachers.Model(small_cnn(2), **options)
+
+
+def test_an_unbuilt_model_is_refused():
+    with pytest.raises(ValueError, match="no weights yet. Build it"):
+        kd.teachers.Model(keras.Sequential([keras.layers.Dense(3)]))
+
+
+def test_what_is_no_teacher_is_refused():
+    with pytest.raises(TypeError, match=r"callable that returns logits.*got builtins\.str"):
+        kd.teachers.Model("teacher.keras")
+
+
+def test_a_callable_says_its_input_where_the_views_differ(small_cnn):
+    def half(x):
+        return x[:, ::2, ::2]
+
+    def teacher(x):
+        return tf.reshape(x, (-1, 16)) @ KERNEL[:16]
+
+    with pytest.raises(ValueError, match="input_spec=keras.KerasTensor"):
+        kd.Distiller(small_cnn(2), teacher, teacher_preprocess=half)
+    told = kd.teachers.Model(teacher, input_spec=keras.KerasTensor((None, 4, 4, 1)))
+    distiller = kd.Distiller(small_cnn(2), told, teacher_preprocess=half)
+    distiller.compile("sgd")
+    logs = distiller.fit(np.ones((8, 8, 8, 1), "float32"), verbose=0).history
+    assert np.isfinite(logs["soft_targets"]).all()
+
+
+def test_a_batch_of_another_shape_names_both(small_cnn):
+    with pytest.raises(ValueError, match=r"\(None, 8, 8, 1\); got \(2, 4, 4, 1\).*preprocess"):
+        built(small_cnn(2))(tf.zeros((2, 4, 4, 1)))
