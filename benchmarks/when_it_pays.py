@@ -11,17 +11,18 @@ seed, so neither lives on the other's. Final weights count, no epoch is picked.
 
 The teacher is fixed and sees the images as they are, so its answers are computed once and read by
 row: a callable on row numbers is the Distiller's teacher. Only the bfloat16 rows run it online.
+Trainers are compiled once for a size and a method, and set back to the seed's initial weights, a
+zeroed optimiser and the wanted rate before each run.
 
-The arithmetic of 40 minutes, from single runs measured on two busy cores: a student's run takes
-about 4 s on digits and 11 s on Fashion-MNIST, building and tracing included. A row is 3 methods x
-(3 rates + the other seeds): 21 runs on digits, 15 on Fashion-MNIST, and there are 8 rows of each:
-168 x 4 s + 120 x 11 s = 11 + 22 minutes. Teachers: 5 x 10 s, and 6 minutes for Fashion-MNIST's one.
+The arithmetic, from single runs on two cores that others used, too: a student's run takes 2 s on
+digits and 10 s on Fashion-MNIST. A row is 3 methods x (3 rates + the other seeds): 21 runs on
+digits, 15 on Fashion-MNIST, and there are 8 rows of each: 168 x 2 s + 120 x 10 s = 6 + 20 minutes.
+Teachers: 5 x 10 s, and 4,220 steps of 91 ms = 6 minutes for Fashion-MNIST's one. 33 in all.
 """
 
 import argparse
 import dataclasses
 import functools
-import gc
 import statistics
 import sys
 import tempfile
@@ -136,6 +137,12 @@ def _loaded(load: Callable, seed: int) -> Any:
     return load(seed)
 
 
+@functools.cache
+def images_of(plan: Plan, split: int) -> tf.Tensor:
+    """The training images, once in memory."""
+    return tf.constant(plan.splits(split).x_train)
+
+
 def training_data(plan: Plan, setting: str, seed: int, distilled: bool) -> tuple:
     """The rows of the training images that a student sees, and all rows' labels; -1 is none."""
     labels = plan.splits(seed).y_train
@@ -150,7 +157,7 @@ def training_data(plan: Plan, setting: str, seed: int, distilled: bool) -> tuple
 
 def keep_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """All but `fraction` of each class's labels set to -1."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng([seed, 1])
     kept = np.full_like(labels, -1)
     for value in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == value))
@@ -160,7 +167,7 @@ def keep_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 def with_wrong_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """`fraction` of the labels replaced by another class, uniformly."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng([seed, 2])
     rows = random.permutation(len(labels))[: round(fraction * len(labels))]
     noisy = labels.copy()
     noisy[rows] = (noisy[rows] + random.integers(1, 10, len(rows))) % 10
@@ -168,19 +175,20 @@ def with_wrong_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndar
 
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, batch: int, steps: int, seed: int
+    images: tf.Tensor, labels: np.ndarray, rows: np.ndarray, batch: int, steps: int, seed: int
 ) -> tf.data.Dataset:
     """`steps` full batches of `rows` from memory, each row once before any comes again.
 
     Yields `({"image": ..., "row": ...}, label)`.
     """
-    random = np.random.default_rng(seed)
+    # A stream of its own: the order must not follow the choice of the wrong labels.
+    random = np.random.default_rng([seed, 3])
     epochs = -(-steps * batch // len(rows))
     order = np.concatenate([random.permutation(rows) for _ in range(epochs)])
     order = order[: steps * batch].reshape(steps, batch)
-    x, y = tf.constant(images), tf.constant(labels)
+    y = tf.constant(labels)
     return tf.data.Dataset.from_tensor_slices(order).map(
-        lambda row: ({"image": tf.gather(x, row), "row": row}, tf.gather(y, row))
+        lambda row: ({"image": tf.gather(images, row), "row": row}, tf.gather(y, row))
     )
 
 
@@ -191,8 +199,19 @@ def images_only(data: tf.data.Dataset) -> tf.data.Dataset:
 # --- training -----------------------------------------------------------------------------------
 
 
-def compile_adam(model: keras.Model, learning_rate: float, steps: int) -> None:
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps)
+class Cosine(keras.optimizers.schedules.LearningRateSchedule):
+    """From `rate`, a variable that can be set between two trainings, to zero over `steps`."""
+
+    def __init__(self, rate: float, steps: int):
+        self.rate = tf.Variable(rate, dtype="float32", trainable=False)
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        done = tf.minimum(tf.cast(step, "float32") / self.steps, 1.0)
+        return self.rate * 0.5 * (1.0 + tf.cos(np.pi * done))
+
+
+def compile_adam(model: keras.Model, schedule: Cosine) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(schedule), loss)
 
@@ -213,23 +232,6 @@ class Guide:
     model: keras.Model
     answers: np.ndarray
 
-    def distiller(self, student: keras.Model, temperature: float, precision: str) -> kd.Distiller:
-        """Under the answers by row; under the running teacher where another precision is asked."""
-        online = precision != "float32"
-        return kd.Distiller(
-            student,
-            kd.teachers.Model(self.model, precision=precision) if online else self._by_row(),
-            [kd.SoftTargets(temperature=temperature)],
-            label_weight=LABEL_WEIGHT,
-            student_preprocess=lambda x: x["image"],
-            teacher_preprocess=lambda x: x["image" if online else "row"],
-        )
-
-    def _by_row(self) -> kd.teachers.Model:
-        table = tf.constant(self.answers)
-        spec = keras.KerasTensor((None,), "int64")
-        return kd.teachers.Model(lambda row: tf.gather(table, row), input_spec=spec)
-
 
 def guide_of(plan: Plan, seed: int, folder: Path) -> Guide:
     """The teacher of the seed's split."""
@@ -248,14 +250,74 @@ def teacher_of(plan: Plan, seed: int, folder: Path) -> keras.Model:
         return model
     steps = plan.teacher_epochs * len(data.x_train) // plan.batch
     rows = np.arange(len(data.x_train))
-    train = images_only(batches(data.x_train, data.y_train, rows, plan.batch, steps, seed))
+    train = images_only(
+        batches(tf.constant(data.x_train), data.y_train, rows, plan.batch, steps, seed)
+    )
     if plan.flip:
         train = train.map(lambda x, y: (tf.image.random_flip_left_right(x, seed=seed), y))
-    compile_adam(model, 3e-3, steps)
-    model.fit(train.prefetch(4), verbose=0)
+    compile_adam(model, Cosine(3e-3, steps))
+    model.fit(train.prefetch(4), shuffle=False, verbose=0)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_weights(file)
     return model
+
+
+class Trainer:
+    """A compiled student, alone or in a Distiller, that can start anew.
+
+    Args:
+      plan, size, method: of the student.
+      online: a teacher that answers in the step, in place of answers by row.
+    """
+
+    def __init__(self, plan: Plan, size: str, method: str, online: Any = None):
+        data = plan.splits(0)
+        self.plan, self.size, self.temperature = plan, size, METHODS[method]
+        self.student = self.trained = new_student(plan, size, seed=0)
+        self.answers = tf.Variable(tf.zeros((len(data.x_train), 10)), trainable=False)
+        if self.temperature is not None:
+            self.trained = self._distiller(online)
+        self.schedule = Cosine(0.0, plan.steps)
+        compile_adam(self.trained, self.schedule)
+
+    def fit(self, train: tf.data.Dataset, seed: int, rate: float, guide: Guide) -> None:
+        """Train from the seed's initial weights."""
+        self.student.set_weights(new_student(self.plan, self.size, seed).get_weights())
+        for variable in self.trained.optimizer.variables:
+            variable.assign(keras.ops.zeros_like(variable))
+        self.schedule.rate.assign(rate)
+        self.answers.assign(guide.answers)
+        train = images_only(train) if self.temperature is None else train
+        self.trained.fit(train.prefetch(4), shuffle=False, verbose=0)
+
+    def _distiller(self, online: Any) -> kd.Distiller:
+        return kd.Distiller(
+            self.student,
+            online or self._by_row(),
+            [kd.SoftTargets(temperature=self.temperature)],
+            label_weight=LABEL_WEIGHT,
+            student_preprocess=lambda x: x["image"],
+            teacher_preprocess=lambda x: x["image" if online else "row"],
+        )
+
+    def _by_row(self) -> kd.teachers.Model:
+        # The plain call reads the variable anew; a frozen one would keep its first value.
+        return kd.teachers.Model(
+            lambda row: tf.gather(self.answers, row),
+            input_spec=keras.KerasTensor((None,), "int64"),
+            engine="keras",
+        )
+
+
+def new_student(plan: Plan, size: str, seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    shape = plan.splits(0).x_train.shape[1:]
+    return student_cnn(shape, plan.widths[size], plan.stem_stride)
+
+
+@functools.cache
+def trainer_of(plan: Plan, size: str, method: str) -> Trainer:
+    return Trainer(plan, size, method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,32 +330,26 @@ class Run:
     method: str
     seed: int
     learning_rate: float
-    precision: str = "float32"
+    online: Trainer | None = None
 
     def train(self, guide: Guide) -> keras.Model:
-        """The trained student."""
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(self.seed)
-        plan, temperature = self.plan, METHODS[self.method]
-        distilled = temperature is not None
-        images = plan.splits(self.seed).x_train
+        """The trained student; the next run of its size and method trains it anew."""
+        plan = self.plan
+        trainer = self.online or trainer_of(plan, self.size, self.method)
+        distilled = trainer.temperature is not None
         rows, labels = training_data(plan, self.setting, self.seed, distilled)
+        images = images_of(plan, self.seed % plan.teachers)
         train = batches(images, labels, rows, plan.batch, plan.steps, self.seed)
-        student = student_cnn(images.shape[1:], plan.widths[self.size], plan.stem_stride)
-        trained = guide.distiller(student, temperature, self.precision) if distilled else student
-        compile_adam(trained, self.learning_rate, plan.steps)
-        trained.fit((train if distilled else images_only(train)).prefetch(4), verbose=0)
-        return student
+        trainer.fit(train, self.seed, self.learning_rate, guide)
+        return trainer.student
 
     def measure(self, guide: Guide) -> tuple[float, float]:
         """Validation and test accuracy."""
         student, data = self.train(guide), self.plan.splits(self.seed)
-        found = (
+        return (
             accuracy(student, data.x_validation, data.y_validation),
             accuracy(student, data.x_test, data.y_test),
         )
-        gc.collect()
-        return found
 
 
 def measure_method(run: Run, guides: list[Guide]) -> dict[str, Any]:
@@ -329,9 +385,8 @@ def teacher_row(plan: Plan, guides: list[Guide]) -> dict[str, Any]:
 
 def comparison_row(plan: Plan, setting: str, size: str, guides: list[Guide]) -> dict[str, Any]:
     """Label-only and distilled students of one size in one setting."""
-    shape = plan.splits(0).x_train.shape[1:]
     return {
-        "parameters": student_cnn(shape, plan.widths[size], plan.stem_stride).count_params(),
+        "parameters": new_student(plan, size, seed=0).count_params(),
         "methods": {
             method: measure_method(Run(plan, setting, size, method, 0, 0.0), guides)
             for method in METHODS
@@ -342,9 +397,13 @@ def comparison_row(plan: Plan, setting: str, size: str, guides: list[Guide]) -> 
 def bfloat16_row(plan: Plan, rows: dict, guides: list[Guide]) -> dict[str, Any]:
     """The same runs as all labels, small, T=4, under the teacher in bfloat16."""
     single = rows[f"{plan.name}/all/small"]["methods"]["T=4"]
-    rate = single["learning_rate"]
-    runs = [Run(plan, "all", "small", "T=4", s, rate, "bfloat16") for s in range(plan.seeds)]
-    found = [run.measure(guides[run.seed % len(guides)])[1] for run in runs]
+    found = []
+    for seed in range(plan.seeds):
+        guide = guides[seed % len(guides)]
+        online = kd.teachers.Model(guide.model, precision="bfloat16")
+        trainer = Trainer(plan, "small", "T=4", online)
+        run = Run(plan, "all", "small", "T=4", seed, single["learning_rate"], trainer)
+        found.append(run.measure(guide)[1])
     return {"float32": single["test"], "bfloat16": found}
 
 
@@ -400,8 +459,7 @@ def jobs(plans: list[Plan], rows: dict, guides: Callable) -> Iterator[tuple[str,
         if setting == "all":
             for plan in plans:
                 yield f"{plan.name}/int8", lambda p=plan: int8_row(p, rows, guides(p))
-            last = plans[-1]
-            yield f"{last.name}/bfloat16", lambda: bfloat16_row(last, rows, guides(last))
+            yield f"{plan.name}/bfloat16", lambda p=plan: bfloat16_row(p, rows, guides(p))
 
 
 def run_all(plans: list[Plan], output: Path, cache: Path) -> dict[str, Any]:

@@ -143,7 +143,6 @@ class Distiller(keras.Model):
         """
         checks.refuse_foreign_arguments(foreign, "compile")
         checks.check_label_loss(loss, self._reader.kinds)
-        self._teacher.check_compile(jit_compile is True)
         # Keras keeps the last compile's loss and metrics where this one names none.
         self._compile_loss = self._compile_metrics = None
         super().compile(
@@ -154,7 +153,7 @@ class Distiller(keras.Model):
             weighted_metrics=labelled_only(weighted_metrics),
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
+            jit_compile=self._teacher.jit_compile(jit_compile),
             auto_scale_loss=auto_scale_loss,
         )
         names = [] if loss is None else ["label_loss"]

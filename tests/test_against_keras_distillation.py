@@ -98,7 +98,7 @@ def counting_cnn(width, seed, calls):
     )
 
 
-def test_a_feature_loss_runs_the_student_once_a_step(digits, small_cnn):
+def test_a_feature_loss_runs_the_student_once_a_step(digits):
     x, y = batch(digits)
 
     def forwards(make):

@@ -151,15 +151,12 @@ def test_load_refuses_a_teacher_of_other_shapes(make, small_cnn, tmp_path):
         kd.Distiller.load(tmp_path / "d.keras", small_cnn(16))
 
 
-def test_weights_of_another_student_are_refused(make, fit, small_cnn, teacher, tmp_path):
+def test_weights_of_another_student_are_refused(make, small_cnn, teacher, tmp_path):
     make().save_weights(tmp_path / "d.weights.h5")
-    # As many weights as the other, but no Dropout.
-    other = kd.Distiller(small_cnn(4, seed=1), teacher, kd.SoftTargets())
-    layers = [
-        layer for layer in other.student.layers if not isinstance(layer, keras.layers.Dropout)
-    ]
+    # The same layers, but no Dropout.
+    layers = [layer for layer in small_cnn(4).layers if not isinstance(layer, keras.layers.Dropout)]
     plain = kd.Distiller(keras.Sequential([keras.Input((8, 8, 1)), *layers]), teacher)
-    with pytest.raises(ValueError, match="another student's|seed generators"):
+    with pytest.raises(ValueError, match="another student's"):
         plain.load_weights(tmp_path / "d.weights.h5")
 
 

@@ -39,8 +39,16 @@ class Teacher:
         """Number of weights, None where it is not known."""
         return None
 
-    def check_compile(self, jit_compile: bool) -> None:
-        """Raise where this teacher can't run in a step that is compiled so."""
+    def jit_compile(self, asked: Any) -> Any:
+        """What `compile(jit_compile=)` becomes with this teacher.
+
+        Args:
+          asked: True, False or "auto", which means XLA wherever there is a GPU.
+
+        Raises:
+          ValueError: XLA was asked for outright and can't take this teacher.
+        """
+        return asked
 
 
 class Absent(Teacher):

@@ -69,6 +69,7 @@ class Model(Teacher):
         self._signals: Signals | None = None
         self._run: Callable | None = None
         self._output_specs: list[tf.TensorSpec] = []
+        self._captured: list = []
         self._seen = ""
         self.engine_used = engine
 
@@ -101,7 +102,7 @@ class Model(Teacher):
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for variable in _variables(self._model):
+        for variable in _variables(self._model) or self._captured:
             digest.update(keras.ops.convert_to_numpy(variable).tobytes())
         return digest.hexdigest()
 
@@ -115,16 +116,21 @@ class Model(Teacher):
         variables = _variables(self._model)
         return sum(int(np.prod(v.shape)) for v in variables) or None
 
-    def check_compile(self, jit_compile: bool) -> None:
-        if jit_compile and self.engine_used == "litert":
+    def jit_compile(self, asked: Any) -> Any:
+        if self.engine_used != "litert":
+            return asked
+        if asked is True:
             raise ValueError(
                 "jit_compile=True compiles the whole step with XLA, which can't call a LiteRT "
                 "file: use teachers.Model(..., engine='frozen'), or compile(jit_compile=False)."
             )
+        return False
 
     def _prepare(self) -> None:
         specs = keras.tree.flatten(self._spec)
         concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
+        # A function does not tell its variables; its trace does.
+        self._captured = list(concrete.variables)
         self._seen = self.fingerprint()
         self._output_specs = self._flat_specs(concrete)
         self._signals = self._pack(

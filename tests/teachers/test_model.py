@@ -290,6 +290,17 @@ def test_changed_weights_are_taken_up_by_the_next_fit(x):
     assert_close(answers(distiller.teacher, x), np.array(model(x)))
 
 
+def test_a_functions_variable_is_followed_too():
+    x, scale = spread_logits(0), tf.Variable(1.0)
+    teacher = built(lambda x: x * scale, input_spec=keras.KerasTensor((None, CLASSES)))
+    assert teacher.engine_used == "frozen"
+    assert not teacher.refresh()
+    scale.assign(2.0)
+    assert_close(answers(teacher, x), x)
+    assert teacher.refresh()
+    assert_close(answers(teacher, x), 2.0 * x)
+
+
 # Faster ways.
 
 
@@ -298,7 +309,8 @@ def test_bfloat16_is_another_precision_and_not_far_off(small_cnn, x):
     try:
         teacher = built(model, precision="bfloat16")
     except ValueError as error:
-        assert "no way" in str(error)
+        if "no way" not in str(error):
+            raise
         pytest.skip(f"this processor: {error}")
     exact = np.array(model(x, training=False))
     given = answers(teacher, x)
@@ -312,7 +324,7 @@ def test_litert_answers_as_the_keras_call(small_cnn, x):
     distiller = kd.Distiller(small_cnn(4), teacher)
     assert teacher.engine_used == "litert"
     assert_close(answers(teacher, x), np.array(model(x, training=False)), 1e-4)
-    with pytest.raises(ValueError, match="engine='frozen'.*jit_compile=False"):
+    with pytest.raises(ValueError, match=r"engine='frozen'.*jit_compile=False"):
         distiller.compile("adam", jit_compile=True)
     distiller.compile("adam", jit_compile=False)
 
@@ -394,7 +406,7 @@ def test_unknown_options_name_the_known(options, words, small_cnn):
 
 
 def test_an_unbuilt_model_is_refused():
-    with pytest.raises(ValueError, match="no weights yet. Build it"):
+    with pytest.raises(ValueError, match=r"no weights yet\. Build it"):
         kd.teachers.Model(keras.Sequential([keras.layers.Dense(3)]))
 
 
@@ -410,7 +422,7 @@ def test_a_callable_says_its_input_where_the_views_differ(small_cnn):
     def teacher(x):
         return tf.reshape(x, (-1, 16)) @ KERNEL[:16]
 
-    with pytest.raises(ValueError, match="input_spec=keras.KerasTensor"):
+    with pytest.raises(ValueError, match=r"input_spec=keras\.KerasTensor"):
         kd.Distiller(small_cnn(2), teacher, teacher_preprocess=half)
     told = kd.teachers.Model(teacher, input_spec=keras.KerasTensor((None, 4, 4, 1)))
     distiller = kd.Distiller(small_cnn(2), told, teacher_preprocess=half)

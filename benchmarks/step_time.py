@@ -1,0 +1,410 @@
+"""Step times side by side: plain `student.fit`, the bare teacher, `keras.distillation`, ours.
+
+    python benchmarks/step_time.py                     both pairs, 7 rounds
+    python benchmarks/step_time.py --pair b --rounds 9
+    python benchmarks/step_time.py --smoke             a minute, its own JSON
+
+All contestants live in one process and take turns: a block of steps each, round after round, the
+first in turn another each round. Within `fit` a step is the time from one batch's end to the
+next's (a callback's stamps), so a block's first step, its start-up and its tracing never count;
+the first block drops two more. The bare teacher's call is timed alone, on a batch that is there
+already, up to its answer in memory. A ratio is taken within a round, of the two medians, and
+reported as the median over the rounds with the least and the largest.
+
+One tf.data pipeline serves all: whole batches from memory, repeated, prefetched. Students of one
+pair start from the same weights. Losses do the same work: KL at temperature 4 (keras.distillation
+is given the `KLDivergence` object, since its default string applies no softmax), and one squared
+difference of two layers of equal shape, which keras.distillation demands.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import _common
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+
+TEMPERATURE = 4.0
+LABEL_WEIGHT = 0.1
+PAIRS = {"a": "28x28, CNN -> small CNN", "b": "96x96, ResNet50V2 -> MobileNetV2 0.35"}
+
+# Name, what is divided by what, target by pair. "sum" is the plain step plus the bare teacher.
+RATIOS = (
+    ("ours, logits / (plain + teacher)", "ours_logits", "sum", {"a": 0.95, "b": 0.92}, "at most"),
+    ("ours, bfloat16 / (plain + teacher)", "ours_bfloat16", "sum", {"b": 0.70}, "at most"),
+    ("keras / ours, logits", "keras_logits", "ours_logits", {"a": 1.08, "b": 1.05}, "at least"),
+    ("keras / ours, feature", "keras_feature", "ours_feature", {"a": 1.2, "b": 1.2}, "at least"),
+    ("keras logits / ours, bfloat16", "keras_logits", "ours_bfloat16", {"b": 1.5}, "at least"),
+)
+LABELS = {
+    "plain": "student.fit",
+    "teacher": "teacher(x, training=False) in a tf.function",
+    "keras_logits": "keras.distillation, logits",
+    "ours_logits": "keras_distill, logits",
+    "ours_bfloat16": "keras_distill, logits, bfloat16 teacher",
+    "keras_feature": "keras.distillation, logits and a feature",
+    "ours_feature": "keras_distill, logits and a feature",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """What the contestants of one pair are made of.
+
+    Args:
+      teacher: the model, never trained here.
+      student: makes the student that is trained on logits.
+      featured: makes the student whose layer "projection" has the shape of the tapped one.
+      tap: the teacher's layer.
+      data: endless batches `(image, label)`.
+      batch, steps: images a step, steps a block.
+    """
+
+    teacher: keras.Model
+    student: Callable[[], keras.Model]
+    featured: Callable[[], keras.Model]
+    tap: str
+    data: tf.data.Dataset
+    batch: int
+    steps: int
+
+
+# --- the pairs ----------------------------------------------------------------------------------
+
+
+def small_pair(steps: int) -> Pair:
+    """A teacher of 139 k weights, at full resolution in its first two layers; a student of 3 k."""
+    data = endless(np.random.default_rng(0), (16, 128, 28, 28, 1), classes=10)
+    teacher = settled(small_teacher(), data)
+    return Pair(teacher, small_student, small_student, "block3_relu", data, 128, steps)
+
+
+def large_pair(steps: int) -> Pair:
+    """ResNet50V2 and MobileNetV2 0.35 on 96x96, untrained, 100 classes."""
+    data = endless(np.random.default_rng(0), (8, 32, 96, 96, 3), classes=100)
+    teacher = settled(keras.applications.ResNet50V2(**APPLICATION), data)
+    return Pair(teacher, mobilenet, mobilenet_featured, "post_relu", data, 32, steps)
+
+
+APPLICATION = {
+    "weights": None,
+    "input_shape": (96, 96, 3),
+    "classes": 100,
+    "classifier_activation": None,
+}
+
+
+def small_teacher() -> keras.Model:
+    image = x = keras.Input((28, 28, 1))
+    for index, width in enumerate((24, 32, 64, 64, 128)):
+        x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU(name=f"block{index}_relu")(x)
+        if index in (1, 2):
+            x = keras.layers.MaxPooling2D()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10)(x), name="teacher")
+
+
+def small_student() -> keras.Model:
+    """Two strided convolutions and a 1x1 one as wide as the teacher's layer."""
+    image = x = keras.Input((28, 28, 1))
+    for width in (8, 16):
+        x = keras.layers.Conv2D(width, 3, 2, padding="same", activation="relu")(x)
+    x = keras.layers.Conv2D(64, 1, activation="relu", name="projection")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10)(x), name="student")
+
+
+def mobilenet() -> keras.Model:
+    return keras.applications.MobileNetV2(alpha=0.35, **APPLICATION)
+
+
+def mobilenet_featured() -> keras.Model:
+    """MobileNetV2 with its last 1x1 convolution at ResNet50V2's width, 2048 for 1280."""
+    trunk = mobilenet()
+    x = trunk.get_layer("block_16_project_BN").output
+    x = keras.layers.Conv2D(2048, 1, use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU(6.0, name="projection")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(trunk.input, keras.layers.Dense(100)(x), name="student")
+
+
+def endless(random: np.random.Generator, shape: tuple, classes: int) -> tf.data.Dataset:
+    """Random images in [0, 1] and labels: whole batches from memory, repeated, prefetched."""
+    images = random.random(shape, dtype="float32")
+    labels = random.integers(0, classes, shape[:2]).astype("int32")
+    return tf.data.Dataset.from_tensor_slices((images, labels)).repeat().prefetch(4)
+
+
+def settled(teacher: keras.Model, data: tf.data.Dataset) -> keras.Model:
+    """Give the untrained teacher's BatchNorms the statistics of the data: sane activations."""
+    norms = [m for m in teacher.layers if isinstance(m, keras.layers.BatchNormalization)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.5
+    for x, _ in data.take(6):
+        teacher(x, training=True)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return teacher
+
+
+# --- the contestants ----------------------------------------------------------------------------
+
+
+class Stamps(keras.callbacks.Callback):
+    """The time at each batch's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stamp."""
+        self.ends.append(time.perf_counter())
+
+
+def fit_block(model: keras.Model, pair: Pair) -> list[float]:
+    """Milliseconds of all steps of a block but its first."""
+    stamps = Stamps()
+    model.fit(
+        pair.data,
+        steps_per_epoch=pair.steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[stamps],
+    )
+    return list(1e3 * np.diff(stamps.ends))
+
+
+def teacher_block(call: Callable, pair: Pair) -> list[float]:
+    """Milliseconds of each call, the batch being there already."""
+    times = []
+    for x, _ in pair.data.take(pair.steps):
+        begin = time.perf_counter()
+        call(x).numpy()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return times[1:]
+
+
+def contestants(pair: Pair) -> dict[str, Callable[[], list[float]]]:
+    """Blocks to run, by name."""
+    logits, featured = [copies(make, n) for make, n in ((pair.student, 4), (pair.featured, 2))]
+    quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
+    models = {
+        "plain": logits[0],
+        "keras_logits": theirs(pair, logits[1], feature=False),
+        "ours_logits": ours(pair, logits[2], pair.teacher, feature=False),
+        "ours_bfloat16": ours(pair, logits[3], quick, feature=False),
+        "keras_feature": theirs(pair, featured[0], feature=True),
+        "ours_feature": ours(pair, featured[1], pair.teacher, feature=True),
+    }
+    for model in models.values():
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+    call = tf.function(lambda x: pair.teacher(x, training=False))
+    blocks = {name: lambda m=model: fit_block(m, pair) for name, model in models.items()}
+    return {"teacher": lambda: teacher_block(call, pair), **blocks}
+
+
+def copies(make: Callable[[], keras.Model], count: int) -> list[keras.Model]:
+    """Models of the same initial weights."""
+    made = []
+    for _ in range(count):
+        keras.utils.set_random_seed(0)
+        made.append(make())
+    return made
+
+
+def theirs(pair: Pair, student: keras.Model, feature: bool) -> keras.Model:
+    losses = [
+        keras.distillation.LogitsDistillation(TEMPERATURE, loss=keras.losses.KLDivergence()),
+        keras.distillation.FeatureDistillation(
+            loss="mse", teacher_layer_name=pair.tap, student_layer_name="projection"
+        ),
+    ]
+    # It freezes the teacher it is given: harmless here, no contestant trains it.
+    return keras.distillation.Distiller(
+        pair.teacher,
+        student,
+        losses if feature else losses[:1],
+        student_loss_weight=LABEL_WEIGHT,
+    )
+
+
+def ours(pair: Pair, student: keras.Model, teacher: Any, feature: bool) -> keras.Model:
+    objectives = [
+        kd.SoftTargets(temperature=TEMPERATURE),
+        kd.FeatureHint(student="projection", teacher=pair.tap),
+    ]
+    return kd.Distiller(
+        student, teacher, objectives if feature else objectives[:1], label_weight=LABEL_WEIGHT
+    )
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def run_pair(pair: Pair, rounds: int) -> dict[str, Any]:
+    """Interleaved blocks; the medians by contestant and round, and what they amount to."""
+    blocks = contestants(pair)
+    medians: dict[str, list[float]] = {name: [] for name in blocks}
+    for index in range(rounds):
+        for name in rotated(list(blocks), index):
+            times = blocks[name]()[2 if index == 0 else 0 :]
+            medians[name].append(float(statistics.median(times)))
+            print(f"  round {index + 1}: {name} {medians[name][-1]:.2f} ms", flush=True)
+    return {
+        "batch": pair.batch,
+        "steps_a_block": pair.steps,
+        "teacher_parameters": pair.teacher.count_params(),
+        "student_parameters": pair.student().count_params(),
+        "featured_student_parameters": pair.featured().count_params(),
+        "median_ms_by_round": {name: [round(v, 3) for v in ms] for name, ms in medians.items()},
+        "bfloat16_output": bfloat16_difference(pair),
+    }
+
+
+def rotated(names: list[str], by: int) -> list[str]:
+    by %= len(names)
+    return names[by:] + names[:by]
+
+
+def bfloat16_difference(pair: Pair) -> dict[str, float]:
+    """The bfloat16 teacher's answers against the Keras call's, on one batch."""
+    x, _ = next(iter(pair.data))
+    exact = np.asarray(pair.teacher(x, training=False))
+    quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
+    quick.build(None, ())
+    difference = float(np.abs(np.asarray(quick(x).logits) - exact).max())
+    spread = float(exact.std(axis=0).mean())
+    return {
+        "max_abs": difference,
+        "of_largest_logit": difference / float(np.abs(exact).max()),
+        "of_spread_over_images": difference / spread,
+    }
+
+
+def ratios(pair: str, medians: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Every ratio of RATIOS, by round and in short."""
+    columns = medians | {
+        "sum": [a + b for a, b in zip(medians["plain"], medians["teacher"], strict=True)]
+    }
+    found = []
+    for name, above, below, targets, sense in RATIOS:
+        each = [a / b for a, b in zip(columns[above], columns[below], strict=True)]
+        found.append({
+            "name": name,
+            "median": statistics.median(each),
+            "least": min(each),
+            "largest": max(each),
+            "target": f"{sense} {targets[pair]:g}" if pair in targets else "",
+            "reached": reached(statistics.median(each), targets.get(pair), sense),
+        })  # fmt: skip
+    return found
+
+
+def reached(value: float, target: float | None, sense: str) -> bool | None:
+    if target is None:
+        return None
+    return bool(value <= target if sense == "at most" else value >= target)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def tables(stored: dict[str, Any]) -> str:
+    parts = [f"{_common.host_line(stored['host'])}. {stored['threads']} threads."]
+    for name, pair in stored["pairs"].items():
+        parts += [title(name, pair), times_table(pair), ratios_table(pair), precision_line(pair)]
+    return "\n\n".join(parts)
+
+
+def title(name: str, pair: dict[str, Any]) -> str:
+    rounds = len(pair["median_ms_by_round"]["plain"])
+    return (
+        f"**({name}) {PAIRS[name]}**: teacher {pair['teacher_parameters']:,} weights, student "
+        f"{pair['student_parameters']:,} ({pair['featured_student_parameters']:,} with the "
+        f"projection), batch {pair['batch']}, {rounds} rounds of {pair['steps_a_block']} steps."
+    )
+
+
+def times_table(pair: dict[str, Any]) -> str:
+    lines = []
+    for name, label in LABELS.items():
+        each = pair["median_ms_by_round"][name]
+        lines.append([label, f"{statistics.median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}"])
+    return _common.markdown(["a step, ms", "median", "over rounds"], lines)
+
+
+def ratios_table(pair: dict[str, Any]) -> str:
+    words = {True: "yes", False: "NO", None: ""}
+    lines = [
+        [r["name"], f"{r['median']:.3f}", f"{r['least']:.3f}-{r['largest']:.3f}", r["target"],
+         words[r["reached"]]]
+        for r in pair["ratios"]
+    ]  # fmt: skip
+    return _common.markdown(["ratio", "median", "over rounds", "target", "reached"], lines)
+
+
+def precision_line(pair: dict[str, Any]) -> str:
+    found = pair["bfloat16_output"]
+    return (
+        f"The bfloat16 teacher's logits differ by at most {found['max_abs']:.3g}: "
+        f"{found['of_largest_logit']:.2%} of the largest logit, "
+        f"{found['of_spread_over_images']:.2%} of a logit's standard deviation over the images "
+        "(an untrained teacher hardly tells images apart)."
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pair", choices=("a", "b", "both"), default="both")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--smoke", action="store_true", help="two short rounds, another JSON")
+    parser.add_argument("--table", action="store_true", help="print the tables, time nothing")
+    parser.add_argument("--output", type=Path, help="the JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    name = "step_time_smoke.json" if args.smoke else "step_time.json"
+    output = args.output or (Path("/tmp") if args.smoke else _common.RESULTS) / name
+    if args.table:
+        print(tables(_common.read_json(output)))
+        return
+    _common.set_threads(args.threads)
+    rounds = 2 if args.smoke else args.rounds
+    steps = {"a": 10, "b": 5} if args.smoke else {"a": 100, "b": 12}
+    makers = {"a": small_pair, "b": large_pair}
+    chosen = makers if args.pair == "both" else (args.pair,)
+    # A run of one pair keeps the other's figures only where host and threads are the same.
+    facts = {"host": _common.host(), "threads": args.threads}
+    earlier = _common.read_json(output)
+    kept = earlier.get("pairs", {}) if {k: earlier.get(k) for k in facts} == facts else {}
+    stored = facts | {"pairs": dict(kept)}
+    for key in chosen:
+        print(PAIRS[key], flush=True)
+        found = run_pair(makers[key](steps[key]), rounds)
+        stored["pairs"][key] = found | {"ratios": ratios(key, found["median_ms_by_round"])}
+        _common.write_json(output, stored)
+    print("\n" + tables(stored))
+
+
+if __name__ == "__main__":
+    main()
