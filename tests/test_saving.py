@@ -129,7 +129,9 @@ def test_training_without_the_teacher_says_how_to_go_on(make, fit, tmp_path):
 
 def test_load_with_a_teacher_trains_on(make, fit, teacher, tmp_path):
     distiller = make()
+    untrained = adapter(distiller).kernel.numpy()
     fit(distiller, epochs=2)
+    assert not np.array_equal(adapter(distiller).kernel, untrained)
     distiller.save(tmp_path / "d.keras")
     loaded = kd.Distiller.load(tmp_path / "d.keras", teacher)
 
