@@ -7,7 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_distill.objectives import Objective, SoftTargets
+
 __all__ = [
+    "as_objectives",
+    "check_backend",
     "check_data",
     "check_label_loss",
     "check_label_weight",
@@ -29,6 +33,36 @@ _FOREIGN = {
     "student_loss_fn": "compile(loss=...)",
     "student_loss": "compile(loss=...)",
 }
+
+
+def check_backend() -> None:
+    """Keras runs on TensorFlow, whose trainer and teachers this package builds on."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"keras_distill trains on the TensorFlow backend; Keras runs on "
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
+        )
+
+
+def as_objectives(objectives: Any) -> list[Objective]:
+    """What a Distiller was given as a list of objectives with names of their own."""
+    if objectives is None:
+        return [SoftTargets(temperature=4.0)]
+    found = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    for objective in found:
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"objectives must be keras_distill.Objective instances, such as SoftTargets(); got "
+                f"{objective!r}."
+            )
+    names = [o.name for o in found]
+    for name in names:
+        if names.count(name) > 1 or name in ("loss", "label_loss"):
+            raise ValueError(
+                f"The objectives' names must differ from each other and from 'loss' and "
+                f"'label_loss'; got {names}. Give one of them name=."
+            )
+    return found
 
 
 def refuse_foreign_arguments(arguments: Mapping[str, Any], where: str) -> None:

@@ -1,9 +1,6 @@
 """The Keras face: a model whose `fit` trains a student under a teacher."""
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,7 +8,7 @@ import tensorflow as tf
 
 from keras_distill import checks, data, outputs, saving, step
 from keras_distill.metrics import labelled_only
-from keras_distill.objectives import Objective, Signals, SoftTargets
+from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.model import as_teacher
@@ -30,7 +27,7 @@ class _Log:
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class Distiller(keras.Model):
+class Distiller(saving.SavedWithoutTeacher):
     """Trains `student` on labels and on what `teacher` says of the same batch.
 
     `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
@@ -75,7 +72,7 @@ class Distiller(keras.Model):
         name: str = "distiller",
         **foreign: Any,
     ):
-        _check_backend()
+        checks.check_backend()
         checks.refuse_foreign_arguments(foreign, "Distiller")
         checks.check_student(student)
         super().__init__(name=name, dtype=_policy(student), autocast=False)
@@ -84,7 +81,7 @@ class Distiller(keras.Model):
         self._student_preprocess = student_preprocess
         self._teacher_preprocess = teacher_preprocess
         self._student_output = outputs.check_kind(student_output, "student_output")
-        self._objectives = _as_objectives(objectives)
+        self._objectives = checks.as_objectives(objectives)
         self._log = _Log()
         self._teacher = as_teacher(teacher)
         keys = [key for o in self._objectives for key in o.student_taps]
@@ -287,32 +284,6 @@ class Distiller(keras.Model):
                 parts.label_loss, sample_weight=labelled_rows
             )
 
-    def save_own_variables(self, store: Any) -> None:
-        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
-        for index, state in enumerate(saving.seed_states(self)):
-            store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
-
-    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.load_weights`, the optimiser's state included.
-
-        Keras skips the state of an optimiser that has not made a step yet, with a warning.
-        """
-        if self.compiled and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        super().load_weights(filepath, *args, **kwargs)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Take the seed generators up where they were."""
-        states = saving.seed_states(self)
-        if len(store.keys()) != len(states):
-            raise ValueError(
-                f"The checkpoint holds {len(store.keys())} seed generators' states and this "
-                f"distiller's student has {len(states)}: it is another student's."
-            )
-        for index, state in enumerate(states):
-            state.assign(store[f"seed_{index}"])
-
     def get_config(self) -> dict:
         """What rebuilds this distiller, its teacher's shapes in place of its teacher.
 
@@ -346,21 +317,6 @@ class Distiller(keras.Model):
         }
         student, objectives = revived.pop("student"), revived.pop("objectives")
         return cls(student, absent, objectives, **revived, **config)
-
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.
-
-        Raises:
-          ValueError: something that can't be saved (a lambda); nothing was written.
-        """
-        saving.refuse_lambdas(keras.saving.serialize_keras_object(self))
-        path = Path(os.fspath(filepath))
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists. Give overwrite=True to replace it.")
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            partial = Path(folder, path.name)
-            super().save(partial, **kwargs)
-            os.replace(partial, path)
 
     @staticmethod
     def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> "Distiller":
@@ -397,38 +353,10 @@ class _Held:
         self.signals = signals
 
 
-def _check_backend() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"keras_distill trains on the TensorFlow backend; Keras runs on "
-            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
-        )
-
-
 def _policy(student: keras.Model):
     policies = [layer.dtype_policy for layer in student._flatten_layers()]
     half = [policy for policy in policies if policy.compute_dtype == "float16"]
     return half[0] if half else student.dtype_policy
-
-
-def _as_objectives(objectives: Any) -> list[Objective]:
-    if objectives is None:
-        return [SoftTargets(temperature=4.0)]
-    found = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    for objective in found:
-        if not isinstance(objective, Objective):
-            raise TypeError(
-                f"objectives must be keras_distill.Objective instances, such as SoftTargets(); got "
-                f"{objective!r}."
-            )
-    names = [o.name for o in found]
-    for name in names:
-        if names.count(name) > 1 or name in ("loss", "label_loss"):
-            raise ValueError(
-                f"The objectives' names must differ from each other and from 'loss' and "
-                f"'label_loss'; got {names}. Give one of them name=."
-            )
-    return found
 
 
 def _rows(x: Any):

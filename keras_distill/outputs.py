@@ -48,9 +48,10 @@ def by_head(outputs: Any, names: Any = None) -> dict[str | None, Any]:
 def kind_of(output: Any) -> str:
     """What the op behind a graph tensor tells: "probabilities", "sigmoid" or "logits".
 
-    An op that can't be seen through (a compiled function, an eager tensor) counts as logits.
+    It looks into functions that the graph calls (a SavedModel's signature, a model's own
+    `tf.function`). What can't be seen through (an eager tensor) counts as logits.
     """
-    op = _producer(output)
+    op = _producer(_inside_functions(output))
     types = {"Softmax": "probabilities", "Sigmoid": "sigmoid"}
     return types.get(op.type, "logits") if op is not None else "logits"
 
@@ -105,11 +106,26 @@ def signals_spec(signals: Signals) -> Signals:
     return Signals(logits, taps, signals.from_probabilities)
 
 
+def _inside_functions(tensor: Any):
+    """The tensor, in the body of the called function that computes it, however deep."""
+    op = _producer(tensor)
+    while op is not None and op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        body = op.graph._get_function(op.get_attr("f").name)
+        if body is None:
+            break
+        tensor = body.graph.outputs[_source(tensor).value_index]
+        op = _producer(tensor)
+    return tensor
+
+
+def _source(tensor: Any):
+    while tensor.op.type in _TRANSPARENT:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
 def _producer(tensor: Any):
     try:
-        op = tensor.op
+        return _source(tensor).op
     except AttributeError:  # an eager tensor
         return None
-    while op.type in _TRANSPARENT:
-        op = op.inputs[0].op
-    return op

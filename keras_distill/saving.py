@@ -1,6 +1,9 @@
 """What of a distiller goes into a file: signals' shapes, functions by name, random state."""
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,12 +11,61 @@ import keras
 from keras_distill.objectives.base import Signals
 
 __all__ = [
+    "SavedWithoutTeacher",
     "function_to_config",
     "refuse_lambdas",
     "seed_states",
     "signals_from_config",
     "signals_to_config",
 ]
+
+
+class SavedWithoutTeacher(keras.Model):
+    """Files that hold all of a model's state, seed generators too, and appear whole or not at all.
+
+    Keras' own weight files omit the seed generators, and a Dropout would resume elsewhere.
+    """
+
+    def save_own_variables(self, store: Any) -> None:
+        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
+        for index, state in enumerate(seed_states(self)):
+            store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.load_weights`, the optimiser's state included.
+
+        Keras skips the state of an optimiser that has not made a step yet, with a warning.
+        """
+        if self.compiled and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        super().load_weights(filepath, *args, **kwargs)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take the seed generators up where they were."""
+        states = seed_states(self)
+        if len(store.keys()) != len(states):
+            raise ValueError(
+                f"The checkpoint holds {len(store.keys())} seed generators' states and this "
+                f"distiller's student has {len(states)}: it is another student's."
+            )
+        for index, state in enumerate(states):
+            state.assign(store[f"seed_{index}"])
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.
+
+        Raises:
+          ValueError: something that can't be saved (a lambda); nothing was written.
+        """
+        refuse_lambdas(keras.saving.serialize_keras_object(self))
+        path = Path(os.fspath(filepath))
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists. Give overwrite=True to replace it.")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            partial = Path(folder, path.name)
+            super().save(partial, **kwargs)
+            os.replace(partial, path)
 
 
 def signals_to_config(signals: Signals) -> dict:

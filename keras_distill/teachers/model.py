@@ -65,6 +65,7 @@ class Model(Teacher):
         self._taps: list[taps.Tap] = []
         self._tap_keys: tuple = ()
         self._heads: list = []
+        self._kinds: dict[Any, str] = {}
         self._from_probabilities: list[bool] = []
         self._signals: Signals | None = None
         self._run: Callable | None = None
@@ -128,6 +129,7 @@ class Model(Teacher):
 
     def _prepare(self) -> None:
         specs = keras.tree.flatten(self._spec)
+        self._kinds = {}
         concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
         # A function does not tell its variables; its trace does.
         self._captured = list(concrete.variables)
@@ -140,7 +142,7 @@ class Model(Teacher):
             "frozen": lambda: self._frozen(concrete),
             "keras": lambda: self._forward,
             "litert": lambda: engines.litert_engine(
-                self._forward, specs, _variables(self._model), self._output_specs
+                self._forward, specs, self._captured, self._output_specs
             ),
         }
         if self._engine == "auto":
@@ -177,7 +179,10 @@ class Model(Teacher):
         with taps.recording(self._taps) as recorder:
             answer = _call(self._model, x)
         heads = outputs.by_head(answer, outputs.output_names(self._model))
-        logits = {name: outputs.as_logits(t, self._kind(t)) for name, t in heads.items()}
+        for name, tensor in heads.items():
+            # Only the trace can tell; what runs eagerly later goes by what it found.
+            self._kinds.setdefault(name, self._kind(tensor))
+        logits = {name: outputs.as_logits(t, self._kinds[name]) for name, t in heads.items()}
         self._heads = list(heads)
         self._from_probabilities = [from_probs for _, from_probs in logits.values()]
         return [t for t, _ in logits.values()] + recorder.outputs(answer)

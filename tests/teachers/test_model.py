@@ -434,3 +434,17 @@ def test_a_callable_says_its_input_where_the_views_differ(small_cnn):
 def test_a_batch_of_another_shape_names_both(small_cnn):
     with pytest.raises(ValueError, match=r"\(None, 8, 8, 1\); got \(2, 4, 4, 1\).*preprocess"):
         built(small_cnn(2))(tf.zeros((2, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+def test_a_softmax_hidden_in_functions_is_seen_by_every_engine(engine):
+    kernel = tf.random.stateless_normal((4, 3), (0, 0))
+    inner = tf.function(lambda x: tf.nn.softmax(x @ kernel))
+    teacher = kd.teachers.Model(
+        tf.function(lambda x: inner(x)), engine=engine, input_spec=keras.KerasTensor((None, 4))
+    )
+    teacher.build(None, ())
+    x = tf.random.stateless_normal((6, 4), (1, 0))
+    np.testing.assert_allclose(
+        tf.nn.softmax(teacher(x).logits / 3), tf.nn.softmax(x @ kernel / 3), atol=1e-6
+    )
