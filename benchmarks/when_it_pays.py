@@ -91,7 +91,7 @@ DIGITS = Plan(
     False,
 )  # fmt: skip
 FASHION = Plan(
-    "fashion_mnist", functools.partial(load_fashion_mnist, download=True), 3, 128, 1200,
+    "fashion_mnist", functools.partial(load_fashion_mnist, download=True), 3, 128, 1000,
     {"small": 8, "large": 20}, 2, (3e-3, 1e-2, 3e-2), 24, 10, 1, True,
 )  # fmt: skip
 

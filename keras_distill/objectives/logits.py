@@ -45,7 +45,9 @@ class SoftTargets(_LogitsObjective):
     'soft_targets'
     """
 
-    def __init__(self, temperature: float = 4.0, *, standardize: bool = False, **options: Any):
+    def __init__(
+        self, *, temperature: float = 4.0, standardize: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"SoftTargets: temperature must be positive; got {temperature}.")

@@ -30,8 +30,8 @@ class Model(Teacher):
         (a SavedModel's signature, a LiteRT runner, a function).
       output: "logits", "probabilities", or "auto": what the model returns, by default detected.
         A softmax whose input can be reached gives that; else its logarithm serves.
-      precision: "float32"; "bfloat16" or "float16" rewrite the frozen graph, at some 1% of the
-        logits' scale (docs: benchmarks/README.md).
+      precision: "float32"; "bfloat16" or "float16" rewrite the frozen graph; what that costs in
+        speed and in the logits, benchmarks/README.md has measured.
       engine: "frozen" (constants folded, kernels fused; a model that can't be frozen runs as the
         plain call), "keras" (the plain call), "litert" (a LiteRT file in this process; not under
         XLA), or "auto" (times them on one batch of 32 and says its choice).

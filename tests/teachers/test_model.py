@@ -271,7 +271,7 @@ def test_changed_weights_are_taken_up_by_the_next_fit(x):
     )
     pupil = keras.models.clone_model(model)
     pupil.set_weights([np.zeros((64, 10)), np.zeros(10)])
-    distiller = kd.Distiller(pupil, model, kd.SoftTargets(2.0))
+    distiller = kd.Distiller(pupil, model, kd.SoftTargets(temperature=2.0))
     distiller.compile(keras.optimizers.SGD(0.0))
 
     def logged():
@@ -448,3 +448,13 @@ def test_a_softmax_hidden_in_functions_is_seen_by_every_engine(engine):
     np.testing.assert_allclose(
         tf.nn.softmax(teacher(x).logits / 3), tf.nn.softmax(x @ kernel / 3), atol=1e-6
     )
+
+
+def test_a_teacher_too_large_for_a_graph_runs_as_the_plain_call(small_cnn, digits, monkeypatch):
+    monkeypatch.setattr(engines, "_GRAPH_LIMIT", 100)
+    model = small_cnn(4)
+    teacher = kd.teachers.Model(model)
+    teacher.build(None, ())
+    assert teacher.engine_used == "keras"
+    x = digits.x_test[:5]
+    np.testing.assert_allclose(teacher(x).logits, model(x, training=False), rtol=1e-6)
