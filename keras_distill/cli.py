@@ -53,7 +53,7 @@ def demo(
         typer.Option(
             min=0.0, max=1.0, help="The part of the student's images whose labels are known."
         ),
-    ] = 1.0,
+    ] = 0.1,
     output: Annotated[Path, typer.Option(help="The folder for models, report and pictures.")] = (
         Path("keras_distill_demo")
     ),

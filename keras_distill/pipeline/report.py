@@ -101,6 +101,7 @@ class DemoReport:
         """What the numbers say, gains and losses alike, in sentences."""
         file = self["int8 file"]
         sentences = [
+            self._regime(),
             self._compare("distilled", "baseline", "The distilled student", "the labels-only twin"),
             self._compare("int8 file", "distilled", "The int8 file", "the model it was made from"),
             f"The int8 file has {file.bytes:,} bytes, the teacher "
@@ -116,6 +117,15 @@ class DemoReport:
                     f"model than the tolerance allows; {result.file} holds the details."
                 )
         return sentences
+
+    def _regime(self) -> str:
+        known = self.settings["labels"]
+        if known == 1.0:
+            return "Teacher, baseline and student knew the labels of all training images."
+        return (
+            f"The teacher learned from all labels. Baseline and student know {known:.0%} of them; "
+            f"the student sees the other images, too, without labels. --labels 1.0 tells all."
+        )
 
     def _compare(self, name: str, other: str, subject: str, reference: str) -> str:
         ours, theirs = self[name].accuracy, self[other].accuracy

@@ -26,7 +26,7 @@ class Settings:
 
     @classmethod
     def of(
-        cls, dataset: str, *, seed: int = 0, epochs: int | None = None, labels: float = 1.0
+        cls, dataset: str, *, seed: int = 0, epochs: int | None = None, labels: float = 0.1
     ) -> "Settings":
         """The preset of a data set.
 

@@ -72,7 +72,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(interrupted, folder
     status, stdout, stderr, _ = interrupted
     assert (status, stderr) == (130, "")
     assert f"Finished and kept in {folder}: teacher" in stdout
-    command = "keras-distill demo --dataset digits --seed 0 --epochs 2 --labels 1.0"
+    command = "keras-distill demo --dataset digits --seed 0 --epochs 2 --labels 0.1"
     assert f"Go on with: {command} --output {folder}\n" in stdout
 
 

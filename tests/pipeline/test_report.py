@@ -9,7 +9,7 @@ from keras_distill.pipeline import figures
 from keras_distill.pipeline.report import DemoReport, ModelResult, median_ms
 
 
-def report(distilled=0.95, baseline=0.90, passed=True):
+def report(distilled=0.95, baseline=0.90, passed=True, labels=1.0):
     def result(name, accuracy, size, passed=None):
         return ModelResult(name, f"{name}.bin", 250_000, size, accuracy, 0.9, 0.5, "Keras", passed)
 
@@ -20,7 +20,12 @@ def report(distilled=0.95, baseline=0.90, passed=True):
         result("float32 file", distilled, 10_000, True),
         result("int8 file", distilled, 5_000, passed),
     )
-    return DemoReport({"dataset": "digits"}, 200, results, {"teacher": 1.0}, {}, "host")
+    return DemoReport({"dataset": "digits", "labels": labels}, 200, results, {"teacher": 1.0}, {}, "host")
+
+
+def test_what_each_model_was_told_is_said_first():
+    assert report(labels=1.0).words()[0].endswith("knew the labels of all training images.")
+    assert "Baseline and student know 10% of them" in report(labels=0.1).words()[0]
 
 
 def test_a_gain_is_a_gain():
