@@ -42,7 +42,9 @@ def test_one_step_is_the_formula_computed_by_hand(small_cnn, batch):
     x, y = batch
     student, teacher = small_cnn(3, kernel_regularizer="l2"), small_cnn(8, seed=1)
     twin = small_cnn(3, kernel_regularizer="l2")
-    distiller = kd.Distiller(student, teacher, [kd.SoftTargets(temperature=3.0, weight=0.5)], label_weight=0.3)
+    distiller = kd.Distiller(
+        student, teacher, [kd.SoftTargets(temperature=3.0, weight=0.5)], label_weight=0.3
+    )
     distiller.compile(keras.optimizers.SGD(0.1), label_loss())
     logs = one_step(distiller, batch)
 

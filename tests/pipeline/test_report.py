@@ -20,7 +20,9 @@ def report(distilled=0.95, baseline=0.90, passed=True, labels=1.0):
         result("float32 file", distilled, 10_000, True),
         result("int8 file", distilled, 5_000, passed),
     )
-    return DemoReport({"dataset": "digits", "labels": labels}, 200, results, {"teacher": 1.0}, {}, "host")
+    return DemoReport(
+        {"dataset": "digits", "labels": labels}, 200, results, {"teacher": 1.0}, {}, "host"
+    )
 
 
 def test_what_each_model_was_told_is_said_first():

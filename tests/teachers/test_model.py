@@ -202,7 +202,9 @@ def probabilities_of(x):
 
 
 def losses(student_signals, teacher_signals):
-    return [kd.SoftTargets(t)(student_signals, teacher_signals, None) for t in TEMPERATURES]
+    return [
+        kd.SoftTargets(temperature=t)(student_signals, teacher_signals, None) for t in TEMPERATURES
+    ]
 
 
 def expected_losses(student, teacher):
@@ -228,7 +230,7 @@ def test_a_teachers_twins_give_one_loss(twin, engine):
 def test_a_students_twins_give_one_loss(twin, eager):
     student, teacher = spread_logits(1), spread_logits(3)
     make, output = TWINS[twin]
-    objectives = [kd.SoftTargets(t, name=f"at_{t}") for t in TEMPERATURES]
+    objectives = [kd.SoftTargets(temperature=t, name=f"at_{t}") for t in TEMPERATURES]
     # Student and teacher get the same x: the student's logits as they are, the teacher's moved.
     distiller = kd.Distiller(
         make(), lambda x: x + (teacher - student), objectives, student_output=output
