@@ -512,3 +512,10 @@ def test_no_attribute_holds_the_teachers_model(small_cnn):
         assert not (isinstance(value, (list, tuple)) and any(v is teacher for v in value)), name
     teacher_ids = {id(v) for v in teacher.variables}
     assert not teacher_ids & {id(v) for v in distiller.variables}
+
+
+def test_another_backend_is_refused(small_cnn, monkeypatch):
+    student, teacher = small_cnn(3), small_cnn(8)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match=r"runs on 'jax'\. Set KERAS_BACKEND=tensorflow"):
+        kd.Distiller(student, teacher)
