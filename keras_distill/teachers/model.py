@@ -44,6 +44,8 @@ class Model(Teacher):
     >>> teacher = Model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
     >>> teacher.build(None, ()).logits.shape
     (None, 3)
+    >>> teacher(keras.ops.ones((2, 4))).logits.shape
+    TensorShape([2, 3])
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Model(Teacher):
         return self._signals
 
     def __call__(self, x: Any) -> Signals:
+        if self._run is None:
+            self.build(None, ())
         assert self._run is not None
         flat = fit_to_spec(x, self._spec, self._names, repr(self))
         results = list(self._run(*flat))

@@ -460,3 +460,11 @@ def test_a_teacher_too_large_for_a_graph_runs_as_the_plain_call(small_cnn, digit
     assert teacher.engine_used == "keras"
     x = digits.x_test[:5]
     np.testing.assert_allclose(teacher(x).logits, model(x, training=False), rtol=1e-6)
+
+
+def test_a_teacher_that_nobody_built_builds_itself(small_cnn, digits):
+    model = small_cnn(4)
+    x = digits.x_test[:5]
+    np.testing.assert_allclose(
+        kd.teachers.Model(model)(x).logits, model(x, training=False), rtol=1e-5, atol=1e-6
+    )
