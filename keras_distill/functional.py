@@ -8,7 +8,14 @@ from typing import Any
 
 from keras import backend, ops
 
-__all__ = ["adaptive_pool", "hard_target_ce", "hint_mse", "logits_mse", "soft_target_kl"]
+__all__ = [
+    "adaptive_pool",
+    "hard_target_ce",
+    "hint_mse",
+    "logits_mse",
+    "match_sizes",
+    "soft_target_kl",
+]
 
 
 def soft_target_kl(
