@@ -14,8 +14,6 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.grappler import tf_optimizer
 
-from keras_distill import converter, litert
-
 __all__ = ["CannotFreezeError", "freeze", "litert_engine", "trace"]
 
 # What a serialised graph may hold, with room for its nodes.
@@ -132,6 +130,9 @@ def litert_engine(
     Raises:
       keras_distill.edge.ConversionError: the converter can't take the model.
     """
+    # Here, because few teachers need them and every import would pay.
+    from keras_distill import converter, litert
+
     inputs = {f"input_{i}": spec for i, spec in enumerate(specs)}
     names = [f"output_{i}" for i in range(len(outputs))]
 
