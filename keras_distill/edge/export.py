@@ -48,7 +48,7 @@ def export_tflite(
       input_type: None for float32 in and out; "int8" or "uint8" for both, at precision int8.
       batch_size: the file's fixed batch, or None for an open one.
       allow_flex: let in TensorFlow's own operations where LiteRT has none. Such a file needs the
-        Flex delegate, which Python does not have: it is written without having run.
+        Flex delegate, which Python mostly lacks: it is written without having run.
       labels: class names stored in the file, one a class of the output.
       input_names, output_names: names in the file, in the model's order; by default the model's.
 

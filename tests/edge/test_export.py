@@ -173,8 +173,11 @@ def test_a_missing_kernel_is_named_and_the_old_file_stays(tmp_path):
 def test_allow_flex_lets_tensorflow_operations_in(tmp_path):
     export = edge.export_tflite(tiny(MatrixInverse()), tmp_path / "f.tflite", allow_flex=True)
     assert export.ops == {"FlexMatrixInverse": 1}
-    with pytest.raises(ValueError, match="Flex delegate"):
-        edge.load_tflite(export.path).predict(np.eye(3, dtype="float32")[None])
+    x = 2 * np.eye(3, dtype="float32")[None]
+    try:  # TensorFlow 2.19 has the delegate in its process, 2.21 has not
+        np.testing.assert_allclose(edge.load_tflite(export.path).predict(x), x / 4)
+    except ValueError as error:
+        assert "Flex delegate" in str(error)
 
 
 def test_a_real_crash_of_the_converter_leaves_the_session_and_the_file(tmp_path):
