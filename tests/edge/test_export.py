@@ -174,10 +174,13 @@ def test_allow_flex_lets_tensorflow_operations_in(tmp_path):
     export = edge.export_tflite(tiny(MatrixInverse()), tmp_path / "f.tflite", allow_flex=True)
     assert export.ops == {"FlexMatrixInverse": 1}
     x = 2 * np.eye(3, dtype="float32")[None]
+    refusal, given = "", x / 4
     try:  # TensorFlow 2.19 has the delegate in its process, 2.21 has not
-        np.testing.assert_allclose(edge.load_tflite(export.path).predict(x), x / 4)
+        given = edge.load_tflite(export.path).predict(x)
     except ValueError as error:
-        assert "Flex delegate" in str(error)
+        refusal = str(error)
+    assert not refusal or "Flex delegate" in refusal
+    np.testing.assert_allclose(given, x / 4)
 
 
 def test_a_real_crash_of_the_converter_leaves_the_session_and_the_file(tmp_path):
