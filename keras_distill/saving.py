@@ -88,9 +88,7 @@ def signals_from_config(config: Mapping[str, Any]) -> Signals:
     """Signals of `keras.KerasTensor`s that `signals_to_config` described."""
     taps = {key: _tensor(spec) for key, spec in config["taps"].items()}
     heads = config["heads"]
-    if len(heads) == 1 and heads[0]["name"] is None:
-        return Signals(_tensor(heads[0]), taps, heads[0]["from_probabilities"])
-    return Signals(
+    return Signals.of_heads(
         {head["name"]: _tensor(head) for head in heads},
         taps,
         {head["name"]: head["from_probabilities"] for head in heads},

@@ -49,9 +49,7 @@ class StudentReader:
         heads = outputs.by_head(answer, self._names)
         logits = {head: outputs.as_logits(t, self.kinds[head]) for head, t in heads.items()}
         tapped = dict(zip(self._keys, recorder.outputs(answer), strict=True))
-        if list(heads) == [None]:
-            return Signals(logits[None][0], tapped, logits[None][1])
-        return Signals(
+        return Signals.of_heads(
             {head: tensor for head, (tensor, _) in logits.items()},
             tapped,
             {head: from_probabilities for head, (_, from_probabilities) in logits.items()},

@@ -26,6 +26,15 @@ class Signals:
     taps: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
     from_probabilities: Any = False
 
+    @classmethod
+    def of_heads(
+        cls, logits: Mapping, taps: Mapping[Any, Any], from_probabilities: Mapping
+    ) -> "Signals":
+        """Signals of a model's heads; a single output's head is called None."""
+        if list(logits) == [None]:
+            return cls(logits[None], taps, from_probabilities[None])
+        return cls(dict(logits), taps, dict(from_probabilities))
+
     def log_probs(self, temperature: Any = 1.0):
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
         logits = ops.cast(self.logits, "float32")

@@ -197,9 +197,7 @@ class Model(Teacher):
     def _pack(self, flat: list, from_probabilities: list[bool]) -> Signals:
         count = len(self._heads)
         tapped = dict(zip(self._tap_keys, flat[count:], strict=True))
-        if self._heads == [None]:
-            return Signals(flat[0], tapped, from_probabilities[0])
-        return Signals(
+        return Signals.of_heads(
             dict(zip(self._heads, flat[:count], strict=True)),
             tapped,
             dict(zip(self._heads, from_probabilities, strict=True)),
