@@ -1,0 +1,113 @@
+"""From tf_keras to Keras 3, with weights of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from .. import legacy
+from . import carried, rebuild, weights
+from .configs import NoTwinError
+from .legacy_layer import LegacyLayer, from_json, to_json
+from .probe import Probe
+from .twins import keras3_twin
+
+_WAYS_OUT = "Please report it, with the model's config; wrap_legacy(model) keeps tf_keras's layers."
+
+
+def to_keras3(model: Any) -> keras.Model:
+    """The Keras 3 model of a tf_keras one: same layer names, weights exact.
+
+    TFMOT's wrappers (pruning, clustering, quantisation) are taken off first. What `to_legacy`
+    carried comes back as the Keras 3 layer it was. A layer that Keras 3 does not have (the user's
+    own, an operator's) stays a tf_keras layer inside a `LegacyLayer`.
+
+    Args:
+      model: a tf_keras Functional or Sequential model, nested models included; built.
+
+    Returns:
+      A Keras 3 model. On a random batch it has answered like `model` without its wrappers.
+
+    Raises:
+      TypeError: not a tf_keras model.
+      ValueError: subclassed or not built, or the outputs differ.
+
+    >>> tf_keras = legacy.tf_keras()
+    >>> model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2, name="logits")])
+    >>> [layer.name for layer in to_keras3(model).layers]
+    ['logits']
+    """
+    rebuild.check_model(model)
+    if not rebuild.is_graph(model):
+        raise ValueError(
+            f"{model.name!r} is a subclassed tf_keras model: its graph is hidden in call() and "
+            f"can't be rebuilt layer by layer. wrap_legacy(model) takes it whole."
+        )
+    quantised = _has(model, ("QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer"))
+    model = _without_wrappers(model)
+    pairs: list[tuple[Any, Any, list]] = []
+    made = rebuild.Rebuild(lambda layer: _placed(layer, pairs)).model(model)
+    for layer, operation, variables in pairs:
+        weights.copy(layer, operation, layer.name, variables=variables)
+    if not quantised:
+        # With the wrappers the old model answers in its quantised numbers.
+        Probe(model).check(made, ways_out=_WAYS_OUT)
+    return made
+
+
+def _has(model: Any, names: tuple[str, ...]) -> bool:
+    return any(type(layer).__name__ in names for layer in model._flatten_layers())
+
+
+def _without_wrappers(model: Any) -> Any:
+    if _has(model, ("PruneLowMagnitude",)):
+        model = legacy.tfmot().sparsity.keras.strip_pruning(model)
+    if _has(model, ("ClusterWeights",)):
+        model = legacy.tfmot().clustering.keras.strip_clustering(model)
+    return model
+
+
+def _placed(layer: Any, pairs: list[tuple[Any, Any, list]]) -> Any:
+    if type(layer).__name__ == "QuantizeLayer":
+        return None
+    variables = list(layer.weights)
+    if type(layer).__name__ in ("QuantizeWrapper", "QuantizeWrapperV2"):
+        # In its call the wrapper has put tensors where its layer's variables were.
+        hidden = [variable for variable, _, _ in layer._weight_vars]
+        layer = layer.layer
+        seen = {variable.ref() for variable in layer.weights}
+        variables = [*layer.weights, *(v for v in hidden if v.ref() not in seen)]
+    if isinstance(layer, carried.carried_class()):
+        return layer.operation
+    if hasattr(layer, "from_operation"):
+        return layer.from_operation
+    made = _twin(layer, pairs, variables)
+    made.trainable = layer.trainable
+    return made
+
+
+def _twin(layer: Any, pairs: list[tuple[Any, Any, list]], variables: list) -> keras.Layer:
+    def inner(part: Any, _: str) -> Any:
+        if rebuild.is_graph(part):
+            return rebuild.Rebuild(lambda each: _placed(each, pairs)).model(part)
+        twin = keras3_twin(part, inner)
+        pairs.append((part, twin, list(part.weights)))
+        return twin
+
+    try:
+        made = keras3_twin(layer, inner)
+    except NoTwinError:
+        return LegacyLayer(_copied(layer))
+    if type(layer).__name__ != "TimeDistributed":
+        pairs.append((layer, made, variables))
+    return made
+
+
+def _copied(layer: Any) -> Any:
+    if not layer.weights:
+        return layer
+    copy = from_json(to_json(layer))
+    copy(*layer._inbound_nodes[0].call_args, **layer._inbound_nodes[0].call_kwargs)
+    copy.set_weights(layer.get_weights())
+    return copy

@@ -1,0 +1,157 @@
+"""tf_keras layers of ours: one that carries a Keras 3 operation, and a Normalization."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .. import legacy
+from . import activations
+from .calls import Call, plain
+
+
+@functools.cache
+def carried_class() -> Any:
+    """The class `Carried`: a tf_keras layer that calls a Keras 3 layer or operation.
+
+    It shares the Keras 3 layer's variables. A clone of it (from its config) has a copy of them.
+    """
+    tf_keras = legacy.tf_keras()
+
+    class Carried(tf_keras.layers.Layer):  # type: ignore[name-defined,misc]
+        """Calls `operation`, with the arguments of `calls[index]`, on the tensors it is given."""
+
+        def __init__(self, operation: Any, calls: Any = (), **kwargs: Any) -> None:
+            kwargs.setdefault("name", operation.name)
+            kwargs["dtype"] = getattr(operation, "dtype_policy", keras.DTypePolicy("float32")).name
+            super().__init__(**kwargs, autocast=False)
+            # Past tf_keras's tracking, which would find the Keras 3 layer's variables by itself.
+            self.__dict__["operation"] = operation
+            self.__dict__["calls"] = list(calls)
+            self.supports_masking = True
+            if isinstance(operation, keras.Layer):
+                _share(self, operation)
+
+        def call(self, inputs: Any, index: int = 0, training: Any = None) -> Any:
+            return _called(self, inputs, index, training)
+
+        def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+            return None  # The operation has put its own on what it returned.
+
+        def get_config(self) -> dict[str, Any]:
+            return {
+                "name": self.name,
+                "trainable": self.trainable,
+                "operation": json.dumps(
+                    keras.saving.serialize_keras_object(self.operation), default=plain
+                ),
+                "calls": [call.to_json() for call in self.calls],
+            }
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            config = dict(config)
+            operation = keras.saving.deserialize_keras_object(
+                json.loads(config.pop("operation")), safe_mode=_in_safe_mode()
+            )
+            calls = [Call.from_json(text) for text in config.pop("calls")]
+            return cls(operation, calls, **config)
+
+    return tf_keras.saving.register_keras_serializable("keras_distill")(Carried)
+
+
+def _share(carrier: Any, layer: keras.Layer) -> None:
+    learnt = {id(v) for part in layer._flatten_layers() for v in part._trainable_variables}
+    if layer.trainable:
+        learnt = {id(v) for v in layer.trainable_variables}
+    carrier._trainable = layer.trainable
+    weights = {id(v) for v in layer.weights}
+    for number, variable in enumerate(layer.variables):
+        carrier._track_trackable(variable.value, f"carried_{number}")
+        if id(variable) in learnt:
+            carrier._trainable_weights.append(variable.value)
+        elif id(variable) in weights:
+            carrier._non_trainable_weights.append(variable.value)
+        if variable.regularizer is not None:
+            carrier.add_loss(functools.partial(_penalty, variable))
+    if not layer.variables:
+        # Lookup tables are no variables.
+        carrier._track_trackable(layer, "carried")
+
+
+@tf.autograph.experimental.do_not_convert
+def _called(carrier: Any, inputs: Any, index: int, training: Any) -> Any:
+    args, kwargs = carrier.calls[index].fill(inputs)
+    operation = carrier.operation
+    if not isinstance(operation, keras.Layer):
+        return operation(*args, **kwargs)
+    operation._clear_losses()
+    # tf_keras builds its graph with a placeholder, which Python's `if` can't read.
+    training = False if training is None or tf.is_tensor(training) else bool(training)
+    outputs = _in_context(operation, training, args, kwargs)
+    for layer in operation._flatten_layers():
+        for loss in layer._get_own_losses():
+            carrier.add_loss(loss)
+    return outputs
+
+
+def _penalty(variable: keras.Variable) -> Any:
+    return variable.regularizer(variable)
+
+
+def _in_context(layer: keras.Layer, training: bool, args: tuple, kwargs: dict[str, Any]) -> Any:
+    if layer._call_has_training_arg:
+        kwargs.setdefault("training", training)
+        return layer(*args, **kwargs)
+    # Sublayers read it from the context of the outermost call, which this is.
+    layer._get_call_context().set_value("training", training)
+    try:
+        return layer(*args, **kwargs)
+    finally:
+        layer._maybe_reset_call_context()
+
+
+def _in_safe_mode() -> bool:
+    # Unset outside of a load: then the config comes from a live layer of this process.
+    from tf_keras.src.saving import serialization_lib
+
+    return bool(serialization_lib.in_safe_mode())
+
+
+@functools.cache
+def normalization_class() -> Any:
+    """tf_keras's Normalization, reading its statistics at every call.
+
+    The stock layer keeps a copy that only `adapt` renews: after `set_weights`, and in every clone,
+    it would normalise with a mean of 0 and a variance of 1.
+    """
+    tf_keras = legacy.tf_keras()
+
+    class Normalization(tf_keras.layers.Normalization):  # type: ignore[name-defined,misc]
+        """A Normalization whose weights are what it computes with."""
+
+        stands_for = tf_keras.layers.Normalization
+
+        def call(self, inputs: Any) -> Any:
+            if self.input_mean is not None:
+                return super().call(inputs)
+            inputs = tf.cast(self._standardize_inputs(inputs), self.compute_dtype)
+            mean, variance = (
+                tf.cast(tf.reshape(value, self._broadcast_shape), self.compute_dtype)
+                for value in (self.adapt_mean, self.adapt_variance)
+            )
+            deviation = tf.maximum(tf.sqrt(variance), tf_keras.backend.epsilon())
+            return mean + inputs * deviation if self.invert else (inputs - mean) / deviation
+
+    return tf_keras.saving.register_keras_serializable("keras_distill")(Normalization)
+
+
+def register_all() -> None:
+    """Makes our tf_keras classes and functions known to tf_keras's loading."""
+    carried_class()
+    normalization_class()
+    activations.register_all()

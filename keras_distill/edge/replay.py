@@ -1,0 +1,112 @@
+"""A Keras 3 model's graph, walked node by node, nested models included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from ..data import qualified_name
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph: what made it (None for an input), its shape and dtype."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of one operation, in the order of execution.
+
+    `path` is the operation's name under the nested models that hold it; `inputs` and `outputs` are
+    `Value`s, told apart by identity. `training` arguments and the like stay in `args`, `kwargs`.
+    """
+
+    path: str
+    operation: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model, nested models taken apart: `steps` in order, from `inputs` to `outputs`."""
+
+    inputs: tuple[Value, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Value, ...]
+
+    def consumers(self, value: Value) -> list[Step]:
+        """The steps that read `value`."""
+        return [step for step in self.steps if any(value is read for read in step.inputs)]
+
+
+def functional(model: Any) -> Functional:
+    """The Functional model inside: `model` itself, or a Sequential's own.
+
+    Raises:
+      TypeError: not a Keras 3 model.
+      ValueError: not built, or subclassed, so that there is no graph to replay.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a Keras 3 model (keras.Model); got {qualified_name(model)}.")
+    if isinstance(model, keras.Sequential):
+        if model._functional is None:
+            raise ValueError(
+                f"Expected a built model; {model.name!r} has no input shape. Give it a "
+                f"keras.Input first, or call it once on a batch."
+            )
+        return model._functional
+    if not isinstance(model, Functional):
+        raise ValueError(
+            f"{model.name!r} is a subclassed model ({qualified_name(model)}): its graph is hidden "
+            f"in call() and can't be replayed layer by layer. Write it as a Functional model:\n"
+            f"    inputs = keras.Input(shape)\n"
+            f"    outputs = ...  # what call() does, on inputs\n"
+            f"    model = keras.Model(inputs, outputs)"
+        )
+    return model
+
+
+def trace(model: Any) -> Graph:
+    """The model's graph with nested Functional and Sequential models taken apart."""
+    outer = functional(model)
+    steps: list[Step] = []
+    inputs = tuple(Value(tuple(x.shape), x.dtype) for x in outer.inputs)
+    outputs = _walk(outer, inputs, "", steps)
+    return Graph(inputs, tuple(steps), tuple(outputs))
+
+
+def _walk(model: Functional, inputs: Any, prefix: str, steps: list[Step]) -> list[Value]:
+    found = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}
+    for node in nodes(model):
+        path = f"{prefix}{node.operation.name}"
+        args, kwargs = node.arguments.fill_in(found)
+        read = [found[id(x)] for x in node.input_tensors]
+        if isinstance(node.operation, (keras.Sequential, Functional)):
+            made = _walk(functional(node.operation), read, f"{path}/", steps)
+        else:
+            made = [Value(tuple(x.shape), x.dtype, len(steps)) for x in node.outputs]
+            steps.append(Step(path, node.operation, args, kwargs, tuple(read), tuple(made)))
+        found.update({id(x): value for x, value in zip(node.outputs, made, strict=True)})
+    return [found[id(x)] for x in model.outputs]
+
+
+def nodes(model: Functional) -> Iterator[Any]:
+    """The graph's nodes in the order in which Keras runs them, inputs left out."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+
+
+def replay(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable]) -> Any:
+    """Runs the model's graph on `inputs` with `operation_fn(operation)` in each one's place."""
+    return functional(model)._run_through_graph(inputs, operation_fn=operation_fn)
