@@ -270,9 +270,7 @@ class Distiller(saving.SavedWithoutTeacher):
         return loss / self.distribute_strategy.num_replicas_in_sync
 
     def _after_update(self) -> None:
-        for layer in self.student._flatten_layers():
-            if hook := getattr(layer, "after_update", None):
-                hook(self.optimizer.iterations)
+        step.notify(self.student, self.optimizer.iterations)
 
     def _record(self, x: Any, parts: step.Total, labelled_rows: Any) -> None:
         rows = _rows(x)

@@ -234,3 +234,12 @@ def _row_weight(sample_weight: Any):
     weight = tf.cast(keras.tree.flatten(sample_weight)[0], "float32")
     axes = list(range(1, weight.shape.rank))
     return tf.reduce_mean(weight, axis=axes) if axes else weight
+
+
+def notify(layer: Any, iterations: Any) -> None:
+    """Calls `after_update(iterations)` on each layer that has it; such a layer tells its own."""
+    if hasattr(layer, "after_update"):
+        layer.after_update(iterations)
+        return
+    for child in layer._flatten_layers(include_self=False, recursive=False):
+        notify(child, iterations)

@@ -195,7 +195,9 @@ def _matches(layers: dict[str, Any], name: Any) -> list[str]:
     if name in layers:
         return [name]
     found = {id(layers[p]): p for p in reversed(layers) if p.endswith(f"/{name}")}
-    return list(reversed(found.values()))
+    # A wrapper and the layer inside it may have one name: the wrapper's output is the model's.
+    within = {p for p in found.values() if any(p.startswith(f"{q}/") for q in found.values())}
+    return [p for p in reversed(found.values()) if p not in within]
 
 
 def _split_call(tap: Any) -> tuple[Any, int]:

@@ -150,3 +150,21 @@ def test_a_layer_of_two_outputs_is_refused():
     model = keras.Model(inputs, lstm(inputs)[0])
     with pytest.raises(ValueError, match="returns 3 tensors"):
         read(model, "lstm", np.zeros((2, 3, 4), "float32"))
+
+
+def test_a_wrapper_of_its_layers_name_is_no_second_match():
+    class Doubled(keras.layers.Layer):
+        def __init__(self, layer):
+            super().__init__(name=layer.name)
+            self.layer = layer
+
+        def call(self, x):
+            return 2 * self.layer(x)
+
+    inner = keras.Sequential(
+        [keras.Input((3,)), Doubled(keras.layers.Dense(2, name="conv"))], name="backbone"
+    )
+    model = keras.Sequential([keras.Input((3,)), inner])
+    found = taps.find(model, "conv")
+    assert found.path == "backbone/conv"
+    assert found.layer is inner.layers[0]

@@ -1,0 +1,273 @@
+"""A Keras 3 layer around one of the user's own, computing as the deployed file will."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .treatment import Treatment
+
+_CALL_PROTOCOL = (
+    "_call_signature",
+    "call_signature_parameters",
+    "_call_has_training_arg",
+    "_call_has_mask_arg",
+    "_call_has_context_arg",
+    "_call_context_args",
+    "_allow_non_tensor_positional_args",
+    "_convert_input_args",
+)
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Inside, compressed layers trace what goes into the file: weights as finished constants."""
+    outer, _state.exporting = is_exporting(), True
+    try:
+        yield
+    finally:
+        _state.exporting = outer
+
+
+def is_exporting() -> bool:
+    """Whether this thread is tracing a model for export."""
+    return getattr(_state, "exporting", False)
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class Compressed(keras.layers.Layer):
+    """The layer `layer` under its own name, its weights seen through treatments.
+
+    Args:
+      layer: a built Keras 3 layer, or a node's `keras.Operation`, which has no weights.
+      treatments: by the weight's path inside `layer` (`"kernel"`, `"forward_layer/cell/kernel"`),
+        the `Treatment`s in the order of their application.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        treatments: Mapping[str, Sequence[Treatment]] | None = None,
+        *,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("dtype", getattr(layer, "dtype_policy", None))
+        super().__init__(name=name or layer.name, **kwargs)
+        self.layer = layer
+        self._take_call_protocol()
+        self.treatments = {key: list(chain) for key, chain in (treatments or {}).items()}
+        # Past __setattr__: Keras would track the inner layer's variables a second time.
+        self.__dict__["_treated"] = {key: weight_at(layer, key) for key in self.treatments}
+        self.__dict__["_own_constraints"] = {k: v.constraint for k, v in self._treated.items()}
+        for key, chain in self.treatments.items():
+            for treatment in chain:
+                prefix = f"{key}_{type(treatment).__name__.lower()}"
+                treatment.build(self, self._treated[key], prefix)
+            self._treated[key].constraint = _constraint(self._treated[key].constraint, chain)
+        self.built = True
+
+    def _take_call_protocol(self) -> None:
+        """Be called exactly as the inner layer is: Keras reads the signature of `call`."""
+        if isinstance(self.layer, keras.layers.Layer):
+            inner: Any = self.layer
+            self.supports_masking = inner.supports_masking
+        else:
+            inner = _OperationProtocol(self.layer)
+        for name in _CALL_PROTOCOL:
+            if name in vars(inner):
+                setattr(self, name, vars(inner)[name])
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The inner layer's answer on the treated weights."""
+        if not self.treatments:
+            return self.layer(*args, **kwargs)
+        with self._swapped(self.treated_weights()):
+            return self.layer(*args, **kwargs)
+
+    def treated_weights(self) -> dict[str, Any]:
+        """The weights as the layer sees them; constants while a file is being traced."""
+        if not is_exporting():
+            return {key: self._treat(key) for key in self.treatments}
+        with tf.init_scope():
+            finished = {key: self._treat(key).numpy() for key in self.treatments}
+        return {key: tf.constant(value) for key, value in finished.items()}
+
+    def _treat(self, key: str) -> Any:
+        value = tf.convert_to_tensor(self._treated[key].value)
+        for treatment in self.treatments[key]:
+            value = treatment(value)
+        return value
+
+    @contextlib.contextmanager
+    def _swapped(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """The inner layer's variables read as `values`; what it assigns meanwhile is kept."""
+        mapping = [(self._treated[key], value) for key, value in values.items()]
+        swapped = {id(variable) for variable, _ in mapping}
+        scope = keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False)
+        with scope:
+            yield
+        for variable in self.layer.variables:
+            new = scope.get_current_value(variable)
+            if new is not None and id(variable) not in swapped:
+                variable.assign(new)
+        for loss in scope.losses:
+            self.add_loss(loss)
+
+    def around(self, layer: Any) -> Compressed:
+        """This wrapper, around another layer that computes the same."""
+        self.layer = layer
+        self._take_call_protocol()
+        return self
+
+    def fresh_treatments(self) -> dict[str, list[Treatment]]:
+        """The treatments again, without their state: a layer's treatments belong to it alone."""
+        return {
+            key: [type(one).from_config(one.get_config()) for one in chain]
+            for key, chain in self.treatments.items()
+        }
+
+    def take_state(self, other: Compressed) -> None:
+        """The state of another layer's treatments, where this one has them too, in their order."""
+        for path, chain in other.treatments.items():
+            ours = list(self.treatments.get(path, ()))
+            for theirs in chain:
+                mine = next((one for one in ours if type(one) is type(theirs)), None)
+                if mine is not None:
+                    ours.remove(mine)
+                    for variable, value in zip(mine.state, theirs.state, strict=True):
+                        variable.assign(value)
+
+    def release(self) -> Any:
+        """The layer inside, its weights as they are and its own constraints back."""
+        for key, variable in self._treated.items():
+            variable.constraint = self._own_constraints[key]
+        return self.layer
+
+    def stripped(self) -> Any:
+        """The layer inside, its treated weights written into it and its own constraints back.
+
+        The layer is taken out: nothing can be done with this wrapper afterwards.
+        """
+        for key, value in self.treated_weights().items():
+            self._treated[key].assign(value)
+        return self.release()
+
+    def after_update(self, iterations: Any) -> None:
+        """Called by train steps after each update of the optimiser, in the graph."""
+        for key, chain in self.treatments.items():
+            for treatment in chain:
+                treatment.after_update(self._treated[key], iterations)
+
+    def count_params(self) -> int:
+        """The inner layer's: its wrapper's own numbers are not deployed."""
+        return self.layer.count_params() if isinstance(self.layer, keras.layers.Layer) else 0
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """The inner layer's."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The inner layer's."""
+        if hasattr(self.layer, "compute_mask"):
+            return self.layer.compute_mask(inputs, previous_mask)
+        return previous_mask
+
+    def get_config(self) -> dict[str, Any]:
+        """The inner layer, built, and each treatment's config."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "layer": serialize(self.layer),
+            "treatments": {
+                key: [serialize(treatment) for treatment in chain]
+                for key, chain in self.treatments.items()
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Compressed:
+        """Inner layer first: its build config comes with it."""
+        config = {**config, **cls.revived(config, custom_objects)}
+        return cls(**config)
+
+    @staticmethod
+    def revived(config: dict[str, Any], custom_objects: Any = None) -> dict[str, Any]:
+        """The objects inside a config, deserialised."""
+
+        def revive(value: Any) -> Any:
+            return keras.saving.deserialize_keras_object(value, custom_objects)
+
+        treatments = {
+            key: [revive(treatment) for treatment in chain]
+            for key, chain in config["treatments"].items()
+        }
+        return {"layer": revive(config["layer"]), "treatments": treatments}
+
+    def get_build_config(self) -> None:
+        """None: it is built from its parts."""
+
+
+def inner(operation: Any) -> Any:
+    """The user's own layer: `operation` itself, or what is inside a `Compressed` one."""
+    return operation.layer if isinstance(operation, Compressed) else operation
+
+
+def weight_at(layer: Any, path: str) -> Any:
+    """The variable of `layer` whose path inside it is `path`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = weight_paths(layer)
+    if path not in found:
+        raise ValueError(f"The layer {layer.name!r} has no weight {path!r}; it has {list(found)}.")
+    return found[path]
+
+
+def weight_paths(layer: Any) -> dict[str, Any]:
+    """Every weight of a layer by its path inside the layer: `kernel`, `cell/recurrent_kernel`."""
+    paths: dict[str, Any] = {}
+
+    def walk(owner: Any, prefix: str) -> None:
+        own = owner._trainable_variables + owner._non_trainable_variables
+        for variable in own:
+            paths[f"{prefix}{variable.name}"] = variable
+        for child in owner._layers:
+            walk(child, f"{prefix}{child.name}/")
+
+    if isinstance(layer, keras.layers.Layer):
+        walk(layer, "")
+    return paths
+
+
+def _constraint(own: Callable | None, chain: Sequence[Treatment]) -> Callable:
+    def constrain(value: Any) -> Any:
+        if own is not None:
+            value = own(value)
+        for treatment in chain:
+            value = treatment.constrain(value)
+        return value
+
+    return constrain
+
+
+class _OperationProtocol:
+    """How a `keras.Operation` is called, in a layer's terms."""
+
+    def __init__(self, operation: Any):
+        signature = inspect.signature(operation.call)
+        self._call_signature = signature
+        self.call_signature_parameters = list(signature.parameters)
+        self._call_has_training_arg = False
+        self._call_has_mask_arg = False
+        self._call_has_context_arg = {"training": False}
+        self._allow_non_tensor_positional_args = True
+        self._convert_input_args = False

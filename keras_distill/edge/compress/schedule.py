@@ -1,0 +1,86 @@
+"""How sparse a pruned weight is to be after so many updates of the optimiser."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from ...data import qualified_name
+
+_POWER = 3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sparsity as a function of the number of updates; TFMOT's two schedules.
+
+    Constant (`end_step` is None or `begin_step`): s(t) = sparsity for t >= begin_step, 0 before.
+    Polynomial: s(t) = sparsity * (1 - (1 - p)^3), p = (t - begin_step) / (end_step - begin_step)
+    held to [0, 1].
+
+    Args:
+      sparsity: the final share of zeros, in [0, 1).
+      begin_step: the number of updates after which pruning begins.
+      end_step: the number of updates after which the final sparsity is reached; None for at once.
+
+    Raises:
+      ValueError: a sparsity outside [0, 1), a negative step, an end before the beginning.
+
+    Source: Zhu and Gupta 2017, "To prune, or not to prune", equation 1; TFMOT's `ConstantSparsity`
+    and `PolynomialDecay`.
+
+    >>> [round(float(Schedule(0.8, 0, 10)(step)), 4) for step in (0, 5, 10, 20)]
+    [0.0, 0.7, 0.8, 0.8]
+    """
+
+    sparsity: float
+    begin_step: int = 0
+    end_step: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_sparsity(self.sparsity)
+        _check_step("begin_step", self.begin_step)
+        if self.end_step is None:
+            return
+        _check_step("end_step", self.end_step)
+        if self.end_step < self.begin_step:
+            raise ValueError(
+                f"Expected end_step at or after begin_step={self.begin_step}; got "
+                f"end_step={self.end_step}. Both count updates of the optimiser from 0."
+            )
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the final sparsity comes in one step."""
+        return self.end_step in (None, self.begin_step)
+
+    def __call__(self, step: Any) -> Any:
+        """The sparsity, a float32 scalar, after `step` updates; in the graph or outside."""
+        begun = tf.cast(tf.cast(step, tf.int64) - self.begin_step, tf.float32)
+        if self.at_once:
+            return tf.where(begun >= 0, tf.constant(self.sparsity, tf.float32), 0.0)
+        assert self.end_step is not None
+        part = tf.clip_by_value(begun / (self.end_step - self.begin_step), 0.0, 1.0)
+        return -self.sparsity * tf.pow(1 - part, float(_POWER)) + self.sparsity
+
+
+def _check_sparsity(sparsity: Any) -> None:
+    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
+    if not number or not 0 <= sparsity < 1:
+        came = sparsity if number else f"{sparsity!r} ({qualified_name(sparsity)})"
+        raise ValueError(
+            f"Expected sparsity as the share of zeros, a number from 0 up to but not including 1; "
+            f"got {came}."
+        )
+
+
+def _check_step(name: str, step: Any) -> None:
+    try:
+        number = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"Expected {name} as a number of updates, 0 or more; got {step!r}.")
