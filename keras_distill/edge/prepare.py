@@ -1,0 +1,95 @@
+"""A model as the converter should see it: wrappers off, or kept where they are its ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..converter import CALIBRATED
+from .bridge.legacy_layer import LegacyLayer
+from .compress.layer import Compressed, inner
+from .quantize import kinds
+from .quantize.layer import Quantized
+from .quantize.ranges import Range
+from .recurrent import has_recurrent, without_loops
+from .replay import trace
+
+
+def prepared(model: keras.Model, precision: str) -> keras.Model:
+    """The model to convert at `precision`.
+
+    Quantised models keep their ranges at int8 and lose them elsewhere; masks and clusters are
+    written into the weights.
+
+    Raises:
+      ValueError: at int8, a quantised model in which some ranges were never set, or are NaN.
+    """
+    if has_ranges(model) and precision == "int8":
+        check_ranges(model)
+    elif any(isinstance(layer, Compressed) for layer in _layers(model)):
+        from .compress.strip import strip
+
+        model = _with_rows_of(model, strip(model))
+    if precision in CALIBRATED and has_recurrent(model):
+        model = _with_rows_of(model, without_loops(model))
+    return model
+
+
+def _with_rows_of(model: Any, copy: Any) -> Any:
+    vars(copy)["calibration_rows"] = vars(model).get("calibration_rows")
+    return copy
+
+
+def has_ranges(model: Any) -> bool:
+    """Whether the model came from `quantize_aware`, or from TFMOT through `wrap_legacy`."""
+    return any(isinstance(layer, Quantized) or _by_tfmot(layer) for layer in _layers(model))
+
+
+def _by_tfmot(layer: Any) -> bool:
+    return isinstance(layer, LegacyLayer) and "Quantize" in type(layer.inner).__name__
+
+
+def check_ranges(model: Any) -> None:
+    """Refuses a quantised model whose ranges were never set, or that training has lost."""
+    unset = [
+        layer.name
+        for layer in _layers(model)
+        if isinstance(layer, Quantized) and not all(one.is_set for one in layer.ranges())
+    ]
+    lost = [
+        layer.name
+        for layer in _layers(model)
+        if isinstance(layer, Quantized)
+        and not all(np.isfinite(one.bounds()).all() for one in layer.ranges())
+    ]
+    if lost:
+        raise ValueError(
+            f"{model.name!r} has NaN or infinite ranges, first in {lost[0]!r}: its training went "
+            f"astray. Train again from the calibrated model, at a smaller learning rate."
+        )
+    if unset:
+        raise ValueError(
+            f"{model.name!r} has {len(unset)} layers whose ranges were never set, first "
+            f"{unset[0]!r}: a file of it would answer with noise. Call "
+            f"kd.edge.calibrate(model, data), or fit() the model."
+        )
+
+
+def without_inner_ranges(model: Any) -> list[str]:
+    """The layers of a quantised model whose insides only calibration data can settle."""
+    steps = trace(model).steps
+    return [step.path for step in steps if kinds.is_open_inside(inner(step.operation))]
+
+
+def rows_seen(model: Any) -> Any:
+    """The data that the model was calibrated on in this session, or None."""
+    kept = vars(model).get("calibration_rows")
+    if not kept:
+        return None
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *kept)
+
+
+def _layers(model: Any) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if not isinstance(layer, Range)]

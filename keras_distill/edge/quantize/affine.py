@@ -1,0 +1,119 @@
+"""Layers that scale and shift each channel, as the one integer operation they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..compress.layer import is_exporting
+
+
+def coefficients(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(scale, shift)` of a layer that computes `x * scale + shift` on its last axis.
+
+    Args:
+      layer: a Keras 3 layer.
+      channels: the size of the last axis.
+
+    Returns:
+      Two arrays of shape `(channels,)`.
+    """
+    # The values as they are now, inside a graph as well.
+    with tf.init_scope():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            found = _batch_normalization(layer)
+        elif isinstance(layer, keras.layers.Normalization):
+            found = _normalization(layer)
+        else:
+            found = layer.scale, layer.offset
+    scale, shift = (np.broadcast_to(np.ravel(part), channels) for part in found)
+    return scale.astype("float32"), shift.astype("float32")
+
+
+def is_affine(layer: Any) -> bool:
+    """Whether a layer computes `x * scale + shift` with a number a channel, the last axis."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return layer.axis == -1 or layer.axis == _rank(layer) - 1
+    if isinstance(layer, keras.layers.Normalization):
+        return not layer.invert and layer.axis in ((), (-1,), (_rank(layer) - 1,))
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.ndim(layer.scale) <= 1 and np.ndim(layer.offset) <= 1
+    return False
+
+
+def _rank(layer: Any) -> int:
+    shapes = layer._build_shapes_dict or {}
+    return len(next(iter(shapes.values()))) if shapes else 0
+
+
+def _batch_normalization(layer: Any) -> tuple[Any, Any]:
+    mean, variance = (np.asarray(v) for v in (layer.moving_mean, layer.moving_variance))
+    scale = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        scale = scale * np.asarray(layer.gamma)
+    shift = -mean * scale
+    return scale, shift + np.asarray(layer.beta) if layer.center else shift
+
+
+def _normalization(layer: Any) -> tuple[Any, Any]:
+    mean, deviation = np.asarray(layer.mean), np.sqrt(np.asarray(layer.variance))
+    scale = 1.0 / np.maximum(deviation, keras.config.epsilon())
+    return scale, -mean * scale
+
+
+def as_depthwise(x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
+    """`x * scale + shift` as a 1x1 depthwise convolution, whose int8 kernel is exact.
+
+    One weight a channel at a scale of its own is always 127 steps: nothing is rounded but the
+    output.
+
+    Args:
+      x: `(batch, ..., channels)`.
+      scale, shift: `(channels,)`.
+    """
+    channels = len(scale)
+    flat = x if len(x.shape) == 4 else tf.reshape(x, _as_image(x, channels))
+    kernel = tf.constant(scale.reshape(1, 1, channels, 1), x.dtype)
+    y = tf.nn.depthwise_conv2d(flat, kernel, [1, 1, 1, 1], "VALID") + tf.constant(shift, x.dtype)
+    return y if len(x.shape) == 4 else tf.reshape(y, _like(x))
+
+
+def by_one(x: Any) -> Any:
+    """`x` through a 1x1 depthwise convolution by one: an operation with a range of its own."""
+    channels = x.shape[-1]
+    return as_depthwise(x, np.ones(channels, "float32"), np.zeros(channels, "float32"))
+
+
+def _as_image(x: Any, channels: int) -> list[int]:
+    if len(x.shape) == 2:
+        return [-1, 1, 1, channels]
+    sizes = x.shape[1:-1].as_list()
+    rest = -1 if None in sizes else int(np.prod(sizes))
+    return [x.shape[0] or -1, 1, rest, channels] if x.shape[0] or rest > 0 else [-1, 1, 1, channels]
+
+
+def _like(x: Any) -> Any:
+    sizes = x.shape.as_list()
+    if sizes.count(None) <= 1:
+        return [-1 if size is None else size for size in sizes]
+    return tf.shape(x)
+
+
+def scaled(x: Any, scale: Any, shift: Any) -> Any:
+    """`x * scale + shift` with weights of `(channels,)`, either of which may be None.
+
+    As one integer operation where a file is traced, and in the weights' own graph in training.
+    """
+    if scale is None and shift is None:
+        return x
+    if not is_exporting():
+        x = x if scale is None else x * tf.convert_to_tensor(scale)
+        return x if shift is None else x + tf.convert_to_tensor(shift)
+    channels = x.shape[-1]
+    with tf.init_scope():
+        kernel = np.ones(channels, "float32") if scale is None else np.asarray(scale)
+        bias = np.zeros(channels, "float32") if shift is None else np.asarray(shift)
+    return as_depthwise(x, kernel, bias)

@@ -1,0 +1,159 @@
+"""Quantisation-aware copies of Keras 3 models."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..compress.layer import Compressed, inner, weight_at
+from ..compress.model import CompressedModel, chosen, rebuild
+from ..compress.pruning import Mask
+from ..interface import as_keras3, without_float16
+from ..replay import Graph, trace
+from . import layout
+from .calibrate import calibrate
+from .layer import Quantized, QuantizedInput
+from .weights import Grid
+
+
+def quantize_aware(
+    model: Any,
+    *,
+    calibration_data: Any = None,
+    preserve_sparsity: bool = True,
+    freeze_batch_norm_after: int | None = None,
+    skip: Any = (),
+) -> CompressedModel:
+    """A copy of `model` that computes and trains as its int8 file will, and exports to it.
+
+    Weights lie on int8's symmetric grid with a scale a channel, and every tensor that the file will
+    hold is rounded to 256 steps over its range, found by `calibrate` or in training. The optimiser
+    moves the float weights underneath, through the rounding as if it were not there. The copy is a
+    Keras 3 model with the same layer names: `fit` it alone or in a `Distiller`, save it, export it
+    with `export_tflite(..., precision="int8")` without representative data.
+
+    Args:
+      model: a built Functional or Sequential model of Keras 3, nested models included, plain,
+        pruned or clustered; or one of tf_keras. It is not changed.
+      calibration_data: inputs like those to come; any data argument. Sets the ranges before
+        training; without it they find themselves in training.
+      preserve_sparsity: weights that are zero now stay zero.
+      freeze_batch_norm_after: the number of updates after which each BatchNormalization uses its
+        moving statistics and no longer moves them; 0 for at once, None for never.
+      skip: layers to leave in float: names, paths, regular expressions, classes or layers.
+
+    Returns:
+      A `CompressedModel`.
+
+    Raises:
+      TypeError, ValueError: not a model, subclassed, not built, already quantised; `skip` that
+        names nothing; calibration data that does not fit.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT.
+
+    Example:
+      small = quantize_aware(student, calibration_data=x_train[:500])
+      small.compile("adam", loss, metrics=["accuracy"])
+      small.fit(x_train, y_train, epochs=1)
+      export = export_tflite(small, "student.tflite", precision="int8")
+    """
+    model = without_float16(as_keras3(model))
+    graph = unwrapped(trace(model))
+    _check_freeze(freeze_batch_norm_after)
+    skipped = chosen({step.path: step.operation for step in graph.steps}, skip)
+    plans = layout.plan(graph, lambda path, _: path in skipped)
+
+    def substitute(path: str, layer: Any) -> Any:
+        return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
+
+    copy = rebuild(model, substitute, on_input=_ranged_input)
+    return copy if calibration_data is None else calibrate(copy, calibration_data)
+
+
+def unwrapped(graph: Graph) -> Graph:
+    """The graph with the user's own layers in place of their compressed wrappers.
+
+    Raises:
+      ValueError: the model is quantised already.
+    """
+    steps = []
+    for step in graph.steps:
+        if isinstance(step.operation, Quantized):
+            raise ValueError(
+                f"The layer {step.path!r} is quantised already. Train on with the model as it is, "
+                f"or take the wrappers off with kd.edge.strip(model) first."
+            )
+        steps.append(dataclasses.replace(step, operation=inner(step.operation)))
+    return dataclasses.replace(graph, steps=tuple(steps))
+
+
+def _check_freeze(updates: Any) -> None:
+    if updates is None:
+        return
+    if not isinstance(updates, int) or isinstance(updates, bool) or updates < 0:
+        raise ValueError(
+            f"Expected freeze_batch_norm_after as a number of updates, 0 or more, or None; "
+            f"got {updates!r}."
+        )
+
+
+def _quantized(plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zeros: bool) -> Any:
+    """`layer`, a copy of the model's, as its plan wants it."""
+    if not (plan.outputs or plan.weights or plan.requantized):
+        return layer
+    earlier = layer if isinstance(layer, Compressed) else None
+    # Else a mask that is left out, or follows its schedule here, would bind the variable still.
+    bare = layer if earlier is None else earlier.release()
+    treatments = _treatments(plan, bare, earlier, keep_zeros)
+    if plan.activation:
+        bare.activation = keras.activations.linear
+    is_norm = isinstance(bare, keras.layers.BatchNormalization)
+    wrapped = Quantized(
+        bare,
+        treatments,
+        activation=plan.activation,
+        outputs=plan.outputs,
+        between=plan.between,
+        affine=plan.affine,
+        requantized=plan.requantized,
+        freeze_after=freeze_after if is_norm else None,
+        name=layer.name,
+        trainable=getattr(layer, "trainable", True),
+    )
+    for key, chain in wrapped.treatments.items():
+        if isinstance(chain[0], Mask):
+            chain[0].hold_zeros(weight_at(bare, key))
+    if earlier is not None:
+        wrapped.take_state(earlier)
+    return wrapped
+
+
+def _treatments(
+    plan: layout.Plan, layer: Any, earlier: Compressed | None, keep_zeros: bool
+) -> dict[str, list[Any]]:
+    """By weight: what it was under before, a mask of its zeros, and int8's grid."""
+    found = {} if earlier is None else earlier.fresh_treatments()
+    if not keep_zeros:
+        found = {
+            key: [one for one in chain if not isinstance(one, Mask)] for key, chain in found.items()
+        }
+    for key, axes in plan.weights.items():
+        chain = found.setdefault(key, [])
+        zeros = float(np.mean(np.asarray(weight_at(layer, key)) == 0))
+        masked = any(isinstance(one, Mask) for one in chain)
+        if keep_zeros and not masked and 0 < zeros < 1:
+            chain.insert(0, Mask(zeros))
+        chain.append(Grid(axes))
+    return {key: chain for key, chain in found.items() if chain}
+
+
+def _ranged_input(name: str, tensor: Any) -> Any:
+    if "float" not in tensor.dtype:
+        return tensor
+    identity = keras.layers.Identity(name=f"{name}_range")
+    identity.build(tensor.shape)
+    return QuantizedInput(identity, outputs=[True], name=identity.name)(tensor)

@@ -1,0 +1,191 @@
+"""Setting a quantised model's ranges from data, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ...converter import quiet_tensorflow
+from ...data import batches, qualified_name
+from .layer import Quantized
+from .ranges import Range, observed
+from .thresholds import METHODS, Histogram
+
+BINS = 2048
+KEPT_ROWS = 256
+
+
+def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Model:
+    """Sets the ranges of a `quantize_aware` model from the values that data gives its tensors.
+
+    Args:
+      model: from `quantize_aware`. It is changed in place, its weights are not.
+      data: inputs like those to come, some hundred at least; any data argument.
+      method: "minmax" spans all values; "moving_average" the mean of the batches' smallest and
+        largest; "percentile" leaves out 0.01% of the values; "kl" keeps the most information (as
+        TensorRT); "mse" rounds with the smallest squared error. Of the model's answers nothing is
+        cut off by any of them.
+
+    Returns:
+      The model.
+
+    Raises:
+      ValueError: no ranges in the model, an unknown method, no data, data of another shape, NaN.
+
+    Example:
+      small = calibrate(quantize_aware(student), x_train[:500], method="mse")
+    """
+    _check(model, method)
+    ranges = ranges_of(model)
+    rows = _checked(model, data)
+    with quiet_tensorflow():
+        bounds = _bounds(model, ranges, rows, method)
+    for one, (low, high) in zip(ranges, bounds, strict=True):
+        one.set(float(low), float(high))
+    # Past __setattr__: Keras must not track data.
+    vars(model)["calibration_rows"] = _first(rows, KEPT_ROWS)
+    return model
+
+
+def ranges_of(model: Any) -> list[Range]:
+    """Every range of the model that data sets, in the order of the layers."""
+    layers = model._flatten_layers(include_self=False)
+    return [layer for layer in layers if isinstance(layer, Range) and layer.fixed is None]
+
+
+def _check(model: Any, method: str) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a model from quantize_aware(); got {qualified_name(model)}.")
+    if not ranges_of(model):
+        raise ValueError(
+            f"{model.name!r} has no ranges to set. Calibrate what quantize_aware(model) returns."
+        )
+    known = ("minmax", "moving_average", *METHODS)
+    if method not in known:
+        raise ValueError(f"Expected method to be one of {known}; got {method!r}.")
+
+
+def _checked(model: Any, data: Any) -> list[Any]:
+    rows = [x for x, _, _ in batches(data)]
+    if not rows or not len(keras.tree.flatten(rows[0])[0]):
+        raise ValueError("Expected data to calibrate on; got none.")
+    expected = [tuple(x.shape) for x in model.inputs]
+    for x in rows:
+        leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
+        came = [leaf.shape for leaf in leaves]
+        if len(came) != len(expected) or not all(map(_fits, came, expected)):
+            raise ValueError(
+                f"calibration data: expected rows of shape {[s[1:] for s in expected]} for the "
+                f"inputs of {model.name!r}; got arrays of {came}."
+            )
+        if not all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f"):
+            raise ValueError("calibration data: NaN or infinite values. Clean the data first.")
+    return rows
+
+
+def _fits(came: tuple, expected: tuple) -> bool:
+    return len(came) == len(expected) and all(
+        size is None or size == found for size, found in zip(expected[1:], came[1:], strict=True)
+    )
+
+
+def _bounds(model: Any, ranges: list[Range], rows: list[Any], method: str) -> list[Any]:
+    """`(low, high)` for each range."""
+    extremes = _extremes(model, ranges, rows)
+    if method == "moving_average":
+        return list(extremes.mean(axis=0))
+    lows, highs = extremes.min(axis=0)[:, 0], extremes.max(axis=0)[:, 1]
+    whole = list(zip(lows, highs, strict=True))
+    if method == "minmax":
+        return whole
+    cut = _cut(model, ranges, rows, lows, highs, METHODS[method])
+    # Of answers nothing is cut off: the best ones would all become equal.
+    answers = {id(one) for one in _of_outputs(model)}
+    return [
+        all_of_it if id(one) in answers else within
+        for one, all_of_it, within in zip(ranges, whole, cut, strict=True)
+    ]
+
+
+def _extremes(model: Any, ranges: list[Range], rows: Iterable[Any]) -> np.ndarray:
+    """(batches, ranges, 2): the smallest and the largest value of each tensor in each batch."""
+
+    def smallest_and_largest(x: Any, _: int) -> Any:
+        return tf.stack([tf.reduce_min(x), tf.reduce_max(x)])
+
+    observe = _observe(model, ranges, smallest_and_largest)
+    stacked = np.stack([observe(x).numpy() for x in rows])
+    if not np.isfinite(stacked).all():
+        raise ValueError(
+            f"{model.name!r} computes NaN or infinite values on the calibration data: nothing "
+            f"can be calibrated. Look at its weights."
+        )
+    return stacked
+
+
+def _cut(
+    model: Any,
+    ranges: list[Range],
+    rows: Iterable[Any],
+    lows: np.ndarray,
+    highs: np.ndarray,
+    method: Callable[[Histogram], tuple[float, float]],
+) -> list[tuple[float, float]]:
+    # A tensor of one value needs a histogram of some width, in float32.
+    wider = lows + np.maximum(1e-12, 1e-6 * np.abs(lows))
+    edges = np.stack([lows, np.maximum(highs, wider)], axis=1).astype("float32")
+
+    def histogram(x: Any, number: int) -> Any:
+        return tf.histogram_fixed_width(tf.reshape(x, [-1]), tf.constant(edges[number]), BINS)
+
+    observe = _observe(model, ranges, histogram)
+    counts = sum(observe(x).numpy().astype("int64") for x in rows)
+    return [
+        method(Histogram(count, float(low), float(high)))
+        for count, (low, high) in zip(counts, edges, strict=True)
+    ]
+
+
+def _of_outputs(model: Any) -> list[Range]:
+    """The ranges of the tensors that the model returns."""
+    makers = [output._keras_history.operation for output in model.outputs]
+    return [one for maker in makers if isinstance(maker, Quantized) for one in maker.output_ranges]
+
+
+def _observe(model: Any, ranges: list[Range], measure: Callable[[Any, int], Any]) -> Callable:
+    """A function of a batch that measures each range's tensor, one row a range."""
+    numbers = {id(one): number for number, one in enumerate(ranges)}
+
+    @tf.function(reduce_retracing=True)
+    def run(x: Any) -> Any:
+        found: dict[int, list[Any]] = {number: [] for number in numbers.values()}
+
+        def observer(one: Range, tensor: Any) -> None:
+            if id(one) in numbers:
+                number = numbers[id(one)]
+                found[number].append(measure(tf.cast(tensor, tf.float32), number))
+
+        with observed(observer):
+            model(x, training=False)
+        return tf.stack([_joined(found[number]) for number in sorted(found)])
+
+    return run
+
+
+def _joined(measures: list[Any]) -> Any:
+    """What the calls of a shared layer measured, as one: counts add up, extremes span."""
+    if len(measures) == 1:
+        return measures[0]
+    stacked = tf.stack(measures)
+    if stacked.dtype == tf.int32:
+        return tf.reduce_sum(stacked, axis=0)
+    return tf.stack([tf.reduce_min(stacked[:, 0]), tf.reduce_max(stacked[:, 1])])
+
+
+def _first(rows: list[Any], count: int) -> list[Any]:
+    sizes = np.cumsum([len(keras.tree.flatten(x)[0]) for x in rows])
+    return rows[: int(np.searchsorted(sizes, count)) + 1]

@@ -1,0 +1,167 @@
+"""A compressed layer whose outputs, too, are rounded as the int8 file rounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..compress.layer import Compressed, is_exporting
+from ..compress.treatment import Treatment
+from . import activations, normalizations, twins
+from .affine import as_depthwise, by_one, coefficients, scaled
+from .ranges import InverseRoot, Range
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class Quantized(Compressed):
+    """The user's layer with weights on int8's grid and ranges on what it puts out.
+
+    Args:
+      layer, treatments: as `Compressed`.
+      activation: the layer's own activation, taken out of it, where the file needs a tensor before
+        it; the layer's is then linear.
+      outputs: for each output, True for a range of its own, a pair for a known one, False for none.
+      between: how many ranges inside: before the activation, or between the terms of a merge.
+      affine: the layer scales and shifts each channel and is an operation of its own in the file.
+      requantized: the output comes to the file in another range than the input's.
+      freeze_after: for BatchNormalization, the number of updates after which it keeps its
+        statistics; None for never.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        treatments: Mapping[str, Sequence[Treatment]] | None = None,
+        *,
+        activation: str | None = None,
+        outputs: Sequence[Any] = (),
+        between: int = 0,
+        affine: bool = False,
+        requantized: bool = False,
+        freeze_after: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(layer, treatments, **kwargs)
+        self.own_activation = activation
+        self.outputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in outputs]
+        self.output_ranges = [
+            Range(fixed=None if wanted is True else wanted, name=f"output_range_{number}")
+            for number, wanted in enumerate(self.outputs_config)
+            if wanted is not False
+        ]
+        root = normalizations.root_at(layer)
+        self.between = [
+            (InverseRoot if number == root else Range)(name=f"inner_range_{number}")
+            for number in range(between)
+        ]
+        self.affine = affine
+        self.requantized = requantized
+        self.freeze_after = freeze_after
+        if freeze_after is not None:
+            self.updates = self.add_weight(
+                shape=(),
+                initializer="zeros",
+                dtype="int64",
+                trainable=False,
+                name="updates",
+                aggregation="only_first_replica",
+            )
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's answer, rounded."""
+        y = self._answer(*args, **kwargs)
+        if self.own_activation is not None:
+            before, *inside = self.between[twins.ranges_inside(self.layer) :]
+            y = activations.in_parts(self.own_activation, before(y), inside)
+        if self.requantized and is_exporting():
+            return keras.tree.map_structure(by_one, y)
+        return self._rounded(y)
+
+    def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        name = activations.of_layer(self.layer)
+        if isinstance(self.layer, keras.layers.Activation) and name:
+            return activations.in_parts(name, args[0], self.between)
+        if normalizations.ranges_inside(self.layer) and self.between:
+            return normalizations.in_parts(self.layer, args[0], self.between, scaled)
+        if twins.has_twin(self.layer):
+            with self._swapped(self.treated_weights()):
+                return twins.computed(self.layer, args[0], self.between)
+        if self.between and self.own_activation is None:
+            return self._merged(*args)
+        if is_exporting() and self.affine:
+            return as_depthwise(args[0], *coefficients(self.layer, args[0].shape[-1]))
+        if self.freeze_after is not None and kwargs.get("training"):
+            return tf.cond(
+                self.updates.value < self.freeze_after,
+                lambda: super(Quantized, self).call(*args, **kwargs),
+                lambda: super(Quantized, self).call(*args, **{**kwargs, "training": False}),
+            )
+        return super().call(*args, **kwargs)
+
+    def _merged(self, tensors: Sequence[Any]) -> Any:
+        """A merge of three tensors or more, a pair at a time as the file does it."""
+        combine = tf.multiply if isinstance(self.layer, keras.layers.Multiply) else tf.add
+        total, *rest = tensors
+        for number, tensor in enumerate(rest):
+            total = combine(total, tensor)
+            if number < len(self.between):
+                total = self.between[number](total)
+        if isinstance(self.layer, keras.layers.Average):
+            total = total / len(tensors)
+        return total
+
+    def _rounded(self, y: Any) -> Any:
+        flat = keras.tree.flatten(y)
+        ranges = iter(self.output_ranges)
+        wanted = [*self.outputs_config, *[False] * (len(flat) - len(self.outputs_config))]
+        rounded = [
+            tensor if want is False else next(ranges)(tensor)
+            for tensor, want in zip(flat, wanted, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(y, rounded)
+
+    def after_update(self, iterations: Any) -> None:
+        """Also counts the updates for `freeze_after`."""
+        super().after_update(iterations)
+        if self.freeze_after is not None:
+            self.updates.assign(tf.cast(iterations, "int64"))
+
+    def stripped(self) -> Any:
+        """The user's layer, its activation back in it, its weights on the grid."""
+        layer = super().stripped()
+        if self.own_activation is not None:
+            layer.activation = keras.activations.get(self.own_activation)
+        return layer
+
+    def ranges(self) -> Iterator[Range]:
+        """Its ranges, inner ones first."""
+        yield from self.between
+        yield from self.output_ranges
+
+    def get_config(self) -> dict[str, Any]:
+        """As `Compressed`, and which outputs have ranges."""
+        return {
+            **super().get_config(),
+            "activation": self.own_activation,
+            "outputs": list(self.outputs_config),
+            "between": len(self.between),
+            "affine": self.affine,
+            "requantized": self.requantized,
+            "freeze_after": self.freeze_after,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class QuantizedInput(Quantized):
+    """The range of a model's input, as a layer behind it that `strip` takes away."""
+
+    def stripped(self) -> Any:
+        """What hands its input on."""
+        return _handed_on
+
+
+def _handed_on(x: Any) -> Any:
+    return x

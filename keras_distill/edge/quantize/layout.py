@@ -1,0 +1,207 @@
+"""Which tensor of a model gets a range, as TensorFlow Lite will join its operations.
+
+A convolution, its BatchNorm and its ReLU become one operation, so that only the last of them has an
+output in the file. Reshapes, paddings and maxima keep their input's range. The rest get their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from ..replay import Graph, Step
+from . import activations, affine, kinds, normalizations, twins
+
+layers = keras.layers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What quantisation does with one operation.
+
+    Attributes:
+      path, type: its path in the model and its class.
+      how: "native" as TFMOT's scheme takes it, "rewritten" into what integers can compute,
+        "own range" a range of ours on its output, "inside float" where only its output has one,
+        "skipped" on request.
+      why: in words.
+      weights: by the weight's path, its channel axes.
+      activation: taken out of the layer, or None.
+      outputs: as `Quantized` takes them.
+      between, affine, requantized: as `Quantized` takes them.
+    """
+
+    path: str
+    type: str
+    how: str
+    why: str
+    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    activation: str | None = None
+    outputs: tuple[Any, ...] = ()
+    between: int = 0
+    affine: bool = False
+    requantized: bool = False
+
+
+def plan(graph: Graph, skip: Any = None) -> dict[str, Plan]:
+    """A `Plan` for every operation of the graph, by the operation's path.
+
+    Args:
+      graph: from `replay.trace`.
+      skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
+    """
+    found: dict[str, Plan] = {}
+    for step in graph.steps:
+        made = _plan_of(graph, step, skip)
+        # Called twice, a layer needs a range where either call does.
+        known = found.get(step.path)
+        if known is None or (not _has_range(known) and _has_range(made)):
+            found[step.path] = made
+    return found
+
+
+def _has_range(made: Plan) -> bool:
+    return any(wanted is not False for wanted in made.outputs)
+
+
+def _plan_of(graph: Graph, step: Step, skip: Any) -> Plan:
+    operation = step.operation
+    bare = Plan(step.path, type(operation).__name__, "native", "integers already")
+    if skip and skip(step.path, operation):
+        return replace(bare, how="skipped", why="left in float on request")
+    if not any("float" in value.dtype for value in step.outputs):
+        return bare
+    if kinds.keeps_range(operation):
+        return _handed_on(graph, step, bare)
+    weights = kinds.weights_of(operation)
+    split = _split_activation(operation, weights)
+    outputs = _outputs(graph, step)
+    alone = affine.is_affine(operation) and not _folds_back(graph, step)
+    how, why = _words(operation, split, outputs, alone)
+    return replace(
+        bare,
+        how=how,
+        why=why,
+        weights=weights,
+        activation=split,
+        outputs=outputs,
+        between=_between(operation, step, split),
+        affine=alone,
+    )
+
+
+def _handed_on(graph: Graph, step: Step, bare: Plan) -> Plan:
+    """An operation that moves numbers about: its output has its input's range.
+
+    Except before a concatenation, which wants the whole's range from every part; the converter
+    gives it to a reshape or a slice and then finds that its input has another.
+    """
+    how = "native" if bare.type in kinds.NATIVE else "own range"
+    parts = [reader for value in step.outputs for reader in graph.consumers(value)]
+    if bare.type in kinds.MOVING and any(map(kinds.is_concatenation, parts)):
+        why = "a part of a whole: brought to the whole's range by a 1x1 convolution"
+        return replace(bare, how="rewritten", why=why, requantized=True)
+    return replace(bare, how=how, why="keeps its input's range")
+
+
+def _split_activation(operation: Any, weights: dict) -> str | None:
+    if not weights or isinstance(operation, layers.Embedding):
+        return None
+    name = activations.of_layer(operation)
+    joined = ("linear",) if isinstance(operation, kinds.TRANSPOSED) else activations.FUSED
+    return name if name and name not in joined else None
+
+
+def _outputs(graph: Graph, step: Step) -> tuple[Any, ...]:
+    name = activations.of_layer(step.operation)
+    known = activations.OUTPUT_RANGES.get(name or "", True)
+    if kinds.becomes_fused_lstm(step.operation):
+        # The converter calibrates LiteRT's fused LSTM itself and rejects a range right behind it.
+        return ()
+    return tuple(
+        False if "float" not in value.dtype or _joined_by_next(graph, step, value) else known
+        for value in step.outputs
+    )
+
+
+def _joined_by_next(graph: Graph, step: Step, value: Any) -> bool:
+    """Whether the only reader of `value` becomes one operation with its maker."""
+    readers = graph.consumers(value)
+    if len(readers) != 1 or any(value is out for out in graph.outputs):
+        return False
+    reader = readers[0].operation
+    if kinds.is_concatenation(readers[0]):
+        # One range for all parts, the whole's; a part read elsewhere has to keep its own.
+        return True
+    name = activations.of_layer(step.operation)
+    if name not in (None, "linear"):
+        return False
+    if takes_batch_norm(step) and isinstance(reader, layers.BatchNormalization):
+        return affine.is_affine(reader)
+    return takes_relu(step) and activations.fuses(reader)
+
+
+def takes_batch_norm(step: Step) -> bool:
+    """Whether a BatchNorm behind the step folds into its weights."""
+    return isinstance(step.operation, kinds.FOLDING)
+
+
+def takes_relu(step: Step) -> bool:
+    """Whether a ReLU behind the step becomes part of it."""
+    operation = step.operation
+    if isinstance(operation, layers.Layer):
+        return isinstance(operation, kinds.FUSING)
+    return type(operation).__name__ in kinds.FUSING_OPERATIONS
+
+
+def _between(operation: Any, step: Step, split: str | None) -> int:
+    """How many tensors the file holds inside the operation."""
+    inside = twins.ranges_inside(operation)
+    if split:
+        return inside + 1 + activations.ranges_inside(split)
+    if inside:
+        return inside
+    if isinstance(operation, layers.Activation):
+        return activations.ranges_inside(activations.of_layer(operation) or "")
+    merges = (layers.Add, layers.Multiply, layers.Average)
+    if not isinstance(operation, merges):
+        return normalizations.ranges_inside(operation)
+    count = len(step.inputs)
+    return count - 1 if isinstance(operation, layers.Average) else count - 2
+
+
+def _folds_back(graph: Graph, step: Step) -> bool:
+    """Whether a BatchNorm goes into the weights of the step before it."""
+    value = step.inputs[0]
+    if value.step is None or not isinstance(step.operation, layers.BatchNormalization):
+        return False
+    maker = graph.steps[value.step]
+    return takes_batch_norm(maker) and _joined_by_next(graph, maker, value)
+
+
+def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tuple[str, str]:
+    kind = type(operation).__name__
+    if not isinstance(operation, layers.Layer):
+        return "own range", "an operation, with a range on its output"
+    if alone:
+        return "rewritten", "as a 1x1 depthwise convolution in the file, exactly"
+    if isinstance(operation, layers.BatchNormalization):
+        if affine.is_affine(operation):
+            return "native", "folded into the weights before it"
+        return "own range", "not over the last axis; a range on its output"
+    if kinds.is_open_inside(operation):
+        what = "gates'" if isinstance(operation, kinds.RECURRENT) else "inner"
+        return "inside float", f"trained in float; its {what} ranges come from calibration data"
+    if normalizations.ranges_inside(operation):
+        return "rewritten", "as the operations it is made of, a range on each"
+    if split:
+        return "rewritten", f"its activation {split} behind a range of its own"
+    if any(wanted is False for wanted in outputs):
+        return "native", "joined with what follows"
+    if kind in kinds.NATIVE:
+        return "native", "its output has a range"
+    if kinds.weights_of(operation):
+        return "rewritten", "as its 2D twin in the file"
+    return "own range", "a range of ours on its output"

@@ -1,0 +1,157 @@
+"""The range of a tensor in the file, and the rounding to it that training sees."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..compress.layer import is_exporting
+
+# A calibrated range moves on in training as slowly as TFMOT's: its decay.
+SETTLED = 999.0
+
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def observed(observer: Callable[[Range, Any], None]) -> Iterator[None]:
+    """Inside, ranges show their tensors to `observer(range, tensor)` and round nothing."""
+    outer, _state.observer = getattr(_state, "observer", None), observer
+    try:
+        yield
+    finally:
+        _state.observer = outer
+
+
+def fake_quant(x: Any, low: Any, high: Any) -> Any:
+    """`x` rounded to 256 steps between `low` and `high`, zero among them; gradient 1 inside.
+
+    Args:
+      x: any shape, any float dtype.
+      low, high: scalars, `low <= 0 <= high`, nudged so that zero is a step.
+    """
+    rounded = tf.quantization.fake_quant_with_min_max_vars(tf.cast(x, tf.float32), low, high)
+    return tf.cast(rounded, x.dtype)
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class Range(keras.layers.Layer):
+    """Rounds a tensor to int8's 256 steps over a range that training finds or calibration sets.
+
+    In training the range follows the batches' smallest and largest values by a moving average of
+    decay `min(0.999, n / (n + 1))`, so that the first batches set it and later ones move it
+    slowly. Where nothing was seen yet, tensors pass unrounded.
+
+    Args:
+      fixed: `(low, high)` where the operation's own definition says the range.
+    """
+
+    def __init__(self, fixed: tuple[float, float] | None = None, **kwargs: Any):
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
+        if self.fixed is None:
+            self.low = self._scalar("low")
+            self.high = self._scalar("high")
+            self.seen = self._scalar("seen")
+        self.built = True
+
+    def _scalar(self, name: str) -> Any:
+        return self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name=name, aggregation="mean"
+        )
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """`x`, rounded."""
+        observer = getattr(_state, "observer", None)
+        if observer is not None:
+            observer(self, x)
+            return x
+        if self.fixed is not None:
+            return fake_quant(x, *self.fixed)
+        if is_exporting():
+            return self._rounded_for_export(x)
+        if training:
+            self._follow(x)
+            return fake_quant(x, self.low.value, self.high.value)
+        return tf.cond(
+            self.seen.value > 0,
+            lambda: fake_quant(x, self.low.value, self.high.value),
+            lambda: tf.identity(x),
+        )
+
+    def _follow(self, x: Any) -> None:
+        x = tf.stop_gradient(tf.cast(x, tf.float32))
+        share = tf.maximum(1.0 / (self.seen.value + 1.0), 1.0 - 0.999)
+        for bound, found in (
+            (self.low, tf.minimum(tf.reduce_min(x), 0.0)),
+            (self.high, tf.maximum(tf.reduce_max(x), 0.0)),
+        ):
+            bound.assign(bound.value + share * (found - bound.value))
+        self.seen.assign(self.seen.value + 1.0)
+
+    def _rounded_for_export(self, x: Any) -> Any:
+        return fake_quant(x, *self.bounds()) if self.is_set else x
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a file can take this range."""
+        with tf.init_scope():
+            return self.fixed is not None or float(self.seen.numpy()) > 0
+
+    def set(self, low: float, high: float) -> None:
+        """Sets the range; zero is always inside it."""
+        self.low.assign(min(low, 0.0))
+        self.high.assign(max(high, 0.0))
+        self.seen.assign(SETTLED)
+
+    def bounds(self) -> tuple[float, float]:
+        """`(low, high)`."""
+        if self.fixed is not None:
+            return self.fixed
+        with tf.init_scope():
+            return float(self.low.numpy()), float(self.high.numpy())
+
+    def compute_output_spec(self, x: Any, training: bool | None = None) -> Any:
+        """As `x`."""
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The name and whether the range is fixed."""
+        return {"name": self.name, "fixed": self.fixed}
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class InverseRoot(Range):
+    """1 / sqrt(x), both rounded: a range for x, and from it the result's.
+
+    What rounds to zero counts as one step of x, as LiteRT's RSQRT has it, so that the result spans
+    `[0, 1 / sqrt(high / 255)]`. Its largest value in float says nothing: an almost constant row of
+    a normalisation would stretch the range until all other rows' results were zero.
+    """
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """`1 / sqrt(x)`, rounded."""
+        x = super().call(x, training=training)
+        if getattr(_state, "observer", None) is not None:
+            return tf.math.rsqrt(x)
+        if is_exporting():
+            if not self.is_set:
+                return tf.math.rsqrt(x)
+            return _rounded_inverse_root(x, tf.constant(self.bounds()[1]))
+        return tf.cond(
+            self.seen.value > 0,
+            lambda: _rounded_inverse_root(x, self.high.value),
+            lambda: tf.math.rsqrt(x),
+        )
+
+
+def _rounded_inverse_root(x: Any, high: Any) -> Any:
+    step = tf.maximum(tf.convert_to_tensor(high) / 255.0, 1e-12)
+    result = tf.math.rsqrt(tf.maximum(x, tf.cast(step, x.dtype)))
+    return fake_quant(result, 0.0, tf.math.rsqrt(step))
