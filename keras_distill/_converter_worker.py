@@ -30,6 +30,9 @@ def convert(request: dict[str, Any]) -> bytes:
         "int8": [ops.TFLITE_BUILTINS_INT8],
         "int16x8": [ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8],
     }.get(precision, [ops.TFLITE_BUILTINS])
+    if precision == "int8" and not request["calibration"]:
+        # The ranges are in the graph; the converter asks for data whenever INT8 ops are demanded.
+        supported = [ops.TFLITE_BUILTINS]
     if request["allow_flex"]:
         supported = [*supported, ops.SELECT_TF_OPS]
     converter.target_spec.supported_ops = supported

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,13 +86,22 @@ def load_tflite(path: str | os.PathLike[str], *, num_threads: int = 1) -> TFLite
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The class names stored in a .tflite (`labels.txt` of its zip appendix), or None."""
+    """The class names stored in a .tflite (`labels.txt` of its zip appendix), or None.
+
+    Raises:
+      ValueError: there is such an appendix, and it is damaged.
+    """
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        if LABELS_FILE not in archive.namelist():
-            return None
-        text = archive.read(LABELS_FILE).decode("utf-8")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if LABELS_FILE not in archive.namelist():
+                return None
+            text = archive.read(LABELS_FILE).decode("utf-8")
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The labels stored in {path} are damaged: {error}. Export it again."
+        ) from error
     return tuple(text.removesuffix("\n").replace("\r\n", "\n").split("\n"))
 
 
@@ -113,12 +123,22 @@ class TFLiteRunner:
         self._shapes: list[tuple[int, ...]] | None = None
         with quiet_stderr():
             self._interpreter = _new_interpreter(self.path, num_threads)
-            names = _signature_names(self._interpreter)
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
-        self.inputs = tuple(_tensor_info(entry, names["inputs"]) for entry in self._inputs)
-        self.outputs = tuple(_tensor_info(entry, names["outputs"]) for entry in self._outputs)
+            self._read_interface()
         self.labels = read_labels(self.path)
+
+    def _read_interface(self) -> None:
+        try:
+            names = _signature_names(self._interpreter)
+            self._inputs = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
+            self.inputs = tuple(_tensor_info(entry, names["inputs"]) for entry in self._inputs)
+            self.outputs = tuple(_tensor_info(entry, names["outputs"]) for entry in self._outputs)
+        # LiteRT checks no index of a signature before it is followed.
+        except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"LiteRT opens {self.path}, but its inputs and outputs can't be read: the file is "
+                f"damaged. Export it again."
+            ) from error
 
     def __repr__(self) -> str:
         return f"TFLiteRunner({str(self.path)!r}, inputs={self.inputs}, outputs={self.outputs})"
@@ -223,6 +243,8 @@ class TFLiteRunner:
         self._allocate([array.shape for array in arrays])
         for array, entry, info in zip(arrays, self._inputs, self.inputs, strict=True):
             self._interpreter.set_tensor(entry["index"], quantize(array, info))
+        # LiteRT's fused LSTM keeps its last state, and the next rows have nothing to do with it.
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return [
             dequantize(self._interpreter.get_tensor(entry["index"]), info)[:rows]

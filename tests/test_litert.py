@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 
 import keras
 import numpy as np
@@ -148,6 +149,60 @@ def test_foreign_missing_and_truncated_files_are_named(files, tmp_path):
         cut.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"cut\.tflite"):
             litert.load_tflite(cut)
+
+
+def test_no_damaged_file_ends_the_process(files, tmp_path):
+    whole = (files[0] / "int8.tflite").read_bytes()
+    rng = np.random.default_rng(0)
+    archive = tmp_path / "archive.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(archive)
+    damaged = {
+        "empty": b"",
+        "random": rng.bytes(1000),
+        "random_behind_its_identifier": whole[:8] + rng.bytes(1000),
+        "archive": archive.read_bytes(),
+        **{f"cut_{size}": whole[:size] for size in range(1, len(whole), len(whole) // 20)},
+    }
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.tflite").write_bytes(content)
+    program = (
+        "import pathlib, sys\nfrom keras_distill import litert\n"
+        "for path in pathlib.Path(sys.argv[1]).glob('*.tflite'):\n"
+        "    try:\n        litert.load_tflite(path)\n"
+        "    except ValueError as error:\n        print(path.stem, str(path) in str(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(damaged, "True")
+
+
+def test_a_signature_that_points_nowhere_is_refused(files, tmp_path):
+    # LiteRT opens such a file and fails only when the tensor is asked for.
+    class Astray:
+        def get_signature_list(self):
+            return {"serving_default": {}}
+
+        def get_signature_runner(self, name):
+            raise TypeError("TensorName(): incompatible function arguments")
+
+    path = files[0] / "int8.tflite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litert, "_new_interpreter", lambda path, num_threads: Astray())
+        with pytest.raises(ValueError, match=r"int8\.tflite.*damaged"):
+            litert.load_tflite(path)
+
+
+def test_damaged_labels_are_refused(files, tmp_path):
+    path = tmp_path / "labelled.tflite"
+    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(litert.LABELS_FILE, "cat\ndog\n")
+    assert litert.load_tflite(path).labels == ("cat", "dog")
+    path.write_bytes(path.read_bytes().replace(b"cat\ndog", b"cat\ndot"))
+    with pytest.raises(ValueError, match=r"labelled\.tflite"):
+        litert.load_tflite(path)
 
 
 def test_benchmark_measures_this_host(files):

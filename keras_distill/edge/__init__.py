@@ -1,18 +1,86 @@
-"""From a Keras model to a .tflite that is measured and verified on its own answers."""
+"""From a Keras model to a compressed one, and to a .tflite that is verified on its own answers."""
 
-from ..converter import ConversionError
-from ..litert import load_tflite
-from .export import export_tflite
-from .records import TFLiteExport, VerificationReport
-from .verify import VerificationError, benchmark, verify
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import registered  # noqa: F401
+
+if TYPE_CHECKING:
+    from ..converter import ConversionError
+    from ..litert import load_tflite
+    from .bridge import to_keras3, to_legacy, wrap_legacy
+    from .compress.clustering import cluster
+    from .compress.pruning import prune
+    from .compress.sparsity import SparsityReport, sparsity_report
+    from .compress.strip import strip
+    from .debugging import DebugReport, LayerError, debug
+    from .export import export_tflite
+    from .inspection import Inspection, inspect
+    from .quantize.aware import quantize_aware
+    from .quantize.calibrate import calibrate
+    from .records import TFLiteExport, VerificationReport
+    from .verification import VerificationError, benchmark, verify
+
+# Each is imported when it is asked for: a user who only trains waits for none of them.
+_HOMES = {
+    "ConversionError": "keras_distill.converter",
+    "DebugReport": "keras_distill.edge.debugging",
+    "LayerError": "keras_distill.edge.debugging",
+    "Inspection": "keras_distill.edge.inspection",
+    "SparsityReport": "keras_distill.edge.compress.sparsity",
+    "TFLiteExport": "keras_distill.edge.records",
+    "VerificationError": "keras_distill.edge.verification",
+    "VerificationReport": "keras_distill.edge.records",
+    "benchmark": "keras_distill.edge.verification",
+    "calibrate": "keras_distill.edge.quantize.calibrate",
+    "cluster": "keras_distill.edge.compress.clustering",
+    "debug": "keras_distill.edge.debugging",
+    "export_tflite": "keras_distill.edge.export",
+    "inspect": "keras_distill.edge.inspection",
+    "load_tflite": "keras_distill.litert",
+    "prune": "keras_distill.edge.compress.pruning",
+    "quantize_aware": "keras_distill.edge.quantize.aware",
+    "sparsity_report": "keras_distill.edge.compress.sparsity",
+    "strip": "keras_distill.edge.compress.strip",
+    "to_keras3": "keras_distill.edge.bridge",
+    "to_legacy": "keras_distill.edge.bridge",
+    "verify": "keras_distill.edge.verification",
+    "wrap_legacy": "keras_distill.edge.bridge",
+}
 
 __all__ = [
     "ConversionError",
+    "DebugReport",
+    "Inspection",
+    "LayerError",
+    "SparsityReport",
     "TFLiteExport",
     "VerificationError",
     "VerificationReport",
     "benchmark",
+    "calibrate",
+    "cluster",
+    "debug",
     "export_tflite",
+    "inspect",
     "load_tflite",
+    "prune",
+    "quantize_aware",
+    "sparsity_report",
+    "strip",
+    "to_keras3",
+    "to_legacy",
     "verify",
+    "wrap_legacy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'keras_distill.edge' has no attribute {name!r}")
+    # No module here has the name of a function: importing it would put it in the function's place.
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +18,11 @@ import tensorflow as tf
 from .. import converter, litert
 from ..converter import CALIBRATED, PRECISIONS, ConversionError
 from ..data import batches
+from .compress.layer import exporting
 from .interface import Interface, in_float32, interface_of
+from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from .records import TFLiteExport
+from .replay import Functional, trace
 from .tflite_file import FileContent, append_labels, check_labels, read_content
 
 
@@ -37,15 +42,18 @@ def export_tflite(
     """Writes `model` as a .tflite, converted in a child process, run once, then put at `path`.
 
     Args:
-      model: a built Keras 3 model, Functional, Sequential or subclassed. One trained in mixed
-        precision is exported in float32. It is not changed.
+      model: a built Keras 3 model, Functional, Sequential or subclassed; compressed ones are
+        stripped by themselves. One trained in mixed precision is exported in float32. It is not
+        changed.
       path: the file; what is there stays until the new file has run.
       precision: "float32"; "float16" weights; "dynamic_int8" weights, float activations (the
         converter leaves weights of under 1,024 values as they are); "int8" throughout;
         "int16x8": int16 activations, int8 weights.
       representative_data: inputs like those to come, at least some hundred, for int8 and
-        int16x8; any data argument, its labels are ignored.
-      input_type: None for float32 in and out; "int8" or "uint8" for both, at precision int8.
+        int16x8; any data argument, its labels are ignored. A model from `quantize_aware` needs
+        none where every tensor has a range, and else takes the data it was calibrated on.
+      input_type: None for float32 in and out; "int8" or "uint8" for both, at precision int8. With
+        a Rescaling at the model's beginning, "uint8" takes an image's bytes as they are.
       batch_size: the file's fixed batch, or None for an open one.
       allow_flex: let in TensorFlow's own operations where LiteRT has none. Such a file needs the
         Flex delegate, which Python mostly lacks: it is written without having run.
@@ -65,38 +73,50 @@ def export_tflite(
     """
     _check_options(precision, representative_data, input_type, batch_size)
     path = Path(path)
-    model = in_float32(model)
+    model = prepared(in_float32(model), precision)
     interface = interface_of(model, input_names, output_names)
-    calibration = _calibration(representative_data, interface)
+    _check_input_type(input_type, interface)
+    calibration = _calibration(_data_for(model, precision, representative_data), interface)
     specs = {
         name: tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype)
         for name, spec in interface.specs.items()
     }
     names = None if labels is None else check_labels(labels)
     with _folder_beside(path) as beside, tempfile.TemporaryDirectory() as saved:
-        traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
+        with exporting():
+            traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
         _check_label_count(names, traced.outputs)
         fresh = Path(beside, path.name)
-        converter.convert(
+        converted = functools.partial(
+            converter.convert,
             traced,
             fresh,
             precision=precision,
-            calibration=calibration,
             input_type=input_type,
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
+        converted(calibration=calibration)
+        _, content = _proven(fresh, specs, calibration)
+        if content.float_ops and calibration is None and has_ranges(model):
+            # What the model's own ranges leave open, the data it was calibrated on settles.
+            calibration = _calibration(rows_seen(model), interface)
+            if calibration is not None:
+                converted(calibration=calibration)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
         os.replace(fresh, path)
+    counts = dict(vars(content))
+    float_names = counts.pop("float_names")
     return TFLiteExport(
         path=path,
         precision=precision,
         inputs=runner.inputs,
         outputs=runner.outputs,
         labels=runner.labels,
-        **vars(content),
+        **counts,
+        float_layers=_layers_named(model, float_names) if precision in CALIBRATED else (),
     )
 
 
@@ -105,11 +125,6 @@ def _check_options(
 ) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"Expected precision to be one of {PRECISIONS}; got {precision!r}.")
-    if precision in CALIBRATED and representative_data is None:
-        raise ValueError(
-            f"precision={precision!r} needs representative_data: some hundred inputs like those "
-            f"to come, from which the ranges of the activations are read."
-        )
     if precision not in CALIBRATED and representative_data is not None:
         raise ValueError(
             f"representative_data is used only at {CALIBRATED}; precision is {precision!r}."
@@ -120,6 +135,39 @@ def _check_options(
         raise ValueError(f"input_type={input_type!r} needs precision='int8'; got {precision!r}.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected batch_size of 1 or more, or None; got {batch_size!r}.")
+
+
+def _check_input_type(input_type: str | None, interface: Interface) -> None:
+    kinds = {name: spec.dtype.name for name, spec in interface.specs.items()}
+    if input_type is not None and not any("float" in kind for kind in kinds.values()):
+        raise ValueError(
+            f"input_type={input_type!r} quantises inputs of real numbers; this model's are whole "
+            f"numbers already: {kinds}. Leave input_type out."
+        )
+
+
+def _data_for(model: keras.Model, precision: str, given: Any) -> Any:
+    """The data to calibrate on: what was given, or what the model has seen where it needs some."""
+    if given is not None or precision not in CALIBRATED:
+        return given
+    if not has_ranges(model):
+        if rows_seen(model) is not None:
+            return rows_seen(model)
+        raise ValueError(
+            f"precision={precision!r} needs representative_data: some hundred inputs like those "
+            f"to come, from which the ranges of the activations are read; or a model from "
+            f"quantize_aware(), which has ranges."
+        )
+    open_inside = without_inner_ranges(model)
+    if not open_inside:
+        return None
+    if rows_seen(model) is None:
+        raise ValueError(
+            f"The layers {open_inside} of {model.name!r} have no ranges inside, and the data that "
+            f"the model was calibrated on is not at hand (a saved model does not hold it): give "
+            f"representative_data."
+        )
+    return rows_seen(model)
 
 
 def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | None:
@@ -138,6 +186,17 @@ def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | Non
             raise ValueError(f"representative_data: the input {name!r} has NaN or infinite values.")
         columns[name] = array
     return columns
+
+
+def _layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]:
+    """The model's layers whose names are in the names of a file's tensors, in the model's order."""
+    if not isinstance(model, (keras.Sequential, Functional)):
+        return ()
+    parts = {part for name in tensors for part in re.split("[/;]", name)}
+    # Keras numbers a layer's scopes call by call: conv, conv_1, conv_1_1.
+    parts |= {re.sub(r"(_\d+)$", "", part) for part in parts}
+    paths = dict.fromkeys(step.path for step in trace(model).steps)
+    return tuple(path for path in paths if path.rpartition("/")[2] in parts)
 
 
 def _check_label_count(labels: tuple[str, ...] | None, outputs: dict[str, tf.TensorSpec]) -> None:

@@ -170,14 +170,48 @@ def _asked(asked: Sequence[str] | None, own: list[str], side: str) -> list[str]:
     return list(asked)
 
 
-def in_float32(model: keras.Model) -> keras.Model:
+def as_keras3(model: Any) -> Any:
+    """The model itself, or the Keras 3 twin of one of tf_keras.
+
+    Raises:
+      TypeError: it is no Keras model.
+    """
+    if hasattr(model, "student") and hasattr(model, "teacher"):
+        raise TypeError(
+            f"Expected the model itself; got {qualified_name(model)}: give its .student."
+        )
+    if isinstance(model, keras.Model):
+        return model
+    if qualified_name(model).startswith("tf_keras."):
+        from .bridge import to_keras3
+
+        return to_keras3(model)
+    raise TypeError(f"Expected a Keras model; got {qualified_name(model)}.")
+
+
+def without_float16(model: keras.Model) -> keras.Model:
+    """The model itself, or a float32 copy where layers compute in float16.
+
+    Roundings to int8's steps need more bits than float16 has; bfloat16 models keep their policy.
+
+    Raises:
+      ValueError: as `in_float32`.
+    """
+    return in_float32(model, ("float16",))
+
+
+def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
     """The model itself, or a float32 copy of one trained in mixed or half precision.
+
+    Args:
+      model: a built Keras 3 model.
+      kinds: the compute dtypes that call for a copy.
 
     Raises:
       ValueError: it is subclassed, so that it cannot be built again from its layers.
     """
     check_model(model)
-    half = [layer for layer in _all_layers(model) if layer.compute_dtype in _HALF]
+    half = [layer for layer in _all_layers(model) if layer.compute_dtype in kinds]
     if not half:
         return model
     if not isinstance(model, (keras.Sequential, Functional)):
@@ -188,6 +222,10 @@ def in_float32(model: keras.Model) -> keras.Model:
         )
     copy = keras.models.clone_model(model, clone_function=_float32_layer)
     copy.set_weights(model.get_weights())
+    for layer in _all_layers(copy):
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            # It answers from a copy of its weights, which set_weights leaves behind.
+            layer.finalize_state()
     return copy
 
 

@@ -27,6 +27,8 @@ class TFLiteExport:
         are not counted. Empty means: integers from one end to the other.
       inputs, outputs: a `TensorInfo` each, in order.
       labels: the class names stored in the file, or None.
+      float_layers: at int8 and int16x8, the model's layers that float operations belong to, as far
+        as the file's names tell.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class TFLiteExport:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     labels: tuple[str, ...] | None
+    float_layers: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -53,12 +56,16 @@ class TFLiteExport:
                 "sparsity": f"{self.sparsity:.1%}",
                 "ops": _counts(self.ops),
                 "dtypes": _counts(self.dtypes),
-                "float ops": _counts(self.float_ops) or "none",
+                "float ops": self._float_words(),
                 "inputs": ", ".join(map(_tensor, self.inputs)),
                 "outputs": ", ".join(map(_tensor, self.outputs)),
                 "labels": "none" if self.labels is None else f"{len(self.labels)} names",
             }
         )
+
+    def _float_words(self) -> str:
+        layers = f" (in {', '.join(self.float_layers)})" if self.float_layers else ""
+        return f"{_counts(self.float_ops)}{layers}" if self.float_ops else "none"
 
     def to_json(self) -> str:
         """The record as a JSON object."""
@@ -81,6 +88,8 @@ class VerificationReport:
       bytes: the file's size.
       latency_p50_ms: median run on this host, one thread.
       passed: no tolerance was missed.
+      quantized_agreement, quantized_correlation: agreement and correlation of the file and the
+        fake-quantised model; None without one.
     """
 
     accuracy_file: float | None
@@ -94,6 +103,8 @@ class VerificationReport:
     bytes: int
     latency_p50_ms: float
     passed: bool
+    quantized_agreement: float | None = None
+    quantized_correlation: float | None = None
 
     def __str__(self) -> str:
         rows: dict[str, Any] = {
@@ -105,6 +116,9 @@ class VerificationReport:
             "correlation": f"{self.correlation:.6f}",
             "largest error": f"{self.max_abs_error:.3g}",
         }
+        if self.quantized_correlation is not None:
+            rows["agreement with the quantised model"] = _share(self.quantized_agreement)
+            rows["correlation with the quantised model"] = f"{self.quantized_correlation:.6f}"
         rows |= {name: f"{value:.4g}" for name, value in self.metrics.items()}
         rows["bytes"] = f"{self.bytes:,}"
         rows["p50 latency"] = f"{self.latency_p50_ms:.3f} ms"

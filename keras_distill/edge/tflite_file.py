@@ -21,7 +21,10 @@ _WEIGHTS = ("float32", "float16", "int8", "int16")
 
 @dataclass(frozen=True)
 class FileContent:
-    """What is inside a .tflite; the fields are those of `TFLiteExport`."""
+    """What is inside a .tflite; the fields are those of `TFLiteExport`.
+
+    `float_names` are the names of the tensors that float operations write.
+    """
 
     bytes: int
     bytes_zipped: int
@@ -29,6 +32,7 @@ class FileContent:
     ops: dict[str, int]
     dtypes: dict[str, int]
     float_ops: dict[str, int]
+    float_names: tuple[str, ...] = ()
 
 
 def read_content(path: str | os.PathLike[str]) -> FileContent:
@@ -48,6 +52,7 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
     ops: Counter[str] = Counter()
     float_ops: Counter[str] = Counter()
     dtypes: Counter[str] = Counter()
+    float_names: list[str] = []
     for graph in _each(model.Subgraphs, model.SubgraphsLength()):
         tensors = list(_each(graph.Tensors, graph.TensorsLength()))
         kinds = [type_names[tensor.Type()].lower() for tensor in tensors]
@@ -57,6 +62,7 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
             ops[name] += 1
             if name not in ("QUANTIZE", "DEQUANTIZE") and _touches_float(operator, kinds):
                 float_ops[name] += 1
+                float_names.append(tensors[operator.Outputs(0)].Name().decode())
     return FileContent(
         bytes=len(content),
         bytes_zipped=len(zlib.compress(content, 9)),
@@ -64,6 +70,7 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
         ops=dict(sorted(ops.items())),
         dtypes=dict(sorted(dtypes.items())),
         float_ops=dict(sorted(float_ops.items())),
+        float_names=tuple(float_names),
     )
 
 

@@ -134,6 +134,39 @@ def test_teachers_of_any_kind(exported, digits_model, held_out):
         edge.verify(runner, digits_model, held_out, teacher=lambda x: np.zeros((len(x), 4)))
 
 
+def test_the_file_is_compared_with_the_fake_quantised_model(exported, digits_model, held_out):
+    x, _ = held_out
+    export = exported("int8")
+    alone = edge.verify(export, digits_model, held_out)
+    assert (alone.quantized_agreement, alone.quantized_correlation) == (None, None)
+    assert "quantised" not in str(alone)
+    # A runner of the very file is what it would be if the converter lost nothing.
+    equal = edge.verify(export, digits_model, held_out, quantized=edge.load_tflite(export.path))
+    assert equal.quantized_agreement == 1.0
+    assert equal.quantized_correlation == pytest.approx(1.0)
+    assert equal.correlation == alone.correlation
+    assert f"{1:.2%}" in str(equal)
+    assert json.loads(equal.to_json())["quantized_agreement"] == 1.0
+    file = edge.load_tflite(export.path).predict(x).argmax(-1)
+    report = edge.verify(export, digits_model, held_out, quantized=constant_model(3))
+    assert report.quantized_agreement == pytest.approx(np.mean(file == 3))
+    with pytest.raises(ValueError, match="quantized"):
+        edge.verify(export, digits_model, held_out, quantized=lambda x: np.zeros((len(x), 4)))
+
+
+def test_a_drop_of_just_the_tolerance_passes(exported, digits_model, held_out):
+    # 97 of 100 right against 96 is a drop of 0.010000000000000009 in floating point.
+    x, _ = held_out
+    file = edge.load_tflite(exported("float32").path).predict(x[:100]).argmax(-1)
+    labels = np.where(np.arange(100) < 96, file, (file + 1) % 10)
+    answers = np.eye(10)[np.where(np.arange(100) < 97, labels, (labels + 2) % 10)]
+    seen = iter([answers[:64], answers[64:]])
+    report = edge.verify(exported("float32"), lambda x: next(seen), (x[:100], labels))
+    assert (report.accuracy_file, report.accuracy_reference) == (0.96, 0.97)
+    assert report.drop > 0.01
+    assert report.passed
+
+
 def test_nothing_is_written_to_the_models(exported, digits_model, held_out):
     before = [value.copy() for value in digits_model.get_weights()]
     edge.verify(exported("float32"), digits_model, held_out)

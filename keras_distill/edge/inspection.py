@@ -1,0 +1,116 @@
+"""What compression will do with each layer of a model, said before any training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from .compress.layer import inner
+from .compress.pruning import prunable_weights
+from .interface import as_keras3
+from .quantize import layout
+from .quantize.layer import Quantized
+from .replay import Step, trace
+
+
+@dataclass(frozen=True)
+class LayerInspection:
+    """One layer, or one operation between layers.
+
+    Attributes:
+      path, type: where it is and its class.
+      parameters: how many numbers it holds.
+      prunable: the weights that `prune` takes, by their paths in the layer.
+      quantisable: "native" as TFMOT's own scheme takes it, "rewritten" into operations that
+        integers can compute, "own range" with a range of ours on its output, "inside float" where
+        only its output has a range until calibration data settles its inside, "quantised" already.
+      why: in words.
+    """
+
+    path: str
+    type: str
+    parameters: int
+    prunable: tuple[str, ...]
+    quantisable: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A row a layer; printed as a table."""
+
+    model: str
+    rows: tuple[LayerInspection, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many layers there are of each kind of quantisation."""
+        return dict(Counter(row.quantisable for row in self.rows))
+
+    def __str__(self) -> str:
+        table = Table(title=self.model)
+        for column in ("layer", "type", "parameters", "prunable", "quantisable", "why"):
+            table.add_column(column, justify="right" if column == "parameters" else "left")
+        for row in self.rows:
+            prunable = ", ".join(row.prunable) or "-"
+            cells = (row.path, row.type, f"{row.parameters:,}", prunable, row.quantisable, row.why)
+            table.add_row(*cells)
+        console = Console(width=160, no_color=True)
+        with console.capture() as capture:
+            console.print(table)
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
+        return f"{capture.get().rstrip()}\n{counts}"
+
+    def to_json(self) -> str:
+        """The record as a JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def inspect(model: Any) -> Inspection:
+    """Says of each layer what `prune` and `quantize_aware` can do with it, and why.
+
+    Args:
+      model: a built Functional or Sequential model of Keras 3, nested models included, or one of
+        tf_keras.
+
+    Returns:
+      An `Inspection`.
+
+    Raises:
+      TypeError, ValueError: not a model, subclassed or not built.
+
+    Example:
+      print(inspect(student))
+    """
+    model = as_keras3(model)
+    graph = trace(model)
+    plain = [_unwrapped(step) for step in graph.steps]
+    plans = layout.plan(dataclasses.replace(graph, steps=tuple(plain)))
+    rows: dict[str, LayerInspection] = {}
+    for step, bare in zip(graph.steps, plain, strict=True):
+        rows.setdefault(step.path, _row(step, bare.operation, plans[step.path]))
+    return Inspection(model.name, tuple(rows.values()))
+
+
+def _unwrapped(step: Step) -> Step:
+    return dataclasses.replace(step, operation=inner(step.operation))
+
+
+def _row(step: Step, operation: Any, plan: layout.Plan) -> LayerInspection:
+    quantised = isinstance(step.operation, Quantized)
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return LayerInspection(
+        path=step.path,
+        type=plan.type,
+        parameters=operation.count_params() if is_layer and operation.built else 0,
+        prunable=tuple(prunable_weights(operation)),
+        quantisable="quantised" if quantised else plan.how,
+        why="it has its grid and its ranges" if quantised else plan.why,
+    )
