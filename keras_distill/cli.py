@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shlex
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +66,107 @@ def demo(
     raise typer.Exit(
         _demo(output, command, dataset=dataset.value, seed=seed, epochs=epochs, labels=labels)
     )
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Layer by layer: what can be pruned and quantised, how, and why not."""
+
+    def work() -> int:
+        from .edge.inspection import inspect as inspected
+        from .pipeline import gate
+
+        loaded = gate.load_model(model)
+        with gate.usage_errors():
+            _print_record(inspected(loaded), as_json)
+        return 0
+
+    raise typer.Exit(_guarded(work))
+
+
+@app.command()
+def benchmark(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tflite", help="Any .tflite.")],
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 50,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed runs before them.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="The interpreter's threads.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Latency and memory of a .tflite on this machine, in a process of its own."""
+
+    def work() -> int:
+        from .litert import load_tflite
+        from .pipeline import gate
+
+        with gate.usage_errors():
+            runner = load_tflite(file)
+            measured = runner.benchmark(runs=runs, warmup=warmup, num_threads=threads)
+        _print_record(measured, as_json)
+        return 0
+
+    raise typer.Exit(_guarded(work))
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tflite", help="The file to verify.")],
+    model: Annotated[Path, typer.Option(help="The Keras model that it came from.")],
+    data: Annotated[
+        str,
+        typer.Option(help="digits, fashion_mnist (their test images), or a .npz of x and y."),
+    ],
+    teacher: Annotated[Path | None, typer.Option(help="A Keras model to agree with.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="An earlier --json report: accuracy may drop below its file's."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Accuracy may drop by this much, against the model. [default: 0.01]"),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Part of the rows where file and model agree."),
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Largest file.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Longest median run.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+) -> None:
+    """A gate for a build: what the file itself answers. 0: passed, 1: failed, 2: bad input."""
+    options = dict(locals())
+
+    def work() -> int:
+        from .pipeline import gate
+
+        outcome = gate.run(gate.Request(**options))
+        typer.echo(str(outcome))
+        return 0 if outcome.report.passed else 1
+
+    raise typer.Exit(_guarded(work))
+
+
+def _print_record(record: Any, as_json: bool) -> None:
+    typer.echo(record.to_json() if as_json else str(record))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """The command's exit status; its usage errors in one line, Ctrl-C in a word."""
+    try:
+        from .pipeline.stages import UsageError
+
+        return work()
+    # First: an interrupted import leaves UsageError unbound.
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted.", err=True)
+        return 130
+    except UsageError as error:
+        typer.echo(f"Error: {error}", err=True)
+        return 2
 
 
 def _demo(output: Path, command: list[str], **settings: Any) -> int:

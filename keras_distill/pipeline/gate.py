@@ -1,0 +1,264 @@
+"""The gate: a .tflite against its model and its tolerances, for a build server to ask."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import edge
+from ..data import load_digits, load_fashion_mnist, qualified_name
+from ..distiller import Distiller
+from ..edge.interface import interface_of
+from ..edge.records import VerificationReport
+from ..litert import TFLiteRunner, load_tflite
+from .junit import Check, write_junit, write_whole
+from .stages import UsageError
+
+LOADERS = {"digits": load_digits, "fashion_mnist": load_fashion_mnist}
+MAX_DROP = 0.01
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to verify, against what, where to write; the fields are the command's options."""
+
+    file: Path
+    model: Path
+    data: str
+    teacher: Path | None = None
+    limit: int | None = None
+    baseline: Path | None = None
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    max_bytes: int | None = None
+    max_latency_ms: float | None = None
+    junit: Path | None = None
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report, whose `passed` is the gate's verdict, and the checks that made it."""
+
+    report: VerificationReport
+    checks: tuple[Check, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{'passed' if c.passed else 'FAILED'}  {c.name}: {c.words}" for c in self.checks]
+        return "\n".join([str(self.report), "", *lines])
+
+
+def run(request: Request) -> Outcome:
+    """Verifies a file and writes what was asked for.
+
+    Raises:
+      UsageError: something that was given can't be used; the JUnit file says so, too.
+    """
+    for path in (request.junit, request.json):
+        _check_writable(path)
+    begin = time.monotonic()
+    try:
+        outcome = _verified(request)
+    except UsageError as error:
+        if request.junit is not None:
+            # Else the build server would read the verdict of the run before.
+            write_junit(request.junit, request.file, (), time.monotonic() - begin, str(error))
+        raise
+    if request.json is not None:
+        write_whole(request.json, (outcome.report.to_json() + "\n").encode())
+    if request.junit is not None:
+        seconds, table = time.monotonic() - begin, str(outcome.report)
+        write_junit(request.junit, request.file, outcome.checks, seconds, output=table)
+    return outcome
+
+
+def _verified(request: Request) -> Outcome:
+    baseline = None if request.baseline is None else load_baseline(request.baseline)
+    with usage_errors():
+        runner = load_tflite(request.file)
+    x, y = load_data(request.data, request.limit)
+    model, teacher = load_model(request.model), None
+    if request.teacher is not None:
+        teacher = load_model(request.teacher)
+    with usage_errors():
+        for path, found in ((request.model, model), (request.teacher, teacher)):
+            if found is not None:
+                _check_inputs(runner, path, found)
+        report = edge.verify(
+            runner,
+            model,
+            (x, y),
+            teacher=teacher,
+            max_drop=math.inf,
+            min_agreement=None if request.min_agreement is None else 0.0,
+        )
+    checks = tuple(_checks(request, report, baseline, len(x)))
+    passed = all(check.passed for check in checks)
+    return Outcome(dataclasses.replace(report, passed=passed), checks)
+
+
+def _checks(
+    request: Request, report: VerificationReport, baseline: float | None, rows: int
+) -> Iterator[Check]:
+    yield Check("file runs", f"{request.file} answered {rows} rows", True)
+    accuracy = report.accuracy_file
+    before = report.accuracy_reference if baseline is None else baseline
+    if accuracy is not None and before is not None:
+        limit = MAX_DROP if request.max_drop is None else request.max_drop
+        drop, against = before - accuracy, "the model" if baseline is None else "the baseline"
+        words = (
+            f"the file is right on {accuracy:.2%}, {against} on {before:.2%}: a drop of "
+            f"{100 * drop:.2f} points, {100 * limit:.2f} allowed"
+        )
+        yield Check(f"accuracy against {against}", words, _within(drop, limit))
+    elif request.max_drop is not None or baseline is not None:
+        raise UsageError(
+            f"--max-drop and --baseline compare accuracies, and {request.data} has no class "
+            f"labels. Add them as the array y, or leave these options out."
+        )
+    if request.min_agreement is not None and report.agreement is not None:
+        words = f"same class on {report.agreement:.2%}, {request.min_agreement:.2%} demanded"
+        passed = _within(-report.agreement, -request.min_agreement)
+        yield Check("agreement with the model", words, passed)
+    if request.max_bytes is not None:
+        words = f"{report.bytes:,} bytes, {request.max_bytes:,} allowed"
+        yield Check("bytes", words, report.bytes <= request.max_bytes)
+    if request.max_latency_ms is not None:
+        words = f"{report.latency_p50_ms:.3f} ms, {request.max_latency_ms:.3f} ms allowed"
+        yield Check("p50 latency", words, report.latency_p50_ms <= request.max_latency_ms)
+
+
+def _within(value: float, limit: float) -> bool:
+    # 0.97 - 0.96 is a little more than 0.01 in binary, and just met is met.
+    return value <= limit + 1e-9
+
+
+def load_model(path: Path) -> keras.Model:
+    """The Keras model at `path`, in safe mode; of a saved Distiller its student.
+
+    Raises:
+      UsageError: there is none, or it does not load.
+    """
+    if not path.exists():
+        raise UsageError(f"there is no model at {path}.")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    # Keras raises what the file's content makes it stumble over, whatever that is.
+    except Exception as error:
+        raise UsageError(f"{path} does not load as a Keras model: {one_line(error)}") from error
+    if isinstance(model, Distiller):
+        model = model.student
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"{path} holds no model, but a {qualified_name(model)}.")
+    return model
+
+
+def load_data(name: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The test images of a data set of ours, or the arrays of a .npz; the first `limit` rows.
+
+    Raises:
+      UsageError: no such data, or a file without `x`, with pickled objects or damaged.
+    """
+    if name in LOADERS:
+        try:
+            splits = LOADERS[name]()
+        except (ImportError, OSError, ValueError) as error:
+            raise UsageError(one_line(error)) from error
+        return splits.x_test[:limit], splits.y_test[:limit]
+    inputs, labels = _read_npz(Path(name))
+    return inputs[:limit], None if labels is None else labels[:limit]
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    if path.suffix != ".npz":
+        raise UsageError(f"--data takes {', '.join(LOADERS)} or a .npz file; got {path}.")
+    if not path.is_file():
+        raise UsageError(f"there is no data file at {path}.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("x", "y") if key in archive}
+            found = list(archive)
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path} is no .npz of plain arrays, as np.savez(path, x=x, y=y) writes it: "
+            f"{one_line(error)}"
+        ) from error
+    x = arrays.get("x")
+    if x is None or not x.ndim or not len(x):
+        raise UsageError(f"{path} needs an array x with a row for each example; it has {found}.")
+    return x, arrays.get("y")
+
+
+def load_baseline(path: Path) -> float:
+    """The accuracy of the file in an earlier report.
+
+    Raises:
+      UsageError: there is no such report, or it has no accuracy.
+    """
+    try:
+        accuracy = json.loads(path.read_text(encoding="utf-8"))["accuracy_file"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is no report that an earlier verify wrote with --json: {one_line(error)}"
+        ) from error
+    if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)):
+        raise UsageError(f"the baseline {path} has no accuracy: it was measured without labels.")
+    return float(accuracy)
+
+
+def _check_inputs(runner: TFLiteRunner, path: Path | None, model: keras.Model) -> None:
+    ours = [info.shape[1:] for info in runner.inputs]
+    theirs = [tuple(spec.shape[1:]) for spec in interface_of(model).specs.values()]
+    alike = len(ours) == len(theirs) and all(
+        tf.TensorShape(a).is_compatible_with(b) for a, b in zip(ours, theirs, strict=True)
+    )
+    if not alike:
+        raise UsageError(
+            f"{runner.path} takes rows of {_shapes(ours)} and {path} of {_shapes(theirs)}: they "
+            f"don't belong together."
+        )
+
+
+def _shapes(found: list[Any]) -> str:
+    return " and ".join(map(str, found))
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """What the toolkit refuses is a wrong usage of the command: one line, no traceback."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, TypeError, RuntimeError, OSError, tf.errors.OpError) as error:
+        raise UsageError(one_line(error)) from error
+
+
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """An error's words in one line, cut to `limit` characters.
+
+    >>> one_line(ValueError("two\\n  lines"))
+    'two lines'
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= limit else f"{words[: limit - 4]} ..."
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"{path} can't be written: name a file in an existing folder.")
+    with usage_errors():
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
