@@ -1,6 +1,7 @@
 """What every test shares: real digits, and tiny models of fixed weights."""
 
 import os
+import signal
 
 # Before TensorFlow loads: its first lines would hide pytest's.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,6 +10,13 @@ import keras
 import pytest
 
 from keras_distill.data import load_digits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """A shell hands Ctrl-C down as ignored to what it runs in the background, and its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

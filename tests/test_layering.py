@@ -11,6 +11,7 @@ ORDER = [
     "schedules",
     "functional",
     "data",
+    "graph",
     "litert",
     "converter",
     "taps",

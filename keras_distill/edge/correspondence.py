@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from .. import taps
 from ..converter import quiet_tensorflow
-from . import replay
+from ..graph import replay
 from .compress.layer import exporting
 from .interface import Interface
 

@@ -18,11 +18,11 @@ import tensorflow as tf
 from .. import converter, litert
 from ..converter import CALIBRATED, PRECISIONS, ConversionError
 from ..data import batches
+from ..graph.replay import Functional, trace
 from .compress.layer import exporting
 from .interface import Interface, in_float32, interface_of
 from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from .records import TFLiteExport
-from .replay import Functional, trace
 from .tflite_file import FileContent, append_labels, check_labels, read_content
 
 

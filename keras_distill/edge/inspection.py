@@ -12,12 +12,12 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from ..graph.replay import Step, trace
 from .compress.layer import inner
 from .compress.pruning import prunable_weights
 from .interface import as_keras3
 from .quantize import layout
 from .quantize.layer import Quantized
-from .replay import Step, trace
 
 
 @dataclass(frozen=True)

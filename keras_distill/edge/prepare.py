@@ -8,13 +8,13 @@ import keras
 import numpy as np
 
 from ..converter import CALIBRATED
+from ..graph.replay import trace
 from .bridge.legacy_layer import LegacyLayer
 from .compress.layer import Compressed, inner
 from .quantize import kinds
 from .quantize.layer import Quantized
 from .quantize.ranges import Range
 from .recurrent import has_recurrent, without_loops
-from .replay import trace
 
 
 def prepared(model: keras.Model, precision: str) -> keras.Model:

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..graph.copying import copy_variables
+from ..graph.replay import Functional, Step, trace
 from .compress.layer import inner
-from .compress.model import copy_variables, rebuild
+from .compress.model import rebuild
 from .quantize.affine import by_one
-from .replay import Functional, Step, trace
 
 layers = keras.layers
 

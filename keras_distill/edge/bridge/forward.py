@@ -10,7 +10,8 @@ import keras
 from keras.src.models.functional import Functional  # Keras has no public name for it.
 
 from ...data import qualified_name
-from .. import legacy, replay
+from ...graph import replay
+from .. import legacy
 from . import carried, weights
 from .calls import Call, packed
 from .configs import NoTwinError

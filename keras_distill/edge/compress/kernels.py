@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from ..replay import trace
+from ...graph.naming import chosen
+from ...graph.replay import trace
 from .layer import inner
-from .model import chosen
 
 _BY_CHANNEL = (
     keras.layers.Dense,
@@ -132,7 +132,7 @@ def targets(
         for path, operation in steps.items()
         if (held := kernels(operation))
     }
-    skipped = chosen(steps, skip, list(found))
+    skipped = chosen(steps, skip, list(found), inner)
     left = {path: target for path, target in found.items() if path not in skipped}
     if not left:
         came = f"skip leaves out all of {list(found)}" if found else "it has none"

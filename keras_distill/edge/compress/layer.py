@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ...graph.copying import weight_at
 from .treatment import Treatment
 
 _CALL_PROTOCOL = (
@@ -218,34 +219,6 @@ class Compressed(keras.layers.Layer):
 def inner(operation: Any) -> Any:
     """The user's own layer: `operation` itself, or what is inside a `Compressed` one."""
     return operation.layer if isinstance(operation, Compressed) else operation
-
-
-def weight_at(layer: Any, path: str) -> Any:
-    """The variable of `layer` whose path inside it is `path`.
-
-    Raises:
-      ValueError: there is none.
-    """
-    found = weight_paths(layer)
-    if path not in found:
-        raise ValueError(f"The layer {layer.name!r} has no weight {path!r}; it has {list(found)}.")
-    return found[path]
-
-
-def weight_paths(layer: Any) -> dict[str, Any]:
-    """Every weight of a layer by its path inside the layer: `kernel`, `cell/recurrent_kernel`."""
-    paths: dict[str, Any] = {}
-
-    def walk(owner: Any, prefix: str) -> None:
-        own = owner._trainable_variables + owner._non_trainable_variables
-        for variable in own:
-            paths[f"{prefix}{variable.name}"] = variable
-        for child in owner._layers:
-            walk(child, f"{prefix}{child.name}/")
-
-    if isinstance(layer, keras.layers.Layer):
-        walk(layer, "")
-    return paths
 
 
 def _constraint(own: Callable | None, chain: Sequence[Treatment]) -> Callable:

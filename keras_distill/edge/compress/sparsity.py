@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ...graph.replay import trace
 from ..interface import as_keras3
-from ..replay import trace
 from .kernels import kernels
 from .layer import Compressed
 from .pruning import Mask

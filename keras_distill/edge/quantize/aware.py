@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..compress.layer import Compressed, inner, weight_at
-from ..compress.model import CompressedModel, chosen, rebuild
+from ...graph.copying import weight_at
+from ...graph.naming import chosen
+from ...graph.replay import Graph, trace
+from ..compress.layer import Compressed, inner
+from ..compress.model import CompressedModel, rebuild
 from ..compress.pruning import Mask
 from ..interface import as_keras3, without_float16
-from ..replay import Graph, trace
 from . import layout
 from .calibrate import calibrate
 from .layer import Quantized, QuantizedInput
@@ -64,7 +66,7 @@ def quantize_aware(
     model = without_float16(as_keras3(model))
     graph = unwrapped(trace(model))
     _check_freeze(freeze_batch_norm_after)
-    skipped = chosen({step.path: step.operation for step in graph.steps}, skip)
+    skipped = chosen({step.path: step.operation for step in graph.steps}, skip, inner=inner)
     plans = layout.plan(graph, lambda path, _: path in skipped)
 
     def substitute(path: str, layer: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from ..replay import Step
+from ...graph.replay import Step
 from . import affine, normalizations
 
 layers = keras.layers

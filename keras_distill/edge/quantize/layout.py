@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ..replay import Graph, Step
+from ...graph.replay import Graph, Step
 from . import activations, affine, kinds, normalizations, twins
 
 layers = keras.layers

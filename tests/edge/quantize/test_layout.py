@@ -6,7 +6,7 @@ import pytest
 
 from keras_distill.edge.quantize import layout
 from keras_distill.edge.quantize.activations import SIGNED_UNIT, UNIT
-from keras_distill.edge.replay import trace
+from keras_distill.graph.replay import trace
 
 layers = keras.layers
 OWN, NONE = (True,), (False,)

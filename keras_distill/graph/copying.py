@@ -1,0 +1,157 @@
+"""Copies of Functional models and of layers, some of them replaced on the way."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from .replay import functional, nodes
+
+
+def rebuild(
+    model: Any,
+    substitute: Callable[[str, Any], Any],
+    *,
+    on_input: Callable[[str, Any], Any] | None = None,
+    kind: type[Functional] = Functional,
+) -> Any:
+    """A copy of `model`, weights included, with `substitute`'s layers in their places.
+
+    Args:
+      model: a built Functional or Sequential model, nested models included.
+      substitute: given an operation's path and a copy of it with the same weights (the operation
+        itself where it is no layer), returns what is to stand in its place. A layer that is
+        called twice is asked for once.
+      on_input: given an input's name and its symbolic tensor, returns the tensor to go on with.
+      kind: the class of the copy and of the nested models in it.
+
+    Returns:
+      A model of the same name, layer names and structures of inputs and outputs.
+
+    Raises:
+      TypeError, ValueError: as `functional`; or a layer can't be copied from its config.
+    """
+    return _rebuilt(model, substitute, on_input, kind, "", {})
+
+
+def _rebuilt(model: Any, substitute: Any, on_input: Any, kind: Any, prefix: str, made: dict) -> Any:
+    source = functional(model)
+    inputs = [_input_like(x) for x in source.inputs]
+    fed = [x if on_input is None else on_input(x._keras_history.operation.name, x) for x in inputs]
+    found = {id(x): new for x, new in zip(source.inputs, fed, strict=True)}
+    for node in nodes(source):
+        operation = node.operation
+        if id(operation) not in made:
+            path = f"{prefix}{operation.name}"
+            if isinstance(operation, (keras.Sequential, Functional)):
+                made[id(operation)] = _rebuilt(operation, substitute, None, kind, f"{path}/", made)
+            else:
+                made[id(operation)] = substitute(path, copy_of(operation, path))
+        args, kwargs = node.arguments.fill_in(found)
+        outputs = made[id(operation)](*args, **kwargs)
+        new = keras.tree.flatten(outputs)
+        found.update({id(x): y for x, y in zip(node.outputs, new, strict=True)})
+    outputs = keras.tree.map_structure(lambda x: found[id(x)], source._outputs_struct)
+    places = {id(x): new for x, new in zip(source.inputs, inputs, strict=True)}
+    structure = keras.tree.map_structure(lambda x: places[id(x)], source._inputs_struct)
+    copy = kind(structure, outputs, name=model.name)
+    copy.trainable = model.trainable
+    return copy
+
+
+def _input_like(tensor: Any) -> Any:
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        name=layer.name,
+        sparse=layer.sparse,
+        optional=getattr(layer, "optional", False),
+    )
+
+
+def copy_of(operation: Any, path: str) -> Any:
+    """A layer built again from its config, with the same values in all its variables.
+
+    Raises:
+      ValueError: its config does not rebuild it; `path` names it.
+    """
+    if not isinstance(operation, keras.layers.Layer):
+        return operation
+    try:
+        config = keras.saving.serialize_keras_object(operation)
+        copy = keras.saving.deserialize_keras_object(
+            config, custom_objects=_own_objects(operation), safe_mode=False
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The layer {path!r} ({type(operation).__module__}.{type(operation).__qualname__}) "
+            f"can't be copied from its config: {error}. Give it a get_config() that returns what "
+            f"its __init__ takes."
+        ) from error
+    if operation.built and not copy.built:
+        copy.built = True
+    copy_variables(operation, copy, path)
+    copy.trainable = operation.trainable
+    return copy
+
+
+def _own_objects(layer: Any) -> dict[str, Any]:
+    """A layer's class and the functions that it holds, which nobody may have registered."""
+    held = (value for value in vars(layer).values() if inspect.isfunction(value))
+    return {type(layer).__name__: type(layer), **{one.__name__: one for one in held}}
+
+
+def copy_variables(source: Any, target: Any, path: str) -> None:
+    """Sets each variable of `target` from the one at its place in `source`.
+
+    Raises:
+      ValueError: their numbers or shapes differ.
+    """
+    ours, theirs = source.variables, target.variables
+    if [tuple(v.shape) for v in ours] != [tuple(v.shape) for v in theirs]:
+        raise ValueError(
+            f"The layer {path!r} was rebuilt with weights of {[tuple(v.shape) for v in theirs]}; "
+            f"the original has {[tuple(v.shape) for v in ours]}."
+        )
+    for old, new in zip(ours, theirs, strict=True):
+        new.assign(old)
+    settle(target)
+
+
+def settle(layer: Any) -> None:
+    """Lets a layer that answers from a copy of its weights make that copy again."""
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        layer.finalize_state()
+
+
+def weight_at(layer: Any, path: str) -> Any:
+    """The variable of `layer` whose path inside it is `path`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = weight_paths(layer)
+    if path not in found:
+        raise ValueError(f"The layer {layer.name!r} has no weight {path!r}; it has {list(found)}.")
+    return found[path]
+
+
+def weight_paths(layer: Any) -> dict[str, Any]:
+    """Every weight of a layer by its path inside the layer: `kernel`, `cell/recurrent_kernel`."""
+    paths: dict[str, Any] = {}
+
+    def walk(owner: Any, prefix: str) -> None:
+        own = owner._trainable_variables + owner._non_trainable_variables
+        for variable in own:
+            paths[f"{prefix}{variable.name}"] = variable
+        for child in owner._layers:
+            walk(child, f"{prefix}{child.name}/")
+
+    if isinstance(layer, keras.layers.Layer):
+        walk(layer, "")
+    return paths
