@@ -1,6 +1,6 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
-from keras_distill import data, edge, functional, objectives, teachers
+from keras_distill import data, edge, functional, objectives, teachers, transfer
 from keras_distill.distiller import Distiller
 from keras_distill.objectives import (
     FeatureHint,
@@ -28,4 +28,5 @@ __all__ = [
     "functional",
     "objectives",
     "teachers",
+    "transfer",
 ]
