@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ def rebuild(
     *,
     on_input: Callable[[str, Any], Any] | None = None,
     kind: type[Functional] = Functional,
+    anew: Callable[[str], bool] = lambda path: False,
 ) -> Any:
     """A copy of `model`, weights included, with `substitute`'s layers in their places.
 
@@ -28,6 +29,7 @@ def rebuild(
         called twice is asked for once.
       on_input: given an input's name and its symbolic tensor, returns the tensor to go on with.
       kind: the class of the copy and of the nested models in it.
+      anew: for which paths `substitute` makes a layer itself: it gets the original, uncopied.
 
     Returns:
       A model of the same name, layer names and structures of inputs and outputs.
@@ -35,10 +37,14 @@ def rebuild(
     Raises:
       TypeError, ValueError: as `functional`; or a layer can't be copied from its config.
     """
-    return _rebuilt(model, substitute, on_input, kind, "", {})
+
+    def make(path: str, operation: Any) -> Any:
+        return substitute(path, operation if anew(path) else copy_of(operation, path))
+
+    return _rebuilt(model, make, on_input, kind, "", {})
 
 
-def _rebuilt(model: Any, substitute: Any, on_input: Any, kind: Any, prefix: str, made: dict) -> Any:
+def _rebuilt(model: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict) -> Any:
     source = functional(model)
     inputs = [_input_like(x) for x in source.inputs]
     fed = [x if on_input is None else on_input(x._keras_history.operation.name, x) for x in inputs]
@@ -48,9 +54,9 @@ def _rebuilt(model: Any, substitute: Any, on_input: Any, kind: Any, prefix: str,
         if id(operation) not in made:
             path = f"{prefix}{operation.name}"
             if isinstance(operation, (keras.Sequential, Functional)):
-                made[id(operation)] = _rebuilt(operation, substitute, None, kind, f"{path}/", made)
+                made[id(operation)] = _rebuilt(operation, make, None, kind, f"{path}/", made)
             else:
-                made[id(operation)] = substitute(path, copy_of(operation, path))
+                made[id(operation)] = make(path, operation)
         args, kwargs = node.arguments.fill_in(found)
         outputs = made[id(operation)](*args, **kwargs)
         new = keras.tree.flatten(outputs)
@@ -82,21 +88,38 @@ def copy_of(operation: Any, path: str) -> Any:
     """
     if not isinstance(operation, keras.layers.Layer):
         return operation
-    try:
-        config = keras.saving.serialize_keras_object(operation)
-        copy = keras.saving.deserialize_keras_object(
-            config, custom_objects=_own_objects(operation), safe_mode=False
-        )
-    except Exception as error:
-        raise ValueError(
-            f"The layer {path!r} ({type(operation).__module__}.{type(operation).__qualname__}) "
-            f"can't be copied from its config: {error}. Give it a get_config() that returns what "
-            f"its __init__ takes."
-        ) from error
+    copy = from_own_config(operation, path)
     if operation.built and not copy.built:
         copy.built = True
     copy_variables(operation, copy, path)
-    copy.trainable = operation.trainable
+    return copy
+
+
+def from_own_config(layer: Any, path: str, changes: Mapping[str, Any] | None = None) -> Any:
+    """A layer of the same class and config, its values fresh; not built where `changes` are given.
+
+    Args:
+      layer: to be made again.
+      path: names it in errors.
+      changes: config entries that are to differ.
+
+    Raises:
+      ValueError: its config does not rebuild it.
+    """
+    try:
+        config = keras.saving.serialize_keras_object(layer)
+        if changes is not None:
+            config = {**config, "config": {**config["config"], **changes}, "build_config": None}
+        copy = keras.saving.deserialize_keras_object(
+            config, custom_objects=_own_objects(layer), safe_mode=False
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The layer {path!r} ({type(layer).__module__}.{type(layer).__qualname__}) "
+            f"can't be copied from its config: {error}. Give it a get_config() that returns what "
+            f"its __init__ takes."
+        ) from error
+    copy.trainable = layer.trainable
     return copy
 
 

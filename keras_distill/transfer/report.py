@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -97,5 +96,3 @@ class TransferReport:
     def to_json(self) -> str:
         """The record as a JSON object."""
         return json.dumps(dataclasses.asdict(self))
-
-
