@@ -41,23 +41,28 @@ def rebuild(
     def make(path: str, operation: Any) -> Any:
         return substitute(path, operation if anew(path) else copy_of(operation, path))
 
-    return _rebuilt(model, make, on_input, kind, "", {})
-
-
-def _rebuilt(model: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict) -> Any:
     source = functional(model)
-    inputs = [_input_like(x) for x in source.inputs]
+    widths = [x.shape[-1] if x.shape else None for x in source.inputs]
+    return _rebuilt(model, widths, make, on_input, kind, "", {})
+
+
+def _rebuilt(
+    model: Any, widths: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict
+) -> Any:
+    source = functional(model)
+    inputs = [_input_like(x, width) for x, width in zip(source.inputs, widths, strict=True)]
     fed = [x if on_input is None else on_input(x._keras_history.operation.name, x) for x in inputs]
     found = {id(x): new for x, new in zip(source.inputs, fed, strict=True)}
     for node in nodes(source):
         operation = node.operation
+        args, kwargs = node.arguments.fill_in(found)
         if id(operation) not in made:
             path = f"{prefix}{operation.name}"
             if isinstance(operation, (keras.Sequential, Functional)):
-                made[id(operation)] = _rebuilt(operation, make, None, kind, f"{path}/", made)
+                read = [found[id(x)].shape[-1] for x in node.input_tensors]
+                made[id(operation)] = _rebuilt(operation, read, make, None, kind, f"{path}/", made)
             else:
                 made[id(operation)] = make(path, operation)
-        args, kwargs = node.arguments.fill_in(found)
         outputs = made[id(operation)](*args, **kwargs)
         new = keras.tree.flatten(outputs)
         found.update({id(x): y for x, y in zip(node.outputs, new, strict=True)})
@@ -69,10 +74,10 @@ def _rebuilt(model: Any, make: Any, on_input: Any, kind: Any, prefix: str, made:
     return copy
 
 
-def _input_like(tensor: Any) -> Any:
+def _input_like(tensor: Any, width: int | None) -> Any:
     layer = tensor._keras_history.operation
     return keras.Input(
-        batch_shape=tensor.shape,
+        batch_shape=(*tensor.shape[:-1], width) if tensor.shape else (),
         dtype=tensor.dtype,
         name=layer.name,
         sparse=layer.sparse,

@@ -12,11 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 
 from ..graph.naming import chosen
-from ..graph.replay import Graph, Step, Value, trace
+from ..graph.replay import Graph, Value, trace
 from . import rules
 from .survey import Role, Survey
 
@@ -169,19 +168,3 @@ def _groups(roles: Mapping[str, Role], fixed: np.ndarray, blocks: np.ndarray) ->
         paths = sorted(paths, key=order.index)
         groups.append(Group(tuple(paths), classes, fixed[classes], blocks[classes]))
     return tuple(sorted(groups, key=lambda group: order.index(group.name)))
-
-
-def kept_in(role: Role, kept: np.ndarray) -> dict[str, tuple[np.ndarray | None, ...]]:
-    """For each weight of an operation and each of its axes the positions that stay.
-
-    None stands for an axis that carries no channels.
-    """
-    return {
-        path: tuple(None if axis is None else np.flatnonzero(kept[axis]) for axis in axes)
-        for path, axes in role.axes.items()
-    }
-
-
-def is_layer(step: Step) -> bool:
-    """Whether a step runs a layer, which may have weights and a config."""
-    return isinstance(step.operation, keras.layers.Layer)

@@ -22,7 +22,7 @@ _WIDTH_KEYS: tuple[tuple[Any, str], ...] = (
 )
 
 
-def narrow(model: Any, channels: Channels, kept: np.ndarray) -> tuple[Any, list[TransferRow]]:
+def narrow(model: Any, channels: Channels, kept: np.ndarray) -> Any:
     """A copy of `model` with the classes of channels that are kept, and only these.
 
     Args:
@@ -31,7 +31,7 @@ def narrow(model: Any, channels: Channels, kept: np.ndarray) -> tuple[Any, list[
       kept: for each class whether it stays.
 
     Returns:
-      The smaller model, names and nesting as they were, and a row a layer that has weights.
+      The smaller model, names and nesting as they were.
 
     Raises:
       ValueError: a layer can't be made anew from its config at the smaller width.
@@ -42,15 +42,26 @@ def narrow(model: Any, channels: Channels, kept: np.ndarray) -> tuple[Any, list[
         return layer if whole[path] else _smaller(path, layer, channels.roles[path], kept)
 
     student = rebuild(model, substitute, anew=lambda path: not whole[path])
-    rows = []
     for path, layer in {step.path: step.operation for step in trace(student).steps}.items():
-        if not weight_paths(layer):
-            continue
-        role = channels.roles[path]
-        if not whole[path]:
-            _write(path, layer, sliced_weights(role, kept))
-        rows.append(_row(path, layer, role, kept, whole[path]))
-    return student, rows
+        if not whole[path] and weight_paths(layer):
+            _write(path, layer, sliced_weights(channels.roles[path], kept))
+    return student
+
+
+def rows(teacher: Any, student: Any, channels: Channels) -> list[TransferRow]:
+    """What happened to each layer with weights, seen from the two models' shapes.
+
+    Args:
+      teacher, student: the model before and after, of the same layers.
+      channels: the teacher's.
+    """
+    before = {step.path: step.operation for step in trace(teacher).steps}
+    after = {step.path: step.operation for step in trace(student).steps}
+    return [
+        _row(path, layer, before[path], channels.roles[path])
+        for path, layer in after.items()
+        if weight_paths(layer)
+    ]
 
 
 def sliced_weights(role: Role, kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -132,22 +143,27 @@ def _reshaping(operation: Any, role: Role, width: int) -> Any:
 
 
 def _write(path: str, layer: Any, values: dict[str, np.ndarray]) -> None:
-    weights = weight_paths(layer)
-    for key, value in values.items():
-        if tuple(weights[key].shape) != value.shape:
+    # By place: a layer that names no weight gets another name for it each time it is made.
+    for (key, value), variable in zip(values.items(), weight_paths(layer).values(), strict=True):
+        if tuple(variable.shape) != value.shape:
             raise ValueError(
                 f"The layer {path!r}, made anew from its config for fewer channels, has a "
-                f"{key} of shape {tuple(weights[key].shape)}; {value.shape} was expected. Its "
+                f"{key} of shape {tuple(variable.shape)}; {value.shape} was expected. Its "
                 f"config fixes a width: leave the layer whole with skip=[{path!r}]."
             )
-        weights[key].assign(value)
+        variable.assign(value)
     settle(layer)
 
 
-def _row(path: str, layer: Any, role: Role, kept: np.ndarray, whole: bool) -> TransferRow:
-    parameters = layer.count_params()
-    if whole:
-        return TransferRow(path, COPIED, path, "", parameters)
+def _row(path: str, layer: Any, source: Any, role: Role) -> TransferRow:
+    ours, theirs = weight_paths(layer), weight_paths(source)
+    pairs = zip(theirs.items(), ours.values(), strict=True)
+    smaller = [f"{key} {_words(a)} to {_words(b)}" for (key, a), b in pairs if a.shape != b.shape]
+    if not smaller:
+        return TransferRow(path, COPIED, path, "", layer.count_params())
     note = "" if role.exact else "; what it computes depends on the channels that went"
-    words = f"{int(kept[role.out].sum())} of {len(role.out)} channels{note}"
-    return TransferRow(path, CUT, path, words, parameters)
+    return TransferRow(path, CUT, path, smaller[0] + note, layer.count_params())
+
+
+def _words(variable: Any) -> str:
+    return "x".join(map(str, variable.shape))

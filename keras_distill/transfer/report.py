@@ -46,10 +46,12 @@ class TransferReport:
     Attributes:
       title: what was done, in a line.
       rows: in the student's order of execution.
+      channels: where channels were chosen: by layer, the places of the teacher's that it kept.
     """
 
     title: str
     rows: tuple[TransferRow, ...]
+    channels: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict, repr=False)
 
     def of(self, action: str) -> tuple[str, ...]:
         """The layers to which that happened."""
