@@ -114,7 +114,7 @@ def from_own_config(layer: Any, path: str, changes: Mapping[str, Any] | None = N
     try:
         config = keras.saving.serialize_keras_object(layer)
         if changes is not None:
-            config = {**config, "config": {**config["config"], **changes}, "build_config": None}
+            config = _unbuilt({**config, "config": {**config["config"], **changes}})
         copy = keras.saving.deserialize_keras_object(
             config, custom_objects=_own_objects(layer), safe_mode=False
         )
@@ -126,6 +126,13 @@ def from_own_config(layer: Any, path: str, changes: Mapping[str, Any] | None = N
         ) from error
     copy.trainable = layer.trainable
     return copy
+
+
+def _unbuilt(config: Any) -> Any:
+    """The config of a layer, and of the layers in it, without the shapes they were built for."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
 
 
 def _own_objects(layer: Any) -> dict[str, Any]:

@@ -154,13 +154,13 @@ def _groups(roles: Mapping[str, Role], fixed: np.ndarray, blocks: np.ndarray) ->
     for path, role in roles.items():
         if role.made is None:
             continue
-        paths, classes = [path], list(dict.fromkeys(role.made.tolist()))
-        met = [group for group in merged if not set(classes).isdisjoint(group[1])]
+        paths, members = [path], list(dict.fromkeys(role.made.tolist()))
+        met = [group for group in merged if not set(members).isdisjoint(group[1])]
         for group in met:
             merged.remove(group)
             paths = group[0] + paths
-            classes = list(dict.fromkeys(group[1] + classes))
-        merged.append((paths, classes))
+            members = list(dict.fromkeys(group[1] + members))
+        merged.append((paths, members))
     order = list(roles)
     groups = []
     for paths, members in merged:

@@ -164,7 +164,9 @@ class _Plan:
         }
         problems = {path: self._problem(path, found) for path, found in values.items()}
         if all(problem for problem in problems.values()):
-            reasons = "; ".join(f"{path}: {problem}" for path, problem in list(problems.items())[:3])
+            reasons = "; ".join(
+                f"{path}: {problem}" for path, problem in list(problems.items())[:3]
+            )
             raise ValueError(
                 f"No layer of the student can hold the teacher's channels ({reasons}). Name "
                 f"partners with mapping={{student layer: teacher layer}}."

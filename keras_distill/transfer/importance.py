@@ -105,17 +105,18 @@ def _weight_norms(channels: Channels, order: int) -> np.ndarray:
         for path, axes in role.axes.items():
             value = weights[path].numpy().astype("float64")
             # Not the biases: they say little of what a channel carries.
-            places = [i for i, axis in enumerate(axes) if _is_made(axis, role.made)]
+            places = [
+                (place, axis)
+                for place, axis in enumerate(axes)
+                if axis is not None and np.isin(axis, role.made).all()
+            ]
             if len(value.shape) < 2 or not places:
                 continue
-            rest = tuple(i for i in range(len(value.shape)) if i != places[-1])
+            place, made = places[-1]
+            rest = tuple(i for i in range(len(value.shape)) if i != place)
             sums = np.sum(np.abs(value) ** order, axis=rest)
-            found.add(axes[places[-1]], sums ** (1 / order))
+            found.add(made, sums ** (1 / order))
     return found.result()
-
-
-def _is_made(axis: np.ndarray | None, made: np.ndarray) -> bool:
-    return axis is not None and bool(np.isin(axis, made).all())
 
 
 def _scales(channels: Channels) -> np.ndarray:

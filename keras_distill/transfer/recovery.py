@@ -55,12 +55,11 @@ class Recovery:
         distiller.compile(
             optimizer=_fresh(self.optimizer), loss=self.loss, metrics=list(self.metrics) or None
         )
-        data = self.data if isinstance(self.data, tuple) else (self.data,)
-        distiller.fit(*data[:2], **self._weights(data), epochs=self.epochs, **self.options)
+        distiller.fit(**self._fit_data(), epochs=self.epochs, **self.options)
 
-    @staticmethod
-    def _weights(data: tuple) -> dict[str, Any]:
-        return {"sample_weight": data[2]} if len(data) > 2 else {}
+    def _fit_data(self) -> dict[str, Any]:
+        data = self.data if isinstance(self.data, tuple) else (self.data,)
+        return dict(zip(("x", "y", "sample_weight"), data, strict=False))
 
 
 def _fresh(optimizer: Any) -> Any:
