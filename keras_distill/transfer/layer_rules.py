@@ -144,7 +144,7 @@ def attention(call: Call) -> Role:
     key = rest[0] if rest else value
     paths = {"query": query, "key": key, "value": value}
     axes: dict[str, Axes] = {f"{name}/kernel": (given, None, None) for name, given in paths.items()}
-    out = call.make(call.step.outputs[0].shape[-1])
+    out = call.make(call.step.outputs[0].shape[-1] or 0)
     axes |= _last(call, "attention_output/kernel", out) | _last(call, "attention_output/bias", out)
     if len(call.step.outputs) > 1:
         raise call.unknown("an attention layer that returns its scores")

@@ -15,7 +15,7 @@ from ..graph.replay import trace
 
 BY_NAME, BY_ORDER = "name", "order"
 # Their layers are taken whole; what else holds layers is taken apart.
-_WHOLE = ("keras", "tf_keras", "keras_distill")
+_WHOLE = ("keras", "tf_keras", "tensorflow_model_optimization", "keras_distill")
 
 
 class OwnWeights:
@@ -68,8 +68,9 @@ def weighted_layers(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     seen: set[int] = set()
     for path, layer in _leaves(model, ""):
-        if id(layer) not in seen:
-            seen.add(id(layer))
+        held = holder_of(layer)
+        if id(held) not in seen:
+            seen.add(id(held))
             found[_free(path, found)] = layer
     if not found and not model.built:
         raise ValueError(_unbuilt(f"The model {model.name!r}"))
@@ -89,9 +90,19 @@ def unwrapped(layer: Any) -> Any:
     return layer.inner if type(layer).__name__ == "LegacyLayer" else layer
 
 
+def parts_of(layer: Any) -> list[Any]:
+    """A layer and all that it is made of; none of weights that are no layer's."""
+    return [] if isinstance(layer, OwnWeights) else list(layer._flatten_layers())
+
+
 def kind(layer: Any) -> str:
     """The class's name, equal in both Keras generations."""
-    return type(getattr(layer, "owner", unwrapped(layer))).__name__
+    return type(holder_of(unwrapped(layer))).__name__
+
+
+def holder_of(layer: Any) -> Any:
+    """The layer, or whom its `OwnWeights` belong to."""
+    return layer.owner if isinstance(layer, OwnWeights) else layer
 
 
 def match(
@@ -194,9 +205,11 @@ def _by_order(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[st
     queues: defaultdict[str, list[str]] = defaultdict(list)
     for path, layer in teacher.items():
         queues[kind(layer)].append(path)
-    waiting = {name: iter(paths) for name, paths in queues.items()}
-    pairs = {path: next(waiting.get(kind(layer), iter(())), None) for path, layer in student.items()}
-    return {path: source for path, source in pairs.items() if source is not None}
+    pairs: dict[str, str] = {}
+    for path, layer in student.items():
+        if queue := queues[kind(layer)]:
+            pairs[path] = queue.pop(0)
+    return pairs
 
 
 def _by_map(
@@ -224,8 +237,8 @@ def _leaves(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Every layer that is taken whole, with its path, once for each call."""
     own = _own_weights(holder)
     if own:
-        name = prefix.rstrip("/") or "(the model's own)"
-        yield name, _own(holder, name, own)
+        path = prefix.rstrip("/") or "(the model's own)"
+        yield path, OwnWeights(holder, path.rpartition("/")[2], own)
     for path, part in _parts(holder, prefix):
         if not hasattr(part, "weights"):
             continue  # An operation, no layer.
@@ -267,10 +280,6 @@ def _own_weights(holder: Any) -> list[Any]:
     if isinstance(holder, keras.layers.Layer):
         return holder._trainable_variables + holder._non_trainable_variables
     return holder._trainable_weights + holder._non_trainable_weights
-
-
-def _own(holder: Any, name: str, weights: list[Any]) -> OwnWeights:
-    return OwnWeights(holder, name.rpartition("/")[2], weights)
 
 
 def _free(path: str, taken: Mapping[str, Any]) -> str:

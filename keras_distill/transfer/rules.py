@@ -41,8 +41,10 @@ _SAME_OPERATIONS = frozenset(
 _BINARY_OPERATIONS = frozenset(
     ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
 )
-_MERGES = (layers.Add, layers.Subtract, layers.Multiply, layers.Average)
-_MERGES = (*_MERGES, layers.Maximum, layers.Minimum)
+_MERGES = (
+    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
+    *(layers.Maximum, layers.Minimum),
+)
 _REDUCTIONS = frozenset(("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std"))
 _LAYERS: tuple[tuple[Any, Rule], ...] = (
     ((layers.SeparableConv1D, layers.SeparableConv2D), layer_rules.separable),

@@ -46,7 +46,11 @@ class Role:
 
         axes = {path: tuple(map(new, arrays)) for path, arrays in self.axes.items()}
         return dataclasses.replace(
-            self, axes=axes, out=new(self.out), made=new(self.made), grouped=new(self.grouped)
+            self,
+            axes=axes,
+            out=numbers[self.out],
+            made=new(self.made),
+            grouped=new(self.grouped),
         )
 
 

@@ -37,7 +37,7 @@ def merge(call: Call) -> Role:
 
 
 def _is_array(constant: Any, width: int) -> bool:
-    shape = getattr(constant, "shape", ())
+    shape: Any = getattr(constant, "shape", ())
     is_value = hasattr(constant, "step")
     return not is_value and len(shape) > 0 and shape[-1] == width
 
@@ -53,7 +53,8 @@ def concatenation(call: Call) -> Role:
 def rearranged(call: Call) -> Role:
     """Reshape, Flatten, Permute: the channel of every position is followed to its new place."""
     channels_last(call)
-    before, after = call.step.inputs[0].shape[1:], call.step.outputs[0].shape[1:]
+    before: Any = call.step.inputs[0].shape[1:]
+    after: Any = call.step.outputs[0].shape[1:]
     if None in (*before, *after):
         if before and after and before[-1] == after[-1] and not _permutation(call):
             return Role(call.operation, {}, call.only)
