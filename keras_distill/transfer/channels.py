@@ -95,10 +95,11 @@ def analyse(
       `Channels`.
 
     Raises:
-      TypeError, ValueError: no model with a graph; `skip` or `treat_as` names nothing; an
-        operation whose channels are not known.
+      TypeError, ValueError: no model with a graph; a compressed one; `skip` or `treat_as` names
+        nothing; an operation whose channels are not known.
     """
     graph = trace(model)
+    _check_plain(model, graph)
     operations = {step.path: step.operation for step in graph.steps}
     skipped = chosen(operations, skip)
     survey = Survey(_treatments(operations, treat_as or {}), skipped)
@@ -110,6 +111,15 @@ def analyse(
             survey.pin(*(survey.values[id(value)] for value in step.outputs))
     survey.pin(*(survey.values[id(value)] for value in graph.outputs))
     return _settled(graph, survey)
+
+
+def _check_plain(model: Any, graph: Graph) -> None:
+    compressed = [step.path for step in graph.steps if hasattr(step.operation, "treatments")]
+    if compressed:
+        raise ValueError(
+            f"{model.name!r} is compressed ({compressed[0]!r} and others are pruned, clustered or "
+            f"quantised). Take its wrappers off first: kd.edge.strip(model)."
+        )
 
 
 def _treatments(operations: Mapping[str, Any], treat_as: Mapping[Any, str]) -> dict[str, str]:

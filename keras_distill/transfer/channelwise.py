@@ -60,7 +60,7 @@ def copy_random(
     scores = random.random(channels.count)
     plan = _Plan(teacher, student, channels, mapping)
     kept = plan.kept(scores)
-    written = kept & (random.random(channels.count) < fraction) if fraction < 1 else kept
+    written = kept & (_bound(channels) | (random.random(channels.count) < fraction))
     title = f"{fraction:.0%} of {student.name} from {teacher.name}, channels drawn by seed {seed}"
     return student, plan.write(title, kept, written)
 
@@ -112,6 +112,14 @@ def copy_important(
     return student, plan.write(title, kept, kept)
 
 
+def _bound(channels: Channels) -> np.ndarray:
+    """The classes among which nothing is chosen: of inputs, of outputs."""
+    bound = np.ones(channels.count, bool)
+    for group in channels.groups:
+        bound[group.classes] = group.fixed
+    return bound
+
+
 class _Plan:
     """Which layer goes where, and what then is written."""
 
@@ -142,15 +150,19 @@ class _Plan:
     def _width(self, path: str, partner: str) -> int | None:
         """How many classes of the teacher's layer the student's layer has room for."""
         role = self._channels.roles[partner]
-        ours, theirs = weight_paths(self._student[path]), weight_paths(role.operation)
-        for (key, weight), mine in zip(theirs.items(), ours.values(), strict=False):
-            axes = role.axes.get(key, ())
-            for place, axis in enumerate(axes):
-                if axis is not None and role.made is not None and np.isin(axis, role.made).all():
-                    if len(mine.shape) != len(weight.shape):
-                        return None
-                    return mine.shape[place] * len(set(axis.tolist())) // len(axis)
-        return None
+        theirs = list(weight_paths(role.operation))
+        ours = list(weight_paths(self._student[path]).values())
+        if len(ours) != len(theirs):
+            return None
+        rooms: dict[bytes, int] = {}
+        for key, place in role.made_at.items():
+            axis, shape = role.axes[key][place], ours[theirs.index(key)].shape
+            if axis is None or len(shape) != len(role.axes[key]):
+                return None
+            classes = np.unique(axis)
+            # The gates of a recurrent layer have each class several times.
+            rooms[classes.tobytes()] = shape[place] * len(classes) // len(axis)
+        return sum(rooms.values())
 
     def kept(self, scores: np.ndarray) -> np.ndarray:
         """The teacher's classes that have a place in the student."""

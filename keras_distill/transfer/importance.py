@@ -13,6 +13,7 @@ from ..graph.copying import weight_paths
 from ..graph.replay import Graph, Value, functional
 from ..outputs import as_logits, kind_of
 from .channels import Channels
+from .survey import Role
 
 WEIGHT_CRITERIA = ("l1", "l2", "bn_scale")
 DATA_CRITERIA = ("activation", "taylor")
@@ -99,24 +100,19 @@ class _Mean:
 def _weight_norms(channels: Channels, order: int) -> np.ndarray:
     found = _Mean(channels.count)
     for role in channels.roles.values():
-        if role.made is None:
-            continue
-        weights = weight_paths(role.operation)
-        for path, axes in role.axes.items():
-            value = weights[path].numpy().astype("float64")
-            # Not the biases: they say little of what a channel carries.
-            places = [
-                (place, axis)
-                for place, axis in enumerate(axes)
-                if axis is not None and np.isin(axis, role.made).all()
-            ]
-            if len(value.shape) < 2 or not places:
-                continue
-            place, made = places[-1]
-            rest = tuple(i for i in range(len(value.shape)) if i != place)
-            sums = np.sum(np.abs(value) ** order, axis=rest)
-            found.add(made, sums ** (1 / order))
+        weights = weight_paths(role.operation) if role.made_at else {}
+        # Not the biases: they say little of what a channel carries.
+        for path, place in role.made_at.items():
+            sizes = np.moveaxis(np.abs(weights[path].numpy().astype("float64")), place, 0)
+            sums = np.sum(sizes.reshape(len(sizes), -1) ** order, axis=1)
+            found.add(_axis(role, path, place), sums ** (1 / order))
     return found.result()
+
+
+def _axis(role: Role, path: str, place: int) -> np.ndarray:
+    axis = role.axes[path][place]
+    assert axis is not None, "a layer makes channels along an axis that carries them"
+    return axis
 
 
 def _scales(channels: Channels) -> np.ndarray:

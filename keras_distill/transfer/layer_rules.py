@@ -27,7 +27,7 @@ def dense(call: Call) -> Role:
     """Sums over its input channels."""
     out = call.make(call.operation.units)
     axes = _last(call, "kernel", call.only, out) | _last(call, "bias", out)
-    return Role(call.operation, axes, out, made=out)
+    return Role(call.operation, axes, out, made=out, made_at={"kernel": -1})
 
 
 def convolution(call: Call) -> Role:
@@ -37,14 +37,16 @@ def convolution(call: Call) -> Role:
     if layer.groups == 1:
         out = call.make(layer.filters)
         axes = _last(call, "kernel", given, out) | _last(call, "bias", out)
-        return Role(layer, axes, out, made=out)
+        return Role(layer, axes, out, made=out, made_at={"kernel": -1})
     if layer.groups == len(given):
         out = np.repeat(given, layer.filters // layer.groups)
         return Role(layer, _last(call, "kernel", None, out) | _last(call, "bias", out), out)
     out = call.make(layer.filters)
     call.survey.even += [(given, layer.groups), (out, layer.groups)]
     axes = _last(call, "kernel", None, out) | _last(call, "bias", out)
-    return Role(layer, axes, out, made=out, groups=layer.groups, grouped=given)
+    return Role(
+        layer, axes, out, made=out, made_at={"kernel": -1}, groups=layer.groups, grouped=given
+    )
 
 
 def transposed(call: Call) -> Role:
@@ -52,7 +54,7 @@ def transposed(call: Call) -> Role:
     channels_last(call)
     out = call.make(call.operation.filters)
     axes = _last(call, "kernel", out, call.only) | _last(call, "bias", out)
-    return Role(call.operation, axes, out, made=out)
+    return Role(call.operation, axes, out, made=out, made_at={"kernel": -2})
 
 
 def depthwise(call: Call) -> Role:
@@ -70,13 +72,15 @@ def separable(call: Call) -> Role:
     out = call.make(call.operation.filters)
     axes = _last(call, "depthwise_kernel", call.only, None)
     axes |= _last(call, "pointwise_kernel", between, out) | _last(call, "bias", out)
-    return Role(call.operation, axes, out, made=out)
+    return Role(call.operation, axes, out, made=out, made_at={"pointwise_kernel": -1})
 
 
 def embedding(call: Call) -> Role:
     """Makes its channels from token numbers."""
     out = call.make(call.operation.output_dim)
-    return Role(call.operation, _last(call, "embeddings", out), out, made=out)
+    return Role(
+        call.operation, _last(call, "embeddings", out), out, made=out, made_at={"embeddings": -1}
+    )
 
 
 def by_channel(call: Call) -> Role:
@@ -114,12 +118,16 @@ def _recurrent_axes(layer: Any, prefix: str, given: np.ndarray, out: np.ndarray)
     return axes
 
 
+def _kernels(axes: dict[str, Axes]) -> dict[str, int]:
+    return {path: -1 for path in axes if path.endswith("kernel")}
+
+
 def recurrent(call: Call) -> Role:
     """The state has the channels of the output; each gate has them once."""
     out = call.make(call.operation.units)
     call.tie([out, *call.inputs[1:]])
     axes = _recurrent_axes(call.operation, "", call.only, out)
-    return Role(call.operation, axes, out, made=out)
+    return Role(call.operation, axes, out, made=out, made_at=_kernels(axes))
 
 
 def bidirectional(call: Call) -> Role:
@@ -134,7 +142,7 @@ def bidirectional(call: Call) -> Role:
     call.survey.even.append((both, 2))
     axes = _recurrent_axes(forward, f"{forward.name}/", given, ours)
     axes |= _recurrent_axes(backward, f"{backward.name}/", given, theirs)
-    return Role(wrapper, axes, both, made=both)
+    return Role(wrapper, axes, both, made=both, made_at=_kernels(axes))
 
 
 def attention(call: Call) -> Role:
@@ -148,4 +156,4 @@ def attention(call: Call) -> Role:
     axes |= _last(call, "attention_output/kernel", out) | _last(call, "attention_output/bias", out)
     if len(call.step.outputs) > 1:
         raise call.unknown("an attention layer that returns its scores")
-    return Role(layer, axes, out, made=out)
+    return Role(layer, axes, out, made=out, made_at={"attention_output/kernel": -1})

@@ -23,6 +23,7 @@ class Role:
       operation: the layer, or the operator between layers.
       axes: by the weight's path in the layer, for each axis the channels along it, or None.
       made: the channels that the layer makes; None where it makes none.
+      made_at: by the weight's path the axis along which it makes them.
       groups: of a grouped convolution, whose kernel holds a part of the input channels for each
         part of the output's; else 1.
       grouped: the input channels of a grouped convolution.
@@ -34,6 +35,7 @@ class Role:
     axes: dict[str, Axes]
     out: np.ndarray
     made: np.ndarray | None = None
+    made_at: Mapping[str, int] = dataclasses.field(default_factory=dict)
     groups: int = 1
     grouped: np.ndarray | None = None
     exact: bool = True
