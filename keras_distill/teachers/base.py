@@ -27,6 +27,28 @@ class Teacher:
         """The teacher's Signals for one batch, in inference, with no gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
+    def meet(self, student: Any) -> None:
+        """Called before `build` with the model that is to learn.
+
+        Raises:
+          ValueError: the teacher is bound to another one.
+        """
+
+    def answer(self, x: Any, labels: Any) -> Signals:
+        """What training asks: the Signals for one batch whose labels are known, or None.
+
+        Most teachers look at `x` alone.
+        """
+        return self(x)
+
+    @property
+    def state(self) -> tuple:
+        """Variables that training moves and a checkpoint must hold, to resume where it was."""
+        return ()
+
+    def after_update(self, iterations: Any) -> None:
+        """Called in the graph after each update of the student's optimiser."""
+
     def fingerprint(self) -> str:
         """A digest of what the answers depend on."""
         raise NotImplementedError(f"{type(self).__name__} defines no fingerprint.")
@@ -38,6 +60,20 @@ class Teacher:
     def count_params(self) -> int | None:
         """Number of weights, None where it is not known."""
         return None
+
+    def check_data(self, x: Any) -> None:
+        """Refuse what `fit` was given where this teacher can't answer for it.
+
+        Args:
+          x: the first argument of `fit`.
+
+        Raises:
+          ValueError: with the mend.
+        """
+
+    def callbacks(self) -> list:
+        """Keras callbacks that `fit` runs besides the caller's."""
+        return []
 
     def jit_compile(self, asked: Any) -> Any:
         """What `compile(jit_compile=)` becomes with this teacher.
@@ -56,6 +92,8 @@ class Absent(Teacher):
 
     def __init__(self, signals: Signals):
         self._signals = signals
+        # What a file held of the teacher that is to come.
+        self.held: list = []
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
         return self._signals
@@ -65,6 +103,9 @@ class Absent(Teacher):
             "This distiller was loaded without its teacher, so it evaluates and predicts only. "
             "To train on: keras_distill.Distiller.load(path, teacher)."
         )
+
+    def check_data(self, x: Any) -> None:
+        self(x)
 
     def fingerprint(self) -> str:
         return "absent"

@@ -1,0 +1,95 @@
+"""The student's own past as its teacher."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_distill.graph.copying import copy_of
+from keras_distill.objectives.base import Signals
+from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.model import Model
+
+__all__ = ["MovingAverage"]
+
+
+class MovingAverage(Teacher):
+    """A teacher whose weights are the moving average of the student's: the mean teacher.
+
+    After update n each weight becomes `d * teacher + (1 - d) * student` with
+    `d = min(decay, 1 - 1 / (n + 1))`, so that a young average forgets the start; BatchNorm's
+    statistics are averaged alike. It answers at inference. Its weights are saved in the
+    Distiller's checkpoints, since training would not resume without them.
+
+    Args:
+      student: the very model that the Distiller trains; None for whatever it trains, as
+        `Distiller.load(path, MovingAverage())` needs.
+      decay: in [0, 1).
+      output: "logits", "probabilities" or "auto", as `Model`.
+
+    Raises:
+      ValueError: a decay out of range; a Distiller of another student; one that can't be copied
+        from its config.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017.
+
+    >>> student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> MovingAverage(student, decay=0.99).decay
+    0.99
+    """
+
+    def __init__(
+        self, student: keras.Model | None = None, decay: float = 0.999, *, output: str = "auto"
+    ):
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1); got {decay}.")
+        self.decay = decay
+        self._student, self._output = student, output
+        self._average: Any = None
+        self._teacher: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The averaged model, to evaluate or export; None before a Distiller is built with it."""
+        return self._average
+
+    def meet(self, student: Any) -> None:
+        if self._student not in (None, student):
+            raise ValueError(
+                f"MovingAverage follows {self._student.name!r}, and the Distiller trains "
+                f"{student.name!r}. Give it the same model, or none."
+            )
+        self._student = student
+
+    def build(self, input_spec: Any, taps: tuple) -> Signals:
+        # Not earlier: under a strategy the Distiller is built in its scope.
+        if self._average is None:
+            self._average = copy_of(self._student, self._student.name)
+            self._average.trainable = False
+            self._teacher = Model(self._average, output=self._output, engine="keras")
+        return self._teacher.build(input_spec, taps)
+
+    def __call__(self, x: Any) -> Signals:
+        if self._teacher is None:
+            self.build(None, ())
+        return self._teacher(x)
+
+    @property
+    def state(self) -> tuple:
+        return () if self._average is None else tuple(self._average.variables)
+
+    def after_update(self, iterations: Any) -> None:
+        count = ops.cast(iterations, "float32")
+        decay = ops.minimum(self.decay, 1.0 - 1.0 / (count + 1.0))
+        for ours, theirs in zip(self._average.variables, self._student.variables, strict=True):
+            if keras.backend.is_float_dtype(ours.dtype):
+                d = ops.cast(decay, ours.dtype)
+                ours.assign(d * ours.value + (1 - d) * ops.cast(theirs.value, ours.dtype))
+            else:
+                ours.assign(theirs.value)
+
+    def fingerprint(self) -> str:
+        return f"moving_average({self.decay})"
+
+    def count_params(self) -> int | None:
+        return None
