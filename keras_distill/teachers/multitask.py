@@ -101,7 +101,8 @@ class MultiTask(Teacher):
             if signals.heads:
                 raise ValueError(
                     f"The teacher of {name!r} has the outputs {', '.join(signals.heads)}; a "
-                    f"teacher of one output is wanted. Cut the model to it: keras.Model(inputs, output)."
+                    f"teacher of one output is wanted. Cut the model to it: "
+                    f"keras.Model(inputs, output)."
                 )
         taps = {
             self._taps[name][path]: tensor
