@@ -55,6 +55,6 @@ def test_the_readme_prints_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in (
         'pip install -e ".[demo]" && keras-distill demo',
-        'pip install -e ".[test]" && pytest',
+        'pip install -e ".[test]" && pytest -n auto --dist loadfile',
     ):
         assert text.count(f"\n    {command}\n") == 1
