@@ -88,6 +88,34 @@ def inspect(
 
 
 @app.command()
+def profile(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")],
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]SIZES",
+            help="Settles open sizes, batch left out: 224,224,3, or for each of several inputs "
+            "image=224,224,3.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Layer by layer and whole: parameters, FLOPs, activation memory, bytes, for one example."""
+
+    def work() -> int:
+        from .pipeline import gate
+        from .transfer import profile as profiled
+
+        shape = _shapes(input_shape or [])
+        loaded = gate.load_model(model)
+        with gate.usage_errors():
+            _print_record(profiled(loaded, input_shape=shape), as_json)
+        return 0
+
+    raise typer.Exit(_guarded(work))
+
+
+@app.command()
 def benchmark(
     file: Annotated[Path, typer.Argument(metavar="FILE.tflite", help="Any .tflite.")],
     runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 50,
@@ -148,6 +176,21 @@ def verify(
         return 0 if outcome.report.passed else 1
 
     raise typer.Exit(_guarded(work))
+
+
+def _shapes(given: list[str]) -> Any:
+    """`["a=8,3", "b=5"]` as a dict of shapes, `["8,3"]` as one shape; None for none."""
+    from .pipeline.stages import UsageError
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        if not all(size.strip().isdecimal() for size in sizes.split(",")):
+            raise UsageError(f"--input-shape takes sizes such as 224,224,3; got {text}.")
+        if name in shapes or (shapes and "" in (name, *shapes)):
+            raise UsageError("give --input-shape once, or once an input as NAME=SIZES.")
+        shapes[name] = tuple(int(size) for size in sizes.split(","))
+    return shapes.get("", shapes or None)
 
 
 def _print_record(record: Any, as_json: bool) -> None:

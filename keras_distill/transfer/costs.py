@@ -80,7 +80,8 @@ def macs(
       >>> macs(dense, [(1, 4)], [(1, 3)], {"kernel": (4, 3), "bias": (3,)})
       12
     """
-    formula = _formula(type(operation))
+    kind: Any = type(operation)
+    formula = _formula(kind)
     if formula is None:
         return None
     return formula(Call(operation, input_shapes, output_shapes, weight_shapes))
@@ -188,9 +189,11 @@ def _dense(call: Call) -> int:
 
 
 def _einsum_dense(call: Call) -> int:
-    # Each of the kernel's indices is the input's or the output's.
-    read, _, made = call.operation.equation.partition("->")
-    return einsum_macs(f"{read.partition(',')[0]},{made}", [call.inputs[0], call.outputs[0]])
+    # Each number that comes in meets those of the output's indices that it has not itself.
+    terms, _, made = call.operation.equation.replace(" ", "").partition("->")
+    read = _indices(terms.partition(",")[0], len(call.inputs[0]))
+    written = zip(_indices(made, len(call.outputs[0])), call.outputs[0], strict=True)
+    return prod(call.inputs[0]) * prod(size for index, size in written if index not in read)
 
 
 def _reversible(call: Call) -> int:
