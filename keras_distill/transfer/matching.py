@@ -85,6 +85,11 @@ def weights_of(layer: Any) -> list[Any]:
     return list(unwrapped(layer).weights)
 
 
+def identity(variable: Any) -> int:
+    """Of the variable beneath: two Keras variables may share one."""
+    return id(variable.value if isinstance(variable, keras.Variable) else variable)
+
+
 def unwrapped(layer: Any) -> Any:
     """The tf_keras layer inside what `wrap_legacy` made, whose names tell more; else the layer."""
     return layer.inner if type(layer).__name__ == "LegacyLayer" else layer
@@ -160,15 +165,26 @@ def find(layers: Mapping[str, Any], asked: Any, whose: str) -> str:
         raise ValueError(
             f"{asked!r} names {len(hits)} layers of the {whose}: {', '.join(hits)}. Give the path."
         )
-    raise ValueError(missing(layers, asked, whose))
+    raise ValueError(_missing(layers, asked, whose))
 
 
-def missing(layers: Mapping[str, Any], asked: Any, whose: str) -> str:
-    """The words for a layer that is not there: the nearest names, and all there are."""
+def find_all(layers: Mapping[str, Any], asked: Any, whose: str) -> list[str]:
+    """As `find`, and where `asked` is a nested model or its name, the paths of all in it."""
+    if isinstance(asked, str):
+        inside = [path for path in layers if f"/{asked}/" in f"/{path}"]
+    else:
+        parts = {id(part) for part in parts_of(asked)} if hasattr(asked, "weights") else set()
+        inside = [path for path, layer in layers.items() if id(holder_of(layer)) in parts]
+    if not inside or asked in layers:
+        return [find(layers, asked, whose)]
+    return inside
+
+
+def _missing(layers: Mapping[str, Any], asked: Any, whose: str) -> str:
     name = asked if isinstance(asked, str) else getattr(asked, "name", str(asked))
     last = {path.rpartition("/")[2]: path for path in layers}
-    near = difflib.get_close_matches(name, layers, 3) or [
-        last[close] for close in difflib.get_close_matches(name.rpartition("/")[2], last, 3)
+    near = difflib.get_close_matches(name, layers, 3, 0.4) or [
+        last[close] for close in difflib.get_close_matches(name.rpartition("/")[2], last, 3, 0.4)
     ]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return (
