@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import at_least_float32, match_sizes, per_example
+from .tensors import at_least_float32, check_positive, match_sizes, per_example
 
 
 def hint_mse(student: Any, teacher: Any):
@@ -26,12 +26,105 @@ def hint_mse(student: Any, teacher: Any):
     >>> float(hint_mse([[1., 2.]], [[3., 2.]])[0])
     2.0
     """
+    student, teacher = _equal_pair("hint_mse", student, teacher)
+    return per_example(ops.square(student - teacher))
+
+
+def activation_boundaries(student: Any, teacher: Any, *, margin: float = 1.0):
+    """Squared hinge that puts each of the student's neurons on the teacher's side of zero.
+
+    The mean of `relu(margin - s)^2` where the teacher's neuron is on (t > 0) and of
+    `relu(margin + s)^2` where it is off. How far the teacher's is from zero counts nothing.
+
+    Args:
+      student, teacher: `(batch, ..., channels)`, before the ReLU, of equal rank and channels;
+        sizes as in `hint_mse`.
+      margin: from which distance to zero on the student's neuron is left alone; positive.
+
+    Returns:
+      `(batch,)`.
+
+    Raises:
+      ValueError: the ranks or the channel counts differ, or the margin is not positive.
+
+    Source: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by
+    Hidden Neurons", AAAI 2019. The authors sum over an example's neurons and weigh the
+    sum with 0.003; the mean does not depend on the layer's size.
+
+    >>> float(activation_boundaries([[0.5, 0.5]], [[3., -3.]])[0])
+    1.25
+    """
+    check_positive("margin", margin)
+    student, teacher = _equal_pair("activation_boundaries", student, teacher)
+    short = ops.where(teacher > 0, margin - student, margin + student)
+    return per_example(ops.square(ops.relu(short)))
+
+
+def partial_l2(student: Any, teacher: Any, *, margin: Any):
+    """Squared distance to the teacher's response under a margin ReLU, `t' = max(t, margin)`.
+
+    The mean of `(s - t')^2`, without the neurons where both `t <= 0` and `s <= t'`: there a ReLU
+    passes nothing on, whatever the number.
+
+    Args:
+      student, teacher: `(batch, ..., channels)`, before the ReLU, of equal rank and channels;
+        sizes as in `hint_mse`.
+      margin: a number or `(channels,)`, at most 0: the expected value of the teacher's negative
+        responses.
+
+    Returns:
+      `(batch,)`.
+
+    Raises:
+      ValueError: the ranks or the channel counts differ.
+
+    Source: Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019. The
+    authors sum over an example's neurons and weigh the sum with 0.001 or less.
+
+    >>> float(partial_l2([[2., -3.]], [[1., -2.]], margin=-1.)[0])
+    0.5
+    """
+    student, teacher = _equal_pair("partial_l2", student, teacher)
+    target = ops.maximum(teacher, ops.cast(margin, student.dtype))
+    counts = ops.logical_or(student > target, teacher > 0)
+    difference = ops.where(counts, student - target, ops.zeros_like(student))
+    return per_example(ops.square(difference))
+
+
+def variational_information(student: Any, teacher: Any, *, variance: Any):
+    """Negative log-likelihood of the teacher's features under a Gaussian around the student's.
+
+    The mean of `((t - s)^2 / variance + log variance) / 2`, in nats, without the constant
+    `log(2 pi) / 2`; it bounds the two layers' mutual information from below.
+
+    Args:
+      student, teacher: `(batch, ..., channels)` of equal rank and channels, the student's as
+        predicted means; sizes as in `hint_mse`.
+      variance: a number or `(channels,)`, positive.
+
+    Returns:
+      `(batch,)`; negative values are possible.
+
+    Raises:
+      ValueError: the ranks or the channel counts differ.
+
+    Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019.
+
+    >>> float(variational_information([[1.]], [[3.]], variance=1.)[0])
+    2.0
+    """
+    student, teacher = _equal_pair("variational_information", student, teacher)
+    variance = ops.cast(variance, student.dtype)
+    return per_example((ops.square(teacher - student) / variance + ops.log(variance)) / 2)
+
+
+def _equal_pair(function: str, student: Any, teacher: Any):
+    """Both at the smaller size, in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     if len(student.shape) != len(teacher.shape) or student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
-            f"hint_mse needs two tensors of equal rank and channels; the student's is "
+            f"{function} needs two tensors of equal rank and channels; the student's is "
             f"{tuple(student.shape)} and the teacher's {tuple(teacher.shape)}. Project one of them "
-            f"first (FeatureHint does it with adapter='auto')."
+            f"first (its objective does it by itself)."
         )
-    student, teacher = match_sizes(student, teacher)
-    return per_example(ops.square(student - ops.cast(teacher, student.dtype)))
+    return match_sizes(student, ops.cast(teacher, student.dtype))

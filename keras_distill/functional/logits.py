@@ -4,7 +4,17 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import check_positive, logit_pair, per_example
+from .tensors import (
+    check_positive,
+    check_several,
+    class_targets,
+    logit_pair,
+    per_example,
+    unit,
+)
+
+# Stands for minus infinity: its exponential is zero, and its difference with itself too.
+_EXCLUDED = -1e30
 
 
 def soft_target_kl(
@@ -23,8 +33,10 @@ def soft_target_kl(
         which differ from logits by a constant that the softmax cancels), any float dtype.
         Positions between batch and classes are averaged.
       temperature: T > 0, a number or a scalar tensor. Gradients keep their scale as T grows.
-      standardize: z-score the logits of each example first (sample standard deviation), so that
-        the student matches the teacher's relations and not its range (Sun et al., CVPR 2024).
+      standardize: z-score the logits of each example first (sample standard deviation plus 1e-7),
+        so that the student matches the teacher's relations and not its range (Sun et al., "Logit
+        Standardization in Knowledge Distillation", CVPR 2024, which weights the loss by 9 besides;
+        its T^2 is kept here).
 
     Returns:
       `(batch,)` float32 (float64 for float64 logits), in nats.
@@ -72,11 +84,13 @@ def hard_target_ce(student_logits: Any, teacher_logits: Any):
     return per_example(-ops.sum(target * ops.log_softmax(student, axis=-1), axis=-1))
 
 
-def logits_mse(student_logits: Any, teacher_logits: Any):
+def logits_mse(student_logits: Any, teacher_logits: Any, *, half_squared_norm: bool = False):
     """Squared distance of the logits, averaged over the classes.
 
     Args:
       student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised.
+      half_squared_norm: sum over the classes and halve, as the paper writes it, instead of the
+        mean over classes that reference code takes. The gradient is then larger by `classes / 2`.
 
     Returns:
       `(batch,)`.
@@ -84,18 +98,145 @@ def logits_mse(student_logits: Any, teacher_logits: Any):
     Raises:
       ValueError: the class counts differ.
 
-    Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", NeurIPS 2014, equation 1
-    (which halves the squared norm; reference code takes the mean over classes, as here).
+    Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?", NeurIPS 2014, equation 1.
 
-    >>> float(logits_mse([[1., 0.]], [[3., 0.]])[0])
+    >>> float(logits_mse([[1., 0., 0., 0.]], [[3., 0., 0., 0.]])[0])
+    1.0
+    >>> float(logits_mse([[1., 0., 0., 0.]], [[3., 0., 0., 0.]], half_squared_norm=True)[0])
     2.0
     """
     student, teacher = logit_pair("logits_mse", student_logits, teacher_logits)
-    return per_example(ops.mean(ops.square(student - teacher), axis=-1))
+    squared = ops.square(student - teacher)
+    if half_squared_norm:
+        return per_example(ops.sum(squared, axis=-1)) / 2
+    return per_example(ops.mean(squared, axis=-1))
+
+
+def decoupled_kd(
+    student_logits: Any,
+    teacher_logits: Any,
+    labels: Any,
+    *,
+    alpha: Any = 1.0,
+    beta: Any = 8.0,
+    temperature: Any = 4.0,
+):
+    """The divergence in its two parts, weighted apart: the label's class, and the other classes.
+
+    With `p = softmax(logits / T)`, y the label, `b = (p_y, 1 - p_y)` and `o` = p over the classes
+    other than y: `T^2 * (alpha * KL(b_t || b_s) + beta * KL(o_t || o_s))`. In the plain divergence
+    beta is `1 - p_t(y)`, which a sure teacher makes small.
+
+    Args:
+      student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised, or log-probabilities.
+      labels: `(batch, ...)` integers, or one-hot of the logits' shape. A row labelled -1 counts
+        zero, a label out of range gives NaN.
+      alpha: weight of the target class' part (TCKD).
+      beta: weight of the other classes' part (NCKD).
+      temperature: T > 0.
+
+    Returns:
+      `(batch,)`, in nats.
+
+    Raises:
+      ValueError: the shapes do not fit, or T is not positive.
+
+    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, equation 7; T^2 as in the
+    authors' code, which also ramps the whole up over the first epochs.
+
+    >>> round(float(decoupled_kd([[2., 0.]], [[0., 2.]], [0], temperature=2.0)[0]), 4)
+    1.8485
+    """
+    check_positive("temperature", temperature)
+    student, teacher = logit_pair("decoupled_kd", student_logits, teacher_logits)
+    target, known = class_targets("decoupled_kd", labels, student)
+    temperature = ops.cast(temperature, student.dtype)
+    student_log_target, student_log_others = _decoupled(student / temperature, target)
+    teacher_log_target, teacher_log_others = _decoupled(teacher / temperature, target)
+    target_part = _kl_of_log_probs(student_log_target, teacher_log_target)
+    others_part = _kl_of_log_probs(student_log_others, teacher_log_others)
+    divergence = alpha * target_part + beta * others_part
+    return per_example(ops.where(known, divergence, ops.zeros_like(divergence))) * temperature**2
+
+
+def dist_relation(
+    student_logits: Any,
+    teacher_logits: Any,
+    *,
+    beta: Any = 1.0,
+    gamma: Any = 1.0,
+    temperature: Any = 1.0,
+):
+    """What Pearson's correlation lacks to 1, over the classes and over the batch.
+
+    With `p = softmax(logits / T)`: `T^2 * (beta * (1 - r(p_s[b, :], p_t[b, :])) + gamma * (1 -
+    r(p_s[:, c], p_t[:, c])))`, the first averaged over examples, the second over classes. Only
+    relations count, so a teacher far stronger than the student asks for nothing out of reach.
+
+    Of the second part an example gets its own share: `1 - r` is half the squared distance of the
+    two centred columns at unit length, a sum over the examples.
+
+    Args:
+      student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised, or log-probabilities.
+        Positions between batch and classes count as examples.
+      beta: weight of the relation between classes.
+      gamma: weight of the relation between examples.
+      temperature: T > 0. With T^2 as in the authors' code, not in the paper.
+
+    Returns:
+      `(batch,)`; the value of a row depends on the others.
+
+    Raises:
+      ValueError: the class counts differ, T is not positive, or there is a single row.
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
+    equations 8 to 10.
+
+    >>> value = dist_relation([[0., 1.], [0., 2.]], [[0., 1.], [2., 0.]])
+    >>> [round(float(v), 3) for v in value]  # the rows' r are 1 and -1, the columns' both -1
+    [2.0, 4.0]
+    """
+    check_positive("temperature", temperature)
+    student, teacher = logit_pair("dist_relation", student_logits, teacher_logits)
+    temperature = ops.cast(temperature, student.dtype)
+    shape, classes = ops.shape(student), student.shape[-1]
+    student, teacher = ops.reshape(student, (-1, classes)), ops.reshape(teacher, (-1, classes))
+    check_several("dist_relation", student)
+    student = ops.softmax(student / temperature, axis=-1)
+    teacher = ops.softmax(teacher / temperature, axis=-1)
+    rows = ops.cast(ops.shape(student)[0], student.dtype)
+    between_classes = ops.sum(_lack_of_correlation(student, teacher, -1), axis=-1)
+    between_examples = rows * ops.mean(_lack_of_correlation(student, teacher, 0), axis=-1)
+    # A remainder of one row, known only to the step, has nothing to relate to.
+    between_examples *= ops.minimum(rows - 1, 1)
+    value = temperature**2 * (beta * between_classes + gamma * between_examples)
+    return per_example(ops.reshape(value, shape[:-1]))
 
 
 def _z_score(logits: Any):
     classes = logits.shape[-1]
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (classes - 1)
-    return centred / (ops.sqrt(variance) + 1e-7)
+    # The floor is for logits that are all equal: a square root has no gradient at zero.
+    return centred / (ops.sqrt(ops.maximum(variance, 1e-14)) + 1e-7)
+
+
+def _decoupled(logits: Any, target: Any):
+    """Log-probabilities of (label, not the label), and of the other classes among themselves."""
+    others = ops.where(target > 0, ops.cast(_EXCLUDED, logits.dtype), logits)
+    log_target = ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
+    log_not_target = ops.logsumexp(others, axis=-1) - ops.logsumexp(logits, axis=-1)
+    return ops.stack([log_target, log_not_target], axis=-1), ops.log_softmax(others, axis=-1)
+
+
+def _kl_of_log_probs(student: Any, teacher: Any):
+    return ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+
+
+def _lack_of_correlation(student: Any, teacher: Any, axis: int):
+    """Shares that sum to 1 - r along `axis`; r is 0 where one of the two does not vary."""
+    student = unit(student - ops.mean(student, axis=axis, keepdims=True), axis)
+    teacher = unit(teacher - ops.mean(teacher, axis=axis, keepdims=True), axis)
+    norms = ops.sum(ops.square(student) + ops.square(teacher), axis=axis, keepdims=True)
+    length = ops.cast(ops.shape(student)[axis], student.dtype)
+    return ops.square(student - teacher) / 2 + (1 - norms / 2) / length

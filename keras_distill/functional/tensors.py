@@ -4,6 +4,9 @@ from typing import Any
 
 from keras import backend, ops
 
+# The label of a row that has none.
+UNLABELLED = -1
+
 
 def logit_pair(function: str, student: Any, teacher: Any):
     """Both logits in one dtype of at least float32, over the same classes."""
@@ -35,6 +38,63 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive; got {value}.")
 
 
+def check_several(function: str, rows: Any) -> None:
+    """Refuses a batch known to hold a single row, where rows are compared with each other."""
+    if rows.shape[0] == 1:
+        raise ValueError(
+            f"{function} compares examples with each other and got a batch of one. Use a batch "
+            f"size of at least 2, or a method that looks at each example alone."
+        )
+
+
+def unit(x: Any, axis: Any, smallest: float = 1e-8):
+    """`x` over its norm along `axis`, or over `smallest` where the norm is below it."""
+    squared = ops.sum(ops.square(x), axis=axis, keepdims=True)
+    # The floor is put under the square: a square root has no gradient at zero.
+    return x / ops.sqrt(ops.maximum(squared, smallest**2))
+
+
+def class_targets(function: str, labels: Any, logits: Any):
+    """Class labels as one-hot targets, and which of them are known.
+
+    Args:
+      function: who asks, for messages.
+      labels: `(batch, ...)` or `(batch, ..., 1)` integers of any dtype, -1 where there is none; or
+        `(batch, ..., classes)` one-hot (of soft labels the largest counts).
+      logits: `(batch, ..., classes)`.
+
+    Returns:
+      One-hot targets of the logits' shape and dtype, all zero where there is no label and NaN where
+      it is out of range (as Keras' losses have it on an accelerator), and booleans `(batch, ...)`.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    index = _class_index(function, ops.convert_to_tensor(labels), tuple(logits.shape))
+    classes = logits.shape[-1]
+    in_range = ops.logical_and(index >= UNLABELLED, index < classes)
+    poison = ops.where(in_range, ops.cast(0, logits.dtype), ops.cast(float("nan"), logits.dtype))
+    one_hot = ops.one_hot(index, classes, dtype=logits.dtype) + poison[..., None]
+    return one_hot, ops.not_equal(index, UNLABELLED)
+
+
+def _class_index(function: str, labels: Any, shape: tuple):
+    given = tuple(labels.shape)
+    if len(given) == len(shape) and given[-1] == shape[-1]:
+        labels = ops.argmax(labels, axis=-1)
+    elif len(given) == len(shape) and given[-1] == 1:
+        labels = ops.squeeze(labels, -1)
+    found = tuple(labels.shape)
+    if len(found) != len(shape) - 1 or any(
+        a != b for a, b in zip(found[1:], shape[1:-1], strict=True) if None not in (a, b)
+    ):
+        raise ValueError(
+            f"{function}: labels of shape {given} do not fit logits of shape {shape}. Give "
+            f"integers of shape {shape[:-1]}, or one-hot labels of the logits' shape."
+        )
+    return ops.cast(labels, "int32")
+
+
 def match_sizes(first: Any, second: Any):
     """Both feature tensors at the smaller size along every axis between batch and channels."""
     for axis in range(1, len(first.shape) - 1):
@@ -44,7 +104,11 @@ def match_sizes(first: Any, second: Any):
 
 
 def adaptive_pool(x: Any, axis: int, size: int):
-    """Average-pool one axis to `size`: bin i covers floor(i n / size) to ceil((i + 1) n / size)."""
+    """Average-pool one axis to `size`: bin i covers floor(i n / size) to ceil((i + 1) n / size).
+
+    In at least float32: the mean of many half-precision numbers would lose digits.
+    """
+    x = at_least_float32(x)
     length = x.shape[axis]
     if length == size:
         return x

@@ -1,0 +1,278 @@
+"""Decoupled distillation, DIST, standardisation and the losses on labels, against derived numbers.
+
+References nobody here wrote: SciPy's softmax, relative entropy and Pearson correlation; Keras'
+cross-entropy.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+from scipy.special import log_softmax, rel_entr, softmax
+
+from keras_distill import functional
+
+RNG = np.random.default_rng(0)
+STUDENT = RNG.normal(0, 3, (6, 5))
+TEACHER = RNG.normal(0, 3, (6, 5))
+LABELS = np.array([4, 0, 2, 2, 1, 3])
+
+
+def keras_ce(labels, logits):
+    return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def test_decoupled_three_classes_by_hand():
+    # Label 0, p_t = (1/2, 1/4, 1/4), p_s = (1/4, 1/4, 1/2), T = 1.
+    # Target class: (1/2, 1/2) against (1/4, 3/4): ln 2 / 2 + ln(2/3) / 2.
+    # Others: (1/2, 1/2) against (1/3, 2/3): ln(3/2) / 2 + ln(3/4) / 2.
+    target = (np.log(2) + np.log(2 / 3)) / 2
+    others = (np.log(3 / 2) + np.log(3 / 4)) / 2
+    student, teacher = np.log([[0.25, 0.25, 0.5]]), np.log([[0.5, 0.25, 0.25]])
+    given = functional.decoupled_kd(student, teacher, [0], alpha=3.0, beta=5.0, temperature=1.0)
+    assert float(given[0]) == pytest.approx(3 * target + 5 * others, rel=1e-9)
+
+
+def test_decoupled_its_parts_put_together_are_the_divergence():
+    # KL = TCKD + (1 - p_t(y)) NCKD: the identity that the method takes apart (equation 6).
+    options = {"temperature": 3.0}
+    target = functional.decoupled_kd(STUDENT, TEACHER, LABELS, alpha=1, beta=0, **options)
+    others = functional.decoupled_kd(STUDENT, TEACHER, LABELS, alpha=0, beta=1, **options)
+    soft_teacher = softmax(TEACHER / 3, 1)
+    divergence = 9 * rel_entr(soft_teacher, softmax(STUDENT / 3, 1)).sum(1)
+    not_label = 1 - soft_teacher[range(6), LABELS]
+    np.testing.assert_allclose(target + not_label * others, divergence, rtol=1e-9)
+
+
+def test_decoupled_of_two_classes_the_other_one_has_nothing_to_say():
+    student, teacher = STUDENT[:, :2], TEACHER[:, :2]
+    given = functional.decoupled_kd(student, teacher, LABELS % 2, beta=100.0)
+    np.testing.assert_allclose(given, functional.soft_target_kl(student, teacher), rtol=1e-9)
+
+
+def test_decoupled_defaults_are_the_published_ones():
+    np.testing.assert_array_equal(
+        functional.decoupled_kd(STUDENT, TEACHER, LABELS),
+        functional.decoupled_kd(STUDENT, TEACHER, LABELS, alpha=1.0, beta=8.0, temperature=4.0),
+    )
+
+
+def test_decoupled_labels_count_where_there_are_any():
+    some = np.where(np.arange(6) % 2, LABELS, -1)
+    given = functional.decoupled_kd(STUDENT, TEACHER, some)
+    full = functional.decoupled_kd(STUDENT, TEACHER, LABELS)
+    np.testing.assert_array_equal(given, np.where(np.arange(6) % 2, full, 0))
+
+
+@pytest.mark.parametrize("shape", ["column", "one-hot", "float"])
+def test_decoupled_labels_in_other_shapes(shape):
+    labels = {
+        "column": LABELS[:, None],
+        "one-hot": np.eye(5)[LABELS],
+        "float": LABELS.astype("float32"),
+    }[shape]
+    np.testing.assert_array_equal(
+        functional.decoupled_kd(STUDENT, TEACHER, labels),
+        functional.decoupled_kd(STUDENT, TEACHER, LABELS),
+    )
+
+
+def test_decoupled_a_label_out_of_range_is_seen_in_the_value():
+    given = functional.decoupled_kd(STUDENT, TEACHER, [5, -2, 2, 2, 1, 3])
+    np.testing.assert_array_equal(np.isnan(given), [True, True] + [False] * 4)
+
+
+def test_decoupled_labels_that_do_not_fit_are_named_with_the_logits():
+    with pytest.raises(ValueError, match=r"shape \(6, 3\).*shape \(6, 5\)"):
+        functional.decoupled_kd(STUDENT, TEACHER, np.zeros((6, 3)))
+
+
+def test_decoupled_pixels_are_averaged():
+    student, teacher = RNG.normal(size=(2, 4, 3, 3, 5))
+    labels = RNG.integers(0, 5, (4, 3, 3))
+    flat = functional.decoupled_kd(
+        student.reshape(36, 5), teacher.reshape(36, 5), labels.reshape(36)
+    )
+    np.testing.assert_allclose(
+        functional.decoupled_kd(student, teacher, labels),
+        np.reshape(flat, (4, 9)).mean(1),
+        rtol=1e-9,
+    )
+
+
+def pearson_loss(student, teacher, beta, gamma, temperature):
+    ours, theirs = softmax(student / temperature, 1), softmax(teacher / temperature, 1)
+    inter = 1 - np.mean([stats.pearsonr(s, t)[0] for s, t in zip(ours, theirs, strict=True)])
+    intra = 1 - np.mean([stats.pearsonr(s, t)[0] for s, t in zip(ours.T, theirs.T, strict=True)])
+    return temperature**2 * (beta * inter + gamma * intra)
+
+
+@pytest.mark.parametrize(
+    ("beta", "gamma", "temperature"), [(1, 0, 1), (0, 1, 1), (2, 3, 4), (1, 1, 1)]
+)
+def test_dist_its_mean_is_scipys_correlation_over_rows_and_columns(beta, gamma, temperature):
+    given = functional.dist_relation(
+        STUDENT, TEACHER, beta=beta, gamma=gamma, temperature=temperature
+    )
+    expected = pearson_loss(STUDENT, TEACHER, beta, gamma, temperature)
+    assert float(np.mean(given)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dist_between_classes_each_example_has_its_own_correlation():
+    given = functional.dist_relation(STUDENT, TEACHER, gamma=0.0)
+    expected = [
+        1 - stats.pearsonr(s, t)[0]
+        for s, t in zip(softmax(STUDENT, 1), softmax(TEACHER, 1), strict=True)
+    ]
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+
+
+def test_dist_between_examples_the_one_that_errs_has_the_largest_share():
+    student = TEACHER.copy()
+    student[2] = student[2, ::-1]
+    shares = np.asarray(functional.dist_relation(student, TEACHER, beta=0.0))
+    assert shares.argmax() == 2
+    assert np.all(shares >= 0)
+
+
+def test_dist_a_class_that_does_not_vary_correlates_with_nothing():
+    # Two classes of three have fallen out (p = 0 exactly): r = 0 there, of the third p = 1.
+    dead = np.array([[0.0, -1e5, -1e5]] * 4, "float32")
+    with tf.GradientTape() as tape:
+        logits = tf.constant(dead)
+        tape.watch(logits)
+        values = functional.dist_relation(logits, dead, beta=0.0)
+    np.testing.assert_allclose(values, 1.0, atol=1e-6)
+    assert np.isfinite(tape.gradient(values, logits)).all()
+
+
+def test_dist_pixels_are_examples():
+    student, teacher = RNG.normal(size=(2, 2, 3, 3, 5))
+    given = np.mean(functional.dist_relation(student, teacher))
+    expected = pearson_loss(student.reshape(18, 5), teacher.reshape(18, 5), 1, 1, 1)
+    assert float(given) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dist_a_batch_of_one_is_refused_and_a_remainder_of_one_is_not():
+    with pytest.raises(ValueError, match="batch of one"):
+        functional.dist_relation(STUDENT[:1], TEACHER[:1])
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5), "float64")] * 2)
+    def step(student, teacher):
+        return functional.dist_relation(student, teacher)
+
+    between_classes = functional.dist_relation(STUDENT, TEACHER, gamma=0.0)[:1]
+    np.testing.assert_allclose(step(STUDENT[:1], TEACHER[:1]), between_classes, rtol=1e-9)
+
+
+def test_standardised_it_is_the_divergence_of_scipys_z_scores_times_t_squared():
+    ours, theirs = (stats.zscore(x, axis=1, ddof=1) for x in (STUDENT, TEACHER))
+    given = functional.soft_target_kl(STUDENT, TEACHER, temperature=2.0, standardize=True)
+    expected = 4 * rel_entr(softmax(theirs / 2, 1), softmax(ours / 2, 1)).sum(1)
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+
+
+def test_standardised_logits_that_are_all_equal_have_a_gradient_under_xla_too():
+    @tf.function(jit_compile=True)
+    def gradient(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = functional.soft_target_kl(logits, [[1.0, 2.0, 4.0]], standardize=True)
+        return tape.gradient(value, logits)
+
+    assert np.isfinite(gradient(tf.zeros((1, 3)))).all()
+
+
+def test_half_the_squared_norm_is_classes_over_two_times_the_mean():
+    given = functional.logits_mse(STUDENT, TEACHER, half_squared_norm=True)
+    np.testing.assert_allclose(given, np.linalg.norm(STUDENT - TEACHER, axis=1) ** 2 / 2)
+    np.testing.assert_allclose(given, 5 / 2 * functional.logits_mse(STUDENT, TEACHER))
+
+
+@pytest.mark.parametrize("focus", ["disagreement", "margin"])
+def test_hard_examples_without_focusing_it_is_keras_cross_entropy(focus):
+    given = functional.hard_example_ce(STUDENT, TEACHER, LABELS, focus=focus, focusing=0.0)
+    np.testing.assert_allclose(given, keras_ce(LABELS, STUDENT), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("focus", "difficulty"),
+    # p_t = (1/2, 3/10, 1/5), label 2: 1 - 1/5; or 1 less the distance of 1/2 and 3/10.
+    [("disagreement", 0.8), ("margin", 0.8), ("disagreement of label 0", 0.5)],
+)
+def test_hard_examples_the_difficulty_by_hand(focus, difficulty):
+    focus, _, label = focus.partition(" of label ")
+    label = int(label or 2)
+    teacher, student = np.log([[0.5, 0.3, 0.2]]), np.log([[0.25, 0.25, 0.5]])
+    given = functional.hard_example_ce(student, teacher, [label], focus=focus, focusing=3.0)
+    expected = difficulty**3 * -student[0, label]
+    assert float(given[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_hard_examples_another_focus_is_refused():
+    with pytest.raises(ValueError, match="'disagreement', 'margin'; got 'loss'"):
+        functional.hard_example_ce(STUDENT, TEACHER, LABELS, focus="loss")
+
+
+TWO_TEACHER = np.log([[0.8, 0.2]])
+TWO_STUDENT = np.log([[0.25, 0.75]])
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "target"),
+    [
+        (0, {}, (1.0, 0.0)),  # they agree
+        (1, {}, (0.64, 0.36)),  # 0.2 x (0, 1) + 0.8 x (0.8, 0.2)
+        (1, {"min_confidence": 0.9}, (0.0, 1.0)),  # the teacher is not sure enough
+        (-1, {"min_confidence": 0.9}, (0.8, 0.2)),  # no label: the teacher's word
+    ],
+)
+def test_bootstrapped_the_target_by_hand(label, options, target):
+    given = functional.bootstrapped_ce(TWO_STUDENT, TWO_TEACHER, [label], **options)
+    expected = -np.dot(target, np.log([0.25, 0.75]))
+    assert float(given[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_bootstrapped_a_teacher_that_agrees_leaves_keras_cross_entropy():
+    given = functional.bootstrapped_ce(STUDENT, TEACHER, TEACHER.argmax(1))
+    np.testing.assert_allclose(given, keras_ce(TEACHER.argmax(1), STUDENT), rtol=1e-6)
+
+
+WEIGHTS = (0.5, 2.0, 1.0, 4.0, 0.1)
+
+
+def test_balanced_equal_weights_give_soft_targets():
+    given = functional.balanced_kl(STUDENT, TEACHER, class_weights=[1.0] * 5, temperature=3.0)
+    expected = functional.soft_target_kl(STUDENT, TEACHER, temperature=3.0)
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+
+
+def test_balanced_it_differs_from_the_weighted_cross_entropy_by_what_no_student_changes():
+    other = RNG.normal(size=STUDENT.shape)
+    weighted = np.asarray(WEIGHTS) * softmax(TEACHER / 2, 1)
+
+    def cross_entropy(student):
+        return -4 * np.sum(weighted * log_softmax(student / 2, 1), 1)
+
+    def given(student):
+        options = {"class_weights": WEIGHTS, "temperature": 2.0}
+        return np.asarray(functional.balanced_kl(student, TEACHER, **options))
+
+    np.testing.assert_allclose(
+        given(STUDENT) - given(other), cross_entropy(STUDENT) - cross_entropy(other)
+    )
+
+
+def test_balanced_its_least_value_is_zero_at_the_weighted_target():
+    best = np.log(WEIGHTS) + TEACHER
+    given = functional.balanced_kl(best, TEACHER, class_weights=WEIGHTS, temperature=1.0)
+    np.testing.assert_allclose(given, 0.0, atol=1e-12)
+
+
+def test_labels_and_logits_of_a_sure_teacher_stay_finite_in_float32():
+    # 1e4 apart, log(1 - p) of the label's class would be log 0 if it were taken of probabilities.
+    teacher = np.array([[1e4, 0.0, 0.0]], "float32")
+    student = np.array([[0.0, 1e4, 0.0]], "float32")
+    given = functional.decoupled_kd(student, teacher, [0], beta=0.0, temperature=1.0)
+    assert float(given[0]) == pytest.approx(1e4)
