@@ -1,7 +1,38 @@
 """WHAT is learned from the teacher: one file a family, one small class a method."""
 
-from keras_distill.objectives.base import Objective, Signals
-from keras_distill.objectives.features import FeatureHint
-from keras_distill.objectives.logits import HardTargets, LogitsMSE, SoftTargets
-
-__all__ = ["FeatureHint", "HardTargets", "LogitsMSE", "Objective", "Signals", "SoftTargets"]
+from .base import Objective as Objective
+from .base import Signals as Signals
+from .boundaries import ActivationBoundaries as ActivationBoundaries
+from .boundaries import Overhaul as Overhaul
+from .boundaries import batch_norm_margin as batch_norm_margin
+from .contrastive import ContrastiveRepresentation as ContrastiveRepresentation
+from .dense import AttentiveRegression as AttentiveRegression
+from .dense import BoundedRegression as BoundedRegression
+from .dense import ChannelWiseTargets as ChannelWiseTargets
+from .dense import MultiLabelTargets as MultiLabelTargets
+from .dense import RegressionTargets as RegressionTargets
+from .factors import FactorTransfer as FactorTransfer
+from .features import FeatureHint as FeatureHint
+from .features import VariationalInformation as VariationalInformation
+from .fusion import LayerFusion as LayerFusion
+from .labels import DKD as DKD
+from .labels import BalancedTargets as BalancedTargets
+from .labels import BootstrappedLabels as BootstrappedLabels
+from .labels import HardExamples as HardExamples
+from .logits import DIST as DIST
+from .logits import HardTargets as HardTargets
+from .logits import LogitsMSE as LogitsMSE
+from .logits import SoftTargets as SoftTargets
+from .maps import AttentionTransfer as AttentionTransfer
+from .maps import FlowOfSolution as FlowOfSolution
+from .maps import NeuronSelectivity as NeuronSelectivity
+from .relations import CorrelationCongruence as CorrelationCongruence
+from .relations import ProbabilisticTransfer as ProbabilisticTransfer
+from .relations import RelationalKD as RelationalKD
+from .relations import SimilarityPreserving as SimilarityPreserving
+from .review import ReviewKD as ReviewKD
+from .sequences import AttentionMaps as AttentionMaps
+from .sequences import HiddenStates as HiddenStates
+from .sequences import ValueRelations as ValueRelations
+from .vocabularies import SharedVocabulary as SharedVocabulary
+from .vocabularies import VocabularyCoverage as VocabularyCoverage

@@ -63,6 +63,24 @@ class Objective:
     A subclass names the layers it needs in `student_taps` and `teacher_taps` (set in `__init__`),
     makes its adapters in `build`, and computes in `__call__`. It never reduces over the batch.
 
+    What it is it says in class attributes, where it differs from the defaults; the conformance
+    suite holds it to them.
+
+    Attributes:
+      relational: True where examples are compared with each other, so that one alone says nothing.
+      ordered: True where the order of the examples in the batch counts.
+      needs_labels: True where it can't do without labels.
+      label_kind: what these are: "classes" (integers, -1 for a row without; or one-hot) or
+        "values" (numbers of the outputs' shape).
+      at_teacher: its value where the student gives just what the teacher gives: "zero" (the
+        minimum), "minimum" (above zero, no gradient) or "elsewhere" (it pulls on).
+      shift_invariant: True where a constant added to all logits of a position changes nothing. One
+        that isn't takes no model whose logits are known only up to a constant.
+      examples: keyword arguments of instances to hold to all this, where the required arguments are
+        not all layers that give maps. Both models then have five classes, and layers called "map",
+        "vector", "sequence", "attention" and "mask" (1 for a token, 0 for padding); "map_2" is
+        another map.
+
     Args:
       weight: non-negative factor of this objective in the total.
       output: the head whose logits it sees, in a model of several outputs. Without it an objective
@@ -76,7 +94,12 @@ class Objective:
     student_taps: tuple = ()
     teacher_taps: tuple = ()
     relational: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    label_kind: ClassVar[str] = "classes"
+    at_teacher: ClassVar[str] = "zero"
+    shift_invariant: ClassVar[bool] = True
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def __init__(self, *, weight: float = 1.0, output: str | None = None, name: str | None = None):
         if not 0 <= weight < float("inf"):

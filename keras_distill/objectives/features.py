@@ -1,13 +1,19 @@
-"""Objectives on the models' inner layers."""
+"""Objectives on the models' inner layers, number by number."""
 
+import math
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_distill import functional
+from keras_distill.functional.tensors import at_least_float32, match_sizes
+from keras_distill.objectives.adapters import Chain, projection
 from keras_distill.objectives.base import Objective, Signals
+from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name, smaller
+from keras_distill.objectives.logits_base import check_positive
 
-__all__ = ["FeatureHint"]
+__all__ = ["FeatureHint", "VariationalInformation"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -52,24 +58,26 @@ class FeatureHint(Objective):
         self._check(ours, theirs)
         if self.adapter is None or (self.adapter == "auto" and ours[-1] == theirs[-1]):
             return {}
-        projection = self._make_adapter(len(ours), theirs[-1])
-        pooled = _smaller(ours, theirs)
-        if not projection.built:
-            projection.build(pooled)
-        given = projection.compute_output_shape(pooled)
+        layer = self.adapter
+        if layer == "auto":
+            layer = projection(ours, theirs[-1], name=f"{self.name}_adapter")
+        pooled = smaller(ours, theirs)
+        if not layer.built:
+            layer.build(pooled)
+        given = layer.compute_output_shape(pooled)
         if given[-1] != theirs[-1]:
             raise ValueError(
                 f"{self._label()}: the adapter gives {tuple(given)} and the teacher's layer has "
                 f"{theirs[-1]} channels ({tuple(theirs)}). Make the adapter's last axis "
                 f"{theirs[-1]}."
             )
-        self._projection = projection
-        return {"adapter": projection}
+        self._projection = layer
+        return {"adapter": layer}
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
-        ours, theirs = functional.match_sizes(
-            student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
-        )
+        ours, theirs = student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
+        # Cast before they are pooled: a mean in half precision is a coarse one.
+        ours, theirs = match_sizes(at_least_float32(ours), at_least_float32(theirs))
         return functional.hint_mse(self._projection(ours) if self._projection else ours, theirs)
 
     def get_config(self) -> dict:
@@ -78,8 +86,8 @@ class FeatureHint(Objective):
             adapter = keras.saving.serialize_keras_object(adapter)
         return {
             **super().get_config(),
-            "student": _tap_name(self.student_taps[0]),
-            "teacher": _tap_name(self.teacher_taps[0]),
+            "student": layer_name(self.student_taps[0]),
+            "teacher": layer_name(self.teacher_taps[0]),
             "adapter": adapter,
         }
 
@@ -89,14 +97,6 @@ class FeatureHint(Objective):
         if isinstance(adapter, dict):
             config = {**config, "adapter": keras.saving.deserialize_keras_object(adapter)}
         return cls(**config)
-
-    def _make_adapter(self, rank: int, channels: int) -> keras.layers.Layer:
-        if self.adapter != "auto":
-            return self.adapter
-        name = f"{self.name}_adapter"
-        if rank == 4:
-            return keras.layers.Conv2D(channels, 1, use_bias=False, dtype="float32", name=name)
-        return keras.layers.Dense(channels, use_bias=False, dtype="float32", name=name)
 
     def _check(self, ours: tuple, theirs: tuple) -> None:
         shapes = f"the student's output is {tuple(ours)} and the teacher's {tuple(theirs)}"
@@ -116,14 +116,95 @@ class FeatureHint(Objective):
             )
 
     def _label(self) -> str:
-        student, teacher = _tap_name(self.student_taps[0]), _tap_name(self.teacher_taps[0])
+        student, teacher = layer_name(self.student_taps[0]), layer_name(self.teacher_taps[0])
         return f"FeatureHint({student!r}, {teacher!r})"
 
 
-def _smaller(ours: tuple, theirs: tuple) -> tuple:
-    sizes = [min(a, b) for a, b in zip(ours[1:-1], theirs[1:-1], strict=True)]
-    return (None, *sizes, ours[-1])
+@keras.saving.register_keras_serializable("keras_distill")
+class VariationalInformation(LayerObjective):
+    """The student's features tell as much as they can of the teacher's.
+
+    A network of three linear maps of the channels, with ReLUs between, predicts the teacher's
+    features from the student's; how sure it is, channel by channel, is learned too: channels that
+    can't be predicted count less. See `functional.variational_information` for the formula, which
+    is added over pairs of layers. The variance is `softplus(scale) + 1e-5`.
+
+    Args:
+      student, teacher: a layer of each model, or equally long lists. Where the sizes differ the
+        larger is pooled.
+      width: of the network's inner layers; by default the teacher's.
+      initial_variance: positive; the teacher's features' own variance is a good start.
+      weight, output, name: see `Objective`. Reference code's weight is 1.
+
+    Raises:
+      ValueError: layers of different rank or of unknown size, a number that is not positive.
+
+    Source: Ahn et al., CVPR 2019. The network is RepDistiller's.
+
+    >>> VariationalInformation("block4", "conv5_out", initial_variance=1.0).initial_variance
+    1.0
+    """
+
+    at_teacher = "elsewhere"
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any,
+        *,
+        width: int | None = None,
+        initial_variance: float = 5.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, teacher, **options)
+        check_positive(self.name, initial_variance=initial_variance)
+        if width is not None:
+            check_whole(self.name, width=width)
+        self.width = width
+        self.initial_variance = initial_variance
+        self._variances: list[ChannelVariance] = []
+
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        shapes = self.shapes(student, teacher, maps=False)
+        self._variances = [
+            ChannelVariance(theirs[-1], self.initial_variance, name=f"{self.name}_variance_{index}")
+            for index, (_, theirs) in enumerate(shapes)
+        ]
+        variances = {f"variance_{i}": layer for i, layer in enumerate(self._variances)}
+        return {**self.make_adapters(shapes, self._network), **variances}
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        return sum(
+            functional.variational_information(*pair, variance=variance.value())
+            for variance, pair in zip(self._variances, self.adapted(student, teacher), strict=True)
+        )
+
+    def get_config(self) -> dict:
+        config = {"width": self.width, "initial_variance": self.initial_variance}
+        return {**super().get_config(), **config}
+
+    def _network(self, shape: tuple, channels: int, name: str) -> keras.layers.Layer:
+        width = self.width or channels
+        inner = [projection(shape, width, activation="relu") for _ in range(2)]
+        return Chain([*inner, projection(shape, channels)], name=name)
 
 
-def _tap_name(tap: Any) -> str:
-    return tap if isinstance(tap, str) else tap.name
+class ChannelVariance(keras.layers.Layer):
+    """A positive number a channel, learned."""
+
+    SMALLEST = 1e-5
+
+    def __init__(self, channels: int, initial: float, **options: Any) -> None:
+        super().__init__(dtype="float32", **options)
+        # What softplus makes the initial variance of; log(exp(x) - 1), safe for large x.
+        above = max(initial - self.SMALLEST, self.SMALLEST)
+        self.scale = self.add_weight(
+            shape=(channels,),
+            initializer=keras.initializers.Constant(above + math.log(-math.expm1(-above))),
+            name="scale",
+        )
+        self.built = True
+
+    def value(self):
+        """`(channels,)`."""
+        return ops.softplus(self.scale) + self.SMALLEST

@@ -1,35 +1,26 @@
-"""Objectives on the models' answers."""
+"""Objectives on the models' answers: one class of many an example, no label needed."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
 from keras_distill import functional
-from keras_distill.objectives.base import Objective, Signals
+from keras_distill.functional.tensors import check_several
+from keras_distill.objectives.base import Signals
+from keras_distill.objectives.logits_base import (
+    LogitsObjective,
+    check_not_negative,
+    check_positive,
+)
 
-__all__ = ["HardTargets", "LogitsMSE", "SoftTargets"]
-
-
-class _LogitsObjective(Objective):
-    def build(self, student: Signals, teacher: Signals) -> dict:
-        ours, theirs = student.logits.shape, teacher.logits.shape
-        if ours[-1] != theirs[-1]:
-            raise ValueError(
-                f"{self.name}: the student has {ours[-1]} classes (output {tuple(ours)}) and the "
-                f"teacher {theirs[-1]} (output {tuple(theirs)}). Both must answer over the same "
-                f"classes: rebuild the student's last layer, or give the head with output=."
-            )
-        if ours[-1] == 1:
-            raise ValueError(
-                f"{self.name}: both models answer with one number an example ({tuple(ours)}), and "
-                f"a softmax over one class is always 1. Use two classes, or LogitsMSE."
-            )
-        return {}
+__all__ = ["DIST", "HardTargets", "LogitsMSE", "SoftTargets"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class SoftTargets(_LogitsObjective):
+class SoftTargets(LogitsObjective):
     """The teacher's softened answer as the target: `T^2 KL(teacher || student)`.
+
+    Positions between batch and classes (pixels, tokens) are averaged.
 
     Args:
       temperature: T > 0; the higher, the more the small probabilities count.
@@ -45,12 +36,13 @@ class SoftTargets(_LogitsObjective):
     'soft_targets'
     """
 
+    examples: ClassVar[tuple] = ({}, {"temperature": 2.0, "standardize": True})
+
     def __init__(
         self, *, temperature: float = 4.0, standardize: bool = False, **options: Any
     ) -> None:
         super().__init__(**options)
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"SoftTargets: temperature must be positive; got {temperature}.")
+        check_positive("SoftTargets", temperature=temperature)
         self.temperature = temperature
         self.standardize = standardize
 
@@ -68,7 +60,7 @@ class SoftTargets(_LogitsObjective):
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class HardTargets(_LogitsObjective):
+class HardTargets(LogitsObjective):
     """The teacher's most likely class as the label.
 
     Args:
@@ -80,36 +72,89 @@ class HardTargets(_LogitsObjective):
     0.5
     """
 
+    at_teacher: ClassVar[str] = "elsewhere"
+
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
         return functional.hard_target_ce(student.logits, teacher.logits)
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class LogitsMSE(_LogitsObjective):
+class LogitsMSE(LogitsObjective):
     """Squared distance of the logits, mean over classes.
 
     It compares unnormalised logits, so both models must have them to give: a model that ends in
     a softmax whose input is out of reach is refused.
 
     Args:
+      half_squared_norm: the sum over the classes, halved, as the paper writes it.
       weight, output, name: see `Objective`.
 
     Source: Ba and Caruana, NeurIPS 2014.
 
-    >>> LogitsMSE().get_config()
-    {'weight': 1.0, 'output': None, 'name': 'logits_mse'}
+    >>> LogitsMSE().name
+    'logits_mse'
     """
 
-    def build(self, student: Signals, teacher: Signals) -> dict:
-        for who, signals in (("student", student), ("teacher", teacher)):
-            if signals.from_probabilities:
-                raise ValueError(
-                    f"{self.name}: the {who} gives probabilities, and their logits are known only "
-                    f"up to a constant. Use SoftTargets, or a {who} without the final softmax."
-                )
-        if student.logits.shape[-1] == teacher.logits.shape[-1] == 1:
-            return {}
-        return super().build(student, teacher)
+    shift_invariant: ClassVar[bool] = False
+    examples: ClassVar[tuple] = ({}, {"half_squared_norm": True})
+
+    def __init__(self, *, half_squared_norm: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.half_squared_norm = half_squared_norm
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
-        return functional.logits_mse(student.logits, teacher.logits)
+        return functional.logits_mse(
+            student.logits, teacher.logits, half_squared_norm=self.half_squared_norm
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "half_squared_norm": self.half_squared_norm}
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class DIST(LogitsObjective):
+    """The teacher's relations between classes and between examples, by Pearson's correlation.
+
+    `T^2 * (beta * (1 - r over classes) + gamma * (1 - r over the batch))`. The second part needs
+    batches large enough to correlate over; the authors use 128 and more.
+
+    Args:
+      beta: weight of the relation between the classes of an example.
+      gamma: weight of the relation between the examples of a class.
+      temperature: T > 0.
+      weight, output, name: see `Objective`.
+
+    Raises:
+      ValueError: a weight is negative, or the temperature not positive.
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022. The
+    authors set beta and gamma to 2 and T to 4 on CIFAR-100, to 1 or 2 and T to 1 on ImageNet.
+
+    >>> DIST(beta=2.0, gamma=2.0, temperature=4.0).relational
+    True
+    """
+
+    relational: ClassVar[bool] = True
+
+    def __init__(
+        self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        check_not_negative("DIST", beta=beta, gamma=gamma)
+        check_positive("DIST", temperature=temperature)
+        self.beta, self.gamma, self.temperature = beta, gamma, temperature
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        if len(student.logits.shape) == 2:
+            check_several(self.name, student.logits)
+        return functional.dist_relation(
+            student.logits,
+            teacher.logits,
+            beta=self.beta,
+            gamma=self.gamma,
+            temperature=self.temperature,
+        )
+
+    def get_config(self) -> dict:
+        config = {"beta": self.beta, "gamma": self.gamma, "temperature": self.temperature}
+        return {**super().get_config(), **config}

@@ -1,0 +1,155 @@
+"""Contrastive representation distillation, with a queue of negatives."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_distill import functional
+from keras_distill.functional.relations import unit_or_zero
+
+from .base import Objective, Signals
+from .logits_base import check_positive
+from .relations import tap_name
+
+__all__ = ["ContrastiveRepresentation"]
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class ContrastiveRepresentation(Objective):
+    """The student tells an example's teacher embedding from those of earlier examples.
+
+    Both layers' outputs go through a linear embedding and are scaled to length 1; see
+    `functional.contrastive_representation` for the loss. The negatives are the `queue_size` latest
+    teacher embeddings of earlier steps, each step's whole batch in and the oldest out. The queue
+    begins with random directions, changes in training steps alone, and is saved with the
+    distiller. It takes `queue_size * width` numbers, however large the data. Keep it well below
+    the number of examples: in a queue longer than an epoch an example meets its own past embedding
+    as a negative. Under a strategy every replica holds the same queue, fed from the first replica's
+    share of the batch.
+
+    The teacher's embedding is a fixed random projection. Were it trained, moving away from its own
+    past in the queue would lower the loss and teach the student nothing.
+
+    Args:
+      student, teacher: layers as in `FeatureHint`, vectors or maps (flattened).
+      width: of the embeddings.
+      queue_size: how many negatives.
+      temperature: T > 0.
+      weight, output, name: see `Objective`. The authors' weight is 0.8.
+
+    Raises:
+      ValueError: a layer of unknown size, a number that is not positive.
+
+    Source: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020. Their code
+    trains both embeddings, keeps one of either model for every example of the data set, averaged
+    over epochs, draws 16384 negatives an example from other classes by the examples' indices, uses
+    a binary NCE loss whose constant it guesses on the first batch, and adds the loss with the roles
+    swapped. Here the queue, which a batch shares, is that of He et al., "MoCo", CVPR 2020; InfoNCE
+    needs no constant; negatives may be of the example's own class; and the student alone is the
+    anchor.
+
+    >>> ContrastiveRepresentation("pool", "pool", queue_size=512).queue_size
+    512
+    """
+
+    at_teacher = "elsewhere"
+    examples = ({"queue_size": 16, "width": 8},)
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any,
+        *,
+        width: int = 128,
+        queue_size: int = 4096,
+        temperature: float = 0.07,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        check_positive(self.name, width=width, queue_size=queue_size, temperature=temperature)
+        self.student_taps, self.teacher_taps = (student,), (teacher,)
+        self.width = width
+        self.queue_size = queue_size
+        self.temperature = temperature
+        self._embeddings: tuple = ()
+        self._queue: Any = None
+
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        ours = self._embedding("student", student.taps[self.student_taps[0]])
+        theirs = self._embedding(
+            "teacher",
+            teacher.taps[self.teacher_taps[0]],
+            kernel_initializer=keras.initializers.Orthogonal(seed=0),
+            use_bias=False,
+            trainable=False,
+        )
+        self._embeddings = ours, theirs
+        self._queue = Queue(self.queue_size, self.width, name=f"{self.name}_queue")
+        self._queue.build()
+        return {"student_embedding": ours, "teacher_embedding": theirs, "queue": self._queue}
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        ours = _embed(self._embeddings[0], student.taps[self.student_taps[0]])
+        theirs = _embed(self._embeddings[1], teacher.taps[self.teacher_taps[0]])
+        values = functional.contrastive_representation(
+            ours, theirs, self._queue.entries, temperature=self.temperature
+        )
+        self._queue.push(theirs)
+        return values
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "student": tap_name(self.student_taps[0]),
+            "teacher": tap_name(self.teacher_taps[0]),
+            "width": self.width,
+            "queue_size": self.queue_size,
+            "temperature": self.temperature,
+        }
+
+    def _embedding(self, side: str, tensor: Any, **options: Any) -> keras.layers.Layer:
+        shape = tuple(tensor.shape)
+        if None in shape[1:]:
+            taps = map(tap_name, (*self.student_taps, *self.teacher_taps))
+            raise ValueError(
+                f"ContrastiveRepresentation({', '.join(map(repr, taps))}): the {side}'s output is "
+                f"{shape}, and a layer of unknown size can't be embedded. Give the model a fixed "
+                f"input size, or name a layer that gives vectors, (None, width)."
+            )
+        layer = keras.layers.Dense(
+            self.width, dtype="float32", name=f"{self.name}_{side}_embedding", **options
+        )
+        layer.build((None, math.prod(shape[1:])))
+        return layer
+
+
+class Queue(keras.layers.Layer):
+    """The latest vectors of length 1, first in, first out; no gradient reaches them."""
+
+    def __init__(self, size: int, width: int, **options: Any):
+        super().__init__(trainable=False, dtype="float32", **options)
+        self.size = size
+        self.width = width
+
+    def build(self, input_shape: Any = None) -> None:
+        # Replicas that wrote each their own would hold different queues, of which a checkpoint
+        # keeps one.
+        self.entries = self.add_weight(
+            shape=(self.size, self.width),
+            initializer=keras.initializers.RandomNormal(stddev=1.0, seed=0),
+            trainable=False,
+            aggregation="only_first_replica",
+            name="entries",
+        )
+        self.entries.assign(unit_or_zero(self.entries))
+
+    def push(self, vectors: Any) -> None:
+        """The vectors `(batch, width)` come to the front, the oldest drop out."""
+        moved = ops.concatenate([ops.stop_gradient(vectors), self.entries])
+        self.entries.assign(moved[: self.size])
+
+
+def _embed(layer: keras.layers.Layer, x: Any):
+    return unit_or_zero(layer(ops.reshape(x, (-1, math.prod(x.shape[1:])))))

@@ -1,0 +1,163 @@
+"""What the objectives on pairs of layers share: their names, their shapes, their adapters."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+
+from keras_distill.functional.tensors import at_least_float32, match_sizes
+from keras_distill.objectives.base import Objective, Signals
+
+__all__ = ["LayerObjective", "as_taps", "check_whole", "layer_name", "smaller"]
+
+
+class LayerObjective(Objective):
+    """An objective on a layer of each model, or on several pairs of layers.
+
+    Args:
+      student, teacher: a layer as in `FeatureHint`, or equally long lists of layers.
+      weight, output, name: see `Objective`.
+
+    Raises:
+      ValueError: no layer, or more of one model than of the other.
+    """
+
+    examples: ClassVar[tuple] = (
+        {},
+        {"student": ["map", "map_2"], "teacher": ["map", "map_2"]},
+    )
+
+    def __init__(self, student: Any, teacher: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.student_taps, self.teacher_taps = as_taps(student), as_taps(teacher)
+        self._adapters: list[keras.layers.Layer | None] = []
+        self._check_layers()
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "student": _names(self.student_taps),
+            "teacher": _names(self.teacher_taps),
+        }
+
+    def pairs(self, student: Signals, teacher: Signals) -> list[tuple]:
+        """The tapped tensors, (student, teacher), in at least float32."""
+        taps = zip(self.student_taps, self.teacher_taps, strict=True)
+        return [
+            (at_least_float32(student.taps[ours]), at_least_float32(teacher.taps[theirs]))
+            for ours, theirs in taps
+        ]
+
+    def shapes(self, student: Signals, teacher: Signals, *, maps: bool) -> list[tuple]:
+        """Their shapes, found to be comparable.
+
+        Args:
+          student, teacher: Signals of `keras.KerasTensor`s.
+          maps: whether there must be axes of positions.
+
+        Raises:
+          ValueError: ranks that differ, axes of unknown size, vectors where maps are due.
+        """
+        taps = zip(self.student_taps, self.teacher_taps, strict=True)
+        shapes = [(tuple(student.taps[s].shape), tuple(teacher.taps[t].shape)) for s, t in taps]
+        for index, pair in enumerate(shapes):
+            self._check_shapes(index, *pair, maps)
+        return shapes
+
+    def check_positions(self, shapes: list[tuple]) -> None:
+        """ValueError where a map, pooled to the smaller, is left with a single position."""
+        for index, (ours, theirs) in enumerate(shapes):
+            if all(1 in sizes for sizes in zip(ours[1:-1], theirs[1:-1], strict=True)):
+                raise ValueError(
+                    f"{self.said(index, ours, theirs)}: at the smaller size there is one position, "
+                    f"which is all of every map. Name layers before the pooling."
+                )
+
+    def label(self, index: int = 0) -> str:
+        """How a message calls one of the pairs."""
+        taps = self.student_taps[index], self.teacher_taps[index]
+        return f"{type(self).__name__}({', '.join(repr(layer_name(tap)) for tap in taps)})"
+
+    def said(self, index: int, ours: tuple, theirs: tuple) -> str:
+        """How a message begins that is about a pair's shapes."""
+        return f"{self.label(index)}: the student's output is {ours} and the teacher's {theirs}"
+
+    def make_adapters(
+        self, shapes: list[tuple], make: Callable[[tuple, int, str], keras.layers.Layer | None]
+    ) -> dict[str, keras.layers.Layer]:
+        """An adapter a pair of layers, by name.
+
+        Args:
+          shapes: of the pairs.
+          make: takes the student's shape, pooled where its map is the larger, the teacher's
+            channels and a name; returns the adapter, unbuilt, or None for none.
+        """
+        self._adapters = []
+        for index, (ours, theirs) in enumerate(shapes):
+            pooled = smaller(ours, theirs)
+            adapter = make(pooled, theirs[-1], f"{self.name}_adapter_{index}")
+            if adapter is not None:
+                adapter.build(pooled)
+            self._adapters.append(adapter)
+        return {f"adapter_{i}": a for i, a in enumerate(self._adapters) if a is not None}
+
+    def adapted(self, student: Signals, teacher: Signals) -> list[tuple]:
+        """The pairs at the smaller size, the student's behind its adapter."""
+        pairs = [match_sizes(*pair) for pair in self.pairs(student, teacher)]
+        return [
+            (ours if adapter is None else adapter(ours, training=True), theirs)
+            for adapter, (ours, theirs) in zip(self._adapters, pairs, strict=True)
+        ]
+
+    def _check_layers(self) -> None:
+        ours, theirs = len(self.student_taps), len(self.teacher_taps)
+        if ours != theirs or not ours:
+            raise ValueError(
+                f"{self.name}: {ours} layers of the student and {theirs} of the teacher. Name one "
+                f"of each model, or as many of both."
+            )
+
+    def _check_shapes(self, index: int, ours: tuple, theirs: tuple, maps: bool) -> None:
+        said = self.said(index, ours, theirs)
+        if maps and min(len(ours), len(theirs)) < 3:
+            raise ValueError(
+                f"{said}, vectors where maps (batch, ..., channels) are due. Name layers before "
+                f"the pooling or flattening; FeatureHint compares vectors."
+            )
+        if len(ours) != len(theirs):
+            raise ValueError(f"{said}. Name two layers of equal rank, or flatten one.")
+        if None in (*ours[1:], *theirs[1:]):
+            raise ValueError(
+                f"{said}. Give both models a fixed input size: an axis of unknown size can be "
+                f"neither pooled nor projected."
+            )
+
+
+def as_taps(layers: Any) -> tuple:
+    """One layer or a list of layers, as a tuple."""
+    return tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
+
+
+def check_whole(owner: str, **values: Any) -> None:
+    """ValueError where one of the hyper-parameters is no whole number of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{owner}: {name} must be a whole number of at least 1; got {value!r}."
+            )
+
+
+def layer_name(tap: Any) -> str:
+    """What a tapped layer is called in a config and in messages."""
+    return tap if isinstance(tap, str) else tap.name
+
+
+def smaller(ours: tuple, theirs: tuple) -> tuple:
+    """The student's shape where its map is pooled to the teacher's, if that is the smaller."""
+    sizes = [min(a, b) for a, b in zip(ours[1:-1], theirs[1:-1], strict=True)]
+    return (None, *sizes, ours[-1])
+
+
+def _names(taps: tuple) -> Any:
+    names = [layer_name(tap) for tap in taps]
+    return names if len(names) > 1 else names[0]

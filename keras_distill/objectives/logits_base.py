@@ -1,0 +1,99 @@
+"""What the objectives on the models' answers share: which answers fit, and which labels."""
+
+from typing import Any
+
+from keras import backend, ops
+
+from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.objectives.base import Objective, Signals
+
+__all__ = ["LogitsObjective", "check_class_labels", "check_not_negative", "check_positive"]
+
+
+class LogitsObjective(Objective):
+    """An objective that sees nothing but logits over the same classes."""
+
+    def build(self, student: Signals, teacher: Signals) -> dict:
+        if not self.shift_invariant:
+            self._check_reachable(student, teacher)
+        ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
+        if ours[-1] != theirs[-1]:
+            raise ValueError(
+                f"{self.name}: the student has {ours[-1]} classes (output {ours}) and the "
+                f"teacher {theirs[-1]} (output {theirs}). Both must answer over the same "
+                f"classes: rebuild the student's last layer, or give the head with output=."
+            )
+        if ours[-1] == 1 and self.shift_invariant:
+            raise ValueError(
+                f"{self.name}: both models answer with one number an example ({ours}), and "
+                f"a softmax over one class is always 1. Use two classes, or LogitsMSE."
+            )
+        self._check_positions(ours, theirs)
+        return {}
+
+    def _check_reachable(self, student: Signals, teacher: Signals) -> None:
+        for who, signals in (("student", student), ("teacher", teacher)):
+            if signals.from_probabilities:
+                raise ValueError(
+                    f"{self.name}: the {who} gives probabilities, and their logits are known only "
+                    f"up to a constant. Use SoftTargets, or a {who} without the final softmax."
+                )
+
+    def _check_positions(self, ours: tuple, theirs: tuple) -> None:
+        if len(ours) != len(theirs) or any(
+            a != b for a, b in zip(ours, theirs, strict=True) if None not in (a, b)
+        ):
+            raise ValueError(
+                f"{self.name}: the student answers with {ours} and the teacher with {theirs}, and "
+                f"the positions are compared one by one. Resize one of the outputs inside its "
+                f"model."
+            )
+
+
+def check_class_labels(name: str, labels: Any, logits: Any) -> Any:
+    """`labels`, unless one of them names no class.
+
+    Args:
+      name: of the objective that asks.
+      labels: integers, -1 where there is none; one-hot labels pass.
+      logits: `(batch, ..., classes)`.
+
+    Raises:
+      ValueError: a label out of range. In a graph it is an assertion that fails with the step
+        (XLA leaves it out, and the value becomes NaN).
+    """
+    labels, classes = ops.convert_to_tensor(labels), logits.shape[-1]
+    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == classes > 1:
+        return labels
+    expected = (
+        f"{name}: labels must be in [0, {classes}), the student's classes, or {UNLABELLED} for an "
+        f"example without a label"
+    )
+    smallest, largest = ops.min(labels), ops.max(labels)
+    if backend.backend() == "tensorflow" and not hasattr(smallest, "numpy"):
+        _assert_in_graph(smallest, largest, classes, expected)
+    elif smallest < UNLABELLED or largest >= classes:
+        raise ValueError(f"{expected}; got {int(smallest)} to {int(largest)}.")
+    return labels
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """ValueError where one of the hyper-parameters is not positive and finite."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{owner}: {name} must be positive; got {value}.")
+
+
+def check_not_negative(owner: str, **values: float) -> None:
+    """ValueError where one of the hyper-parameters is negative or not finite."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{owner}: {name} must be finite and at least 0; got {value}.")
+
+
+def _assert_in_graph(smallest: Any, largest: Any, classes: int, expected: str) -> None:
+    # keras.ops has no assertion, so this asks the backend.
+    import tensorflow as tf
+
+    in_range = tf.logical_and(smallest >= UNLABELLED, largest < classes)
+    tf.debugging.Assert(in_range, [f"{expected}; got", smallest, "to", largest])
