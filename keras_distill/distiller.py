@@ -1,5 +1,6 @@
 """The Keras face: a model whose `fit` trains a student under a teacher."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_distill.metrics import labelled_only
 from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Absent, Teacher
+from keras_distill.teachers.cache import CachedBatch, TeacherCache
 from keras_distill.teachers.model import as_teacher
 
 __all__ = ["Distiller"]
@@ -84,6 +86,11 @@ class Distiller(saving.SavedWithoutTeacher):
         self._objectives = checks.as_objectives(objectives)
         self._log = _Log()
         self._teacher = as_teacher(teacher)
+        if teacher_preprocess is not None and isinstance(self._teacher, TeacherCache):
+            raise ValueError(
+                "teacher_preprocess= comes too late for a TeacherCache, whose teacher has answered "
+                "already. Give it to TeacherCache.build(teacher_preprocess=...)."
+            )
         keys = [key for o in self._objectives for key in o.student_taps]
         self._reader = StudentReader(student, keys, student_output)
         self._teacher_spec = _Held(self._built_teacher(self._teacher))
@@ -96,6 +103,10 @@ class Distiller(saving.SavedWithoutTeacher):
     def teacher(self) -> Teacher:
         """Where the knowledge comes from; no Keras object."""
         return self._teacher
+
+    def teacher_state(self) -> tuple:
+        """What of the teacher a checkpoint holds: only what training moves."""
+        return self._teacher.state
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -114,6 +125,8 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's answer."""
+        if isinstance(inputs, CachedBatch):
+            inputs = inputs.inputs
         if self._student_preprocess is not None:
             inputs = self._student_preprocess(inputs)
         return self.student(inputs, training=training)
@@ -168,22 +181,22 @@ class Distiller(saving.SavedWithoutTeacher):
           ValueError: data without a batch, validation with nothing to evaluate, or no teacher.
         """
         checks.check_data(x)
-        if isinstance(self._teacher, Absent):
-            self._teacher(x)
+        self._teacher.check_data(x)
         if kwargs.get("validation_data") is not None or kwargs.get("validation_split"):
             self._check_something_to_evaluate()
         if isinstance(x, tf.data.Dataset) and kwargs.get("class_weight"):
             x = data.with_class_weight(x, kwargs.pop("class_weight"))
         if self._teacher.refresh():
             self.train_function = None
-        history = super().fit(x, *args, **kwargs)
+        given = _with_callbacks(super().fit, (x, *args), kwargs, self._teacher.callbacks())
+        history = super().fit(**given)
         checks.check_trained(history)
         return history
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        teacher = self._teacher_signals(x)
+        teacher = self._teacher_signals(x, y)
         with tf.GradientTape() as tape:
             student, y_pred = self._student_signals(x)
             values = step.objective_values(self._objectives, student, teacher, y)
@@ -229,17 +242,29 @@ class Distiller(saving.SavedWithoutTeacher):
                 adapters.update({f"{objective.name}_{k}": layer for k, layer in made.items()})
         self._adapters = adapters
 
-    def _teacher_signals(self, x: Any) -> Signals:
+    def _teacher_signals(self, x: Any, y: Any) -> Signals:
         if self._teacher_preprocess is not None:
             x = self._teacher_preprocess(x)
-        return self._teacher(x)
+        return self._teacher.answer(x, y)
 
     def _student_signals(self, x: Any) -> tuple[Signals, Any]:
         with self._reader.recording() as recorder:
             y_pred = self(x, training=True)
         return self._reader.signals(y_pred, recorder), y_pred
 
+    def load_own_variables(self, store: Any) -> None:
+        """Without its teacher, what a file holds of it is kept until one is given."""
+        if isinstance(self._teacher, Absent):
+            store = {key: store[key] for key in store.keys()}  # noqa: SIM118
+            names = sorted(
+                (key for key in store if key.startswith("teacher_")),
+                key=lambda key: int(key.rpartition("_")[2]),
+            )
+            self._teacher.held = [store.pop(name)[...] for name in names]
+        super().load_own_variables(store)
+
     def _built_teacher(self, teacher: Teacher) -> Signals:
+        teacher.meet(self.student)
         keys = tuple(dict.fromkeys(k for o in self._objectives for k in o.teacher_taps))
         views_differ = self._student_preprocess or self._teacher_preprocess
         return teacher.build(None if views_differ else self._reader.input_spec, keys)
@@ -271,6 +296,7 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _after_update(self) -> None:
         step.notify(self.student, self.optimizer.iterations)
+        self._teacher.after_update(self.optimizer.iterations)
 
     def _record(self, x: Any, parts: step.Total, labelled_rows: Any) -> None:
         rows = _rows(x)
@@ -340,6 +366,10 @@ class Distiller(saving.SavedWithoutTeacher):
                 f"This teacher's outputs are not those the distiller was built with.\n"
                 f"expected: {expected}\ngot:      {found}"
             )
+        held = self._teacher.held if isinstance(self._teacher, Absent) else []
+        # A teacher that did not learn in the file's training begins to now.
+        for variable, value in zip(teacher.state, held, strict=False):
+            variable.assign(value)
         self._teacher = teacher
         self.train_function = None
 
@@ -355,6 +385,19 @@ def _policy(student: keras.Model):
     policies = [layer.dtype_policy for layer in student._flatten_layers()]
     half = [policy for policy in policies if policy.compute_dtype == "float16"]
     return half[0] if half else student.dtype_policy
+
+
+def _with_callbacks(fit: Callable, args: tuple, kwargs: dict, extra: list) -> dict:
+    """`fit`'s arguments by name, with these callbacks besides the caller's."""
+    given = inspect.signature(fit).bind(*args, **kwargs).arguments
+    callbacks = given.get("callbacks")
+    if not extra:
+        return given
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        for callback in extra:
+            callbacks.append(callback)
+        return given
+    return {**given, "callbacks": [*keras.tree.flatten(callbacks or []), *extra]}
 
 
 def _rows(x: Any):

@@ -30,6 +30,12 @@ class SavedWithoutTeacher(keras.Model):
         """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
         for index, state in enumerate(seed_states(self)):
             store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
+        for index, state in enumerate(self.teacher_state()):
+            store[f"teacher_{index}"] = keras.ops.convert_to_numpy(state)
+
+    def teacher_state(self) -> tuple:
+        """The variables of a teacher that training moves: its noise, its moving average."""
+        return ()
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.load_weights`, the optimiser's state included.
@@ -43,14 +49,20 @@ class SavedWithoutTeacher(keras.Model):
 
     def load_own_variables(self, store: Any) -> None:
         """Take the seed generators up where they were."""
-        states = seed_states(self)
-        if len(store.keys()) != len(states):
-            raise ValueError(
-                f"The checkpoint holds {len(store.keys())} seed generators' states and this "
-                f"distiller's student has {len(states)}: it is another student's."
-            )
-        for index, state in enumerate(states):
-            state.assign(store[f"seed_{index}"])
+        kinds = {
+            "seed": (seed_states(self), "seed generators' states", "student"),
+            "teacher": (self.teacher_state(), "states of a teacher that training moves", "teacher"),
+        }
+        for kind, (states, words, whose) in kinds.items():
+            held = [key for key in store.keys() if key.startswith(f"{kind}_")]  # noqa: SIM118
+            if len(held) != len(states):
+                raise ValueError(
+                    f"The checkpoint holds {len(held)} {words} and this distiller's {whose} has "
+                    f"{len(states)}: it is another {whose}'s."
+                )
+        for kind, (states, _, _) in kinds.items():
+            for index, state in enumerate(states):
+                state.assign(store[f"{kind}_{index}"])
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.

@@ -44,7 +44,8 @@ class MovingAverage(Teacher):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1); got {decay}.")
         self.decay = decay
-        self._student, self._output = student, output
+        self._student: Any = student
+        self._output = output
         self._average: Any = None
         self._teacher: Any = None
 

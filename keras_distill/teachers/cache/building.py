@@ -1,0 +1,291 @@
+"""Running the teacher over the data, shard by shard."""
+
+import errno
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill.objectives.base import Signals
+from keras_distill.teachers.base import Teacher
+
+from .checking import column
+from .encoding import encode
+from .fingerprints import of_graph, of_rows
+from .layout import Layout, Output
+from .manifest import Manifest, Shard
+from .shards import write_shard
+from .sources import Source, as_is, batched, named
+from .views import Views
+
+__all__ = ["Answers", "Builder"]
+
+
+class Answers:
+    """A teacher asked about batches of views, in one compiled graph.
+
+    Args:
+      teacher: built for these views.
+      keys: the layers whose outputs are kept.
+      preprocess: what the teacher sees of a view; None for the view itself.
+      views: `tf.TensorSpec`s of one example's view.
+    """
+
+    def __init__(self, teacher: Teacher, keys: tuple, preprocess: Callable | None, views: Any):
+        self._teacher, self._keys, self._preprocess = teacher, keys, preprocess
+        flat = keras.tree.flatten(batched(views))
+        structure = views
+        self._seen = lambda *tensors: keras.tree.pack_sequence_as(structure, list(tensors))
+        self._specs = flat
+        self._traced = tf.function(
+            lambda *t: _flat(self._ask(*t), keys), autograph=False
+        ).get_concrete_function(*flat)
+
+    def graph(self) -> str:
+        """A digest of what is computed."""
+        return of_graph(self._traced)
+
+    def layout(self, **options: Any) -> Layout:
+        """The layout of what the teacher says.
+
+        Raises:
+          ValueError: an axis of unknown size, or more classes asked for than there are.
+        """
+        signals = self._signals
+        names = signals.heads or (None,)
+        heads = tuple(
+            Output(
+                name,
+                _known(signals.head(name).logits, "output" if name is None else name),
+                _dtype(signals.head(name).logits),
+                bool(signals.head(name).from_probabilities),
+            )
+            for name in names
+        )
+        layers = tuple(
+            Output(layer_name(key), _known(signals.taps[key], layer_name(key)), _dtype(tap))
+            for key, tap in ((key, signals.taps[key]) for key in self._keys)
+        )
+        return Layout(heads=heads, layers=layers, **options)
+
+    def encoder(self, layout: Layout) -> Callable:
+        """A compiled function from a batch of views to `(fields, number of bad examples)`."""
+
+        def answer(*tensors):
+            return encode(self._ask(*tensors), self._keys, layout)
+
+        compiled = tf.function(answer, input_signature=self._specs, autograph=False)
+        return lambda views: compiled(*keras.tree.flatten(views))
+
+    def _ask(self, *tensors: Any) -> Signals:
+        views = self._seen(*tensors)
+        if self._preprocess is not None:
+            views = self._preprocess(views)
+        self._signals = self._teacher(views)
+        return self._signals
+
+
+class Builder:
+    """Writes the shards that are missing.
+
+    Args:
+      folder: which this process holds.
+      manifest: the plan; its `examples` may be None.
+      source, views: the data, and what is seen of it.
+      answer: from `Answers.encoder`.
+      finished: the shards that are whole.
+      report: called with the examples of each batch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        source: Source,
+        views: Views,
+        answer: Callable,
+        finished: set[int],
+        report: Callable[[int], None],
+    ):
+        self._folder, self._manifest = folder, manifest
+        self._source, self._views, self._answer = source, views, answer
+        self._finished, self._report = finished, report
+        self._record = manifest.layout.record
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future | None = None
+        self._first_pass: tuple = (None, None)
+
+    def build(self, shards: list[Shard]) -> None:
+        """Write these shards, those of one epoch next to each other in one pass over the data.
+
+        Raises:
+          ValueError: the data is not what it was, or the teacher's answer can't be stored.
+          OSError: a shard could not be written; the others stay.
+        """
+        try:
+            for run in _runs([s for s in shards if s.index not in self._finished]):
+                self._pass(run)
+            self._settle()
+        finally:
+            self._writer.shutdown(wait=True)
+
+    def build_to_the_end(self, first: Shard) -> int:
+        """Write a first epoch of unknown length from `first` on; how many examples it has."""
+        try:
+            end = self._pass([first])
+            self._settle()
+        finally:
+            self._writer.shutdown(wait=True)
+        return end
+
+    def _pass(self, run: list[Shard]) -> int:
+        """One pass over the examples of neighbouring shards; where the data ended."""
+        start, stop = run[0].start, run[-1].stop
+        epoch, size = run[0].epoch, self._manifest.shard_examples
+        buffer, filled, at = self._new(start, stop), 0, start
+        for batch in self._batches(epoch, start, stop):
+            rows = len(batch["input"])
+            self._check_input(epoch, at, batch["input"])
+            if filled + rows > len(buffer):
+                raise _changed(f"it has more than {stop} examples")
+            for name, values in batch.items():
+                buffer[name][filled : filled + rows] = values
+            filled, at = filled + rows, at + rows
+            self._report(rows)
+            if filled == size:
+                self._write(self._shard(epoch, at - filled), buffer)
+                buffer, filled = self._new(at, stop), 0
+        if stop is not None and at != stop:
+            raise _changed(f"it ended after {at} examples, and {stop} were expected")
+        if filled:
+            self._write(self._shard(epoch, at - filled), buffer[:filled])
+        return at
+
+    def _batches(self, epoch: int, start: int, stop: int | None) -> Iterator[dict[str, Any]]:
+        size = self._manifest.batch_size
+        elements = self._source.batches(start, stop, size).enumerate()
+        prepared = elements.map(
+            as_is(lambda i, element: self._prepared(epoch, start + i * size, element)),
+            num_parallel_calls=tf.data.AUTOTUNE if self._views.augmented else 1,
+        )
+        at = start
+        for stored, view, prints in prepared.prefetch(2):
+            fields, bad = self._answer(view)
+            kept = {**stored, **prints, **fields}
+            batch = {name: tensor.numpy() for name, tensor in kept.items()}
+            if int(bad):
+                raise self._unstorable(int(bad), at, len(batch["input"]))
+            yield batch
+            at += len(batch["input"])
+
+    def _prepared(self, epoch: int, at: Any, element: tuple) -> tuple:
+        x, prints = element[0], {"input": of_rows(element[0])}
+        stored = dict(named(element)) if self._manifest.layout.inputs else {}
+        if not self._views.augmented:
+            return stored, x, prints
+        rows = tf.shape(keras.tree.flatten(x)[0], out_type="int64")[0]
+        seeds = tf.numpy_function(
+            lambda at, rows: self._views.seeds(epoch, np.arange(at, at + rows)),
+            [at, rows],
+            tf.int32,
+            stateful=False,
+        )
+        view = self._views.replay(x, tf.ensure_shape(seeds, (None, 2)))
+        return stored, view, {**prints, "view": of_rows(view)}
+
+    def _check_input(self, epoch: int, at: int, found: np.ndarray) -> None:
+        """A later pass over the data gives what the first gave."""
+        if epoch == 0:
+            return
+        shard = self._shard(0, at)
+        if shard.index not in self._finished:
+            return
+        if shard != self._first_pass[0]:
+            self._first_pass = shard, column(self._folder, [shard], "input")
+        expected = self._first_pass[1][at - shard.start :][: len(found)]
+        if not np.array_equal(expected, found):
+            raise _changed(f"from example {at} on, this pass gave other examples than the first")
+
+    def _shard(self, epoch: int, start: int) -> Shard:
+        return self._manifest.shard(epoch, start // self._manifest.shard_examples)
+
+    def _new(self, start: int, stop: int | None) -> np.ndarray:
+        size = self._manifest.shard_examples
+        return np.empty(size if stop is None else max(min(size, stop - start), 0), self._record)
+
+    def _write(self, shard: Shard, records: np.ndarray) -> None:
+        # One shard is written while the teacher fills the next; a third would only take memory.
+        self._settle()
+        self._writing = self._writer.submit(write_shard, self._folder, shard, records)
+        self._writing.add_done_callback(
+            lambda done: None if done.exception() else self._finished.add(shard.index)
+        )
+
+    def _settle(self) -> None:
+        if self._writing is None:
+            return
+        try:
+            self._writing.result()
+        except OSError as error:
+            full = "The disk is full" if error.errno == errno.ENOSPC else str(error)
+            raise OSError(
+                error.errno,
+                f"{full}: {len(self._finished)} shards are whole in {self._folder} and stay. Make "
+                f"room and call build again with the same arguments: it goes on from there.",
+            ) from error
+        finally:
+            self._writing = None
+
+    def _unstorable(self, bad: int, at: int, rows: int) -> ValueError:
+        layout = self._manifest.layout
+        return ValueError(
+            f"The teacher's answers to {bad} of the examples {at} to {at + rows - 1} are not "
+            f"finite, or too large for dtype={layout.dtype!r} (layers: {layout.layer_dtype!r}). "
+            f"If they are only large, build with dtype='bfloat16' or 'float32' in another folder."
+        )
+
+
+def layer_name(key: Any) -> str:
+    """A tap's name: as it was given, or the layer object's."""
+    return key if isinstance(key, str) else key.name
+
+
+def _runs(shards: list[Shard]) -> Iterator[list[Shard]]:
+    run: list[Shard] = []
+    for shard in shards:
+        if run and (shard.epoch != run[-1].epoch or shard.index != run[-1].index + 1):
+            yield run
+            run = []
+        run.append(shard)
+    if run:
+        yield run
+
+
+def _flat(signals: Signals, keys: tuple) -> list:
+    heads = [signals.head(name).logits for name in signals.heads or (None,)]
+    return [*heads, *(signals.taps[key] for key in keys)]
+
+
+def _known(tensor: Any, name: str) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)[1:]
+    if None in shape:
+        raise ValueError(
+            f"The teacher's {name} has the shape {tuple(tensor.shape)}, and records are of one "
+            f"size: give the teacher inputs of a fixed size."
+        )
+    return shape
+
+
+def _dtype(tensor: Any) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _changed(how: str) -> ValueError:
+    return ValueError(
+        f"The data set changed while the cache was being built: {how}. Give the same examples in "
+        f"the same order in every pass; what is whole stays."
+    )

@@ -1,0 +1,468 @@
+"""The teacher that was asked once: its answers on disk."""
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill.objectives.base import Signals
+from keras_distill.teachers.base import Teacher
+
+from . import folder as folders
+from .building import layer_name
+from .checking import check_inputs, check_views
+from .encoding import decode
+from .fingerprints import of_code
+from .layout import Layout, Output
+from .making import Maker, Options, described
+from .manifest import Manifest, digest_of
+from .reading import CachedBatch, Clock, Reader, Reading, Stored
+from .records import CacheInfo, CacheReport
+from .shards import MEMORY_BYTES
+from .sources import Source, source_of
+from .views import Views
+
+__all__ = ["TeacherCache"]
+
+
+class _Build:
+    """`TeacherCache.build(teacher, ...)` makes a cache; `cache.build(input_spec, taps)` is what
+    every teacher has."""
+
+    def __get__(self, cache: Any, kind: Any) -> Callable:
+        return kind._make if cache is None else cache._prepare
+
+
+class TeacherCache(Teacher):
+    """A teacher's answers to a data set, asked once and kept: a distilled epoch without a teacher.
+
+    `build` makes one, `open` takes one up again. Train on what `dataset` gives:
+
+        cache = kd.TeacherCache.build(teacher, (x, y), "cache")
+        distiller = kd.Distiller(student, cache)
+        distiller.compile("adam", loss)
+        distiller.fit(cache.dataset(128), epochs=10)
+
+    A folder holds standard .npy files, a record an example, their checksums (`b2sum -c *.b2`
+    reads them too), and a manifest of what they were made from.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        given: Source | None = None,
+        views: Views | None = None,
+        maker: Maker | None = None,
+    ):
+        self._folder, self._manifest = directory, manifest
+        self._given, self._views, self._maker = given, views, maker
+        self._source = Stored(manifest) if manifest.layout.inputs else given
+        self._taps: dict[Any, str] = {}
+        self._fitted: Clock | None = None
+        self._clocks: weakref.WeakSet[Clock] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"TeacherCache({str(self._folder)!r})"
+
+    build = _Build()  # type: ignore[assignment]
+
+    @classmethod
+    def _make(
+        cls,
+        teacher: Any,
+        dataset: Any,
+        directory: str | os.PathLike[str],
+        *,
+        top_k: int | None = None,
+        dtype: str = "float16",
+        layers: Sequence[Any] = (),
+        layer_dtype: str = "float16",
+        augment: Callable | None = None,
+        epochs: int = 1,
+        seed: int = 0,
+        teacher_preprocess: Callable | None = None,
+        batch_size: int = 128,
+        shard_examples: int | None = None,
+        shard: tuple[int, int] | None = None,
+        store_inputs: bool = False,
+        verbose: bool = True,
+    ) -> "TeacherCache":
+        """Ask the teacher about every example and keep what it says.
+
+        A build that was killed, stopped or ran out of disk goes on from its last whole shard when
+        the same call is made again, to the same bytes; a damaged shard is made anew, alone.
+
+        Args:
+          teacher: a model, a `keras_distill.teachers.Teacher`, or a callable that returns logits.
+          dataset: what `fit` takes: arrays `(x, y)`, a `keras.utils.PyDataset`, or a batched
+            `tf.data.Dataset`; always the same examples in the same order.
+          directory: a folder of its own.
+          top_k: keep this many logits and what the rest sums to; None keeps all.
+          dtype: of logits: "float16", "bfloat16" or "float32".
+          layers: teacher's layers whose outputs are kept too, named as objectives name them.
+          layer_dtype: theirs; "int8" keeps a scale an example.
+          augment: `augment(x, seed) -> x`, on one example, stateless, with `tf.image.stateless_*`
+            and the like; `seed` is int32 `(2,)`. The view is made again at training, equal to the
+            bit, and costs no space.
+          epochs: how many views of each example are cached.
+          seed: of the views.
+          teacher_preprocess: what the teacher sees of a view (of a batch); the student sees the
+            view itself.
+          batch_size: examples a call of the teacher.
+          shard_examples: examples a file; by default 65,536, fewer where records are large.
+          shard: `(i, n)`: do part i of n, on machine i of n. Each has a folder of its own, which
+            `merge` puts together, or all write to one shared folder.
+          store_inputs: keep x, y and weights too, so that a `tf.data` source can be shuffled
+            wholly and is not needed for training.
+          verbose: show progress.
+
+        Returns:
+          The cache; a part of one with `shard`, which can be merged but not trained on.
+
+        Raises:
+          FileExistsError: the folder holds something else.
+          ValueError: what the folder's cache was built from differs (in what, is named), `augment`
+            is not deterministic, the data is empty or changes between passes, an option is out
+            of range, an answer can't be stored.
+          RuntimeError: another process builds there.
+          OSError: the disk is full; what is whole stays.
+
+        >>> import tempfile, numpy as np
+        >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache = TeacherCache.build(
+        ...         teacher, np.ones((8, 4), "float32"), folder + "/cache", verbose=False)
+        ...     batch, = next(iter(cache.dataset(2)))
+        >>> batch.teacher["logits"].shape
+        TensorShape([2, 3])
+        """
+        options = Options(
+            top_k=top_k,
+            dtype=dtype,
+            layers=tuple(layers),
+            layer_dtype=layer_dtype,
+            epochs=epochs,
+            seed=seed,
+            batch_size=batch_size,
+            shard_examples=shard_examples,
+            shard=shard or (0, 1),
+            store_inputs=store_inputs,
+        )
+        folders.claim(Path(directory))
+        maker = Maker(teacher, source_of(dataset), augment, teacher_preprocess, options)
+        manifest = maker.make(Path(directory), verbose)
+        return cls(Path(directory), manifest, maker.source, maker.views, maker)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        dataset: Any = None,
+        *,
+        augment: Callable | None = None,
+    ) -> "TeacherCache":
+        """Take up a cache that was built.
+
+        Args:
+          directory: its folder.
+          dataset: the data it was built over; None where the inputs are stored in it, or to look
+            at it without training. Arrays are compared in whole (up to 4 GiB), a PyDataset at
+            some batches, a `tf.data.Dataset` at its beginning, and both again as they are read.
+          augment: the function it was built with.
+
+        Raises:
+          FileNotFoundError: there is no cache.
+          ValueError: the data or the augmentation is not what it was built over; which, is named.
+        """
+        folder = Path(directory)
+        manifest = Manifest.read(folder)
+        if dataset is None and not manifest.layout.inputs:
+            return cls(folder, manifest)
+        source = Stored(manifest) if dataset is None else source_of(dataset)
+        _check_same(manifest, source, augment)
+        views = Views(augment, source.inputs, manifest.seed)
+        cache = cls(folder, manifest, None if dataset is None else source, views)
+        if dataset is not None:
+            cache._check_data(whole=False)
+        return cache
+
+    @staticmethod
+    def merge(
+        directories: Sequence[str | os.PathLike[str]], directory: str | os.PathLike[str]
+    ) -> CacheReport:
+        """One cache out of the parts that `build(..., shard=(i, n))` wrote.
+
+        Args:
+          directories: the parts' folders.
+          directory: a folder for the whole.
+
+        Returns:
+          The report of `verify` on the whole.
+
+        Raises:
+          ValueError: the parts are of different caches, or a shard is whole in none of them.
+          FileExistsError: `directory` holds something else.
+        """
+        return folders.merge(directories, directory)
+
+    def dataset(
+        self,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        *,
+        start_step: int = 0,
+        on_exhausted: str = "cycle",
+        shuffle_buffer: int = 2048,
+        drop_remainder: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> tf.data.Dataset:
+        """What `fit` takes: `(CachedBatch(inputs, teacher), y[, sample_weight])`, batch by batch.
+
+        A pass over it is an epoch; under `Distiller.fit` the epoch that `fit` says, so that
+        `initial_epoch` and `BackupAndRestore` go on with its views and its order, which `seed` and
+        the epoch's number decide. Go on in the midst of one so:
+
+            epoch, done = divmod(int(distiller.optimizer.iterations), cache.steps(128))
+            rest = cache.dataset(128, start_step=done)
+            distiller.fit(rest, initial_epoch=epoch, epochs=epoch + 1)
+            distiller.fit(cache.dataset(128), initial_epoch=epoch + 1, epochs=10)
+
+        Args:
+          batch_size: examples a batch.
+          shuffle: over all examples where the data are arrays or stored inputs, in an order that
+            is computed and takes no memory; a PyDataset's batches over all, their examples within
+            `shuffle_buffer`; a `tf.data` source within `shuffle_buffer`.
+          seed: of the order.
+          start_step: leave out the first batches of every epoch.
+          on_exhausted: past the cached views "cycle" starts over, "error" refuses. Without
+            augmentation there is one view for all epochs.
+          shuffle_buffer: examples.
+          drop_remainder: leave the last, smaller batch out.
+          memory_bytes: records of an epoch's views up to this size are held in memory; larger
+            ones are read from disk row by row.
+
+        Raises:
+          ValueError: the cache is not complete, was opened without its data, or an option is out
+            of range.
+        """
+        self._check_ready()
+        if on_exhausted not in ("cycle", "error"):
+            raise ValueError(f"on_exhausted must be 'cycle' or 'error'; got {on_exhausted!r}.")
+        steps = self.steps(batch_size, drop_remainder=drop_remainder)
+        if not 0 <= start_step < max(steps, 1):
+            raise ValueError(
+                f"start_step must be a step of one epoch, 0 to {steps - 1}; got {start_step}."
+            )
+        assert self._source is not None
+        assert self._views is not None
+        limited = on_exhausted == "error" and self._views.augmented
+        clock = Clock(self._manifest.epochs if limited else None)
+        self._clocks.add(clock)
+        how = Reading(batch_size, shuffle, seed, shuffle_buffer, drop_remainder, memory_bytes)
+        reader = Reader(self._source, self._folder, self._views, self._manifest, how)
+        found = reader.dataset(clock, start_step)
+        found._teacher_cache_clock = clock
+        return found
+
+    def steps(self, batch_size: int, *, drop_remainder: bool = False) -> int:
+        """Batches an epoch."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of 1 or more; got {batch_size!r}.")
+        full, part = divmod(self._manifest.examples or 0, batch_size)
+        return full + bool(part and not drop_remainder)
+
+    def info(self) -> CacheInfo:
+        """What the cache holds; printed as a table."""
+        return folders.info(self._folder)
+
+    def verify(self, *, inputs: bool = False) -> CacheReport:
+        """Read every byte and compare checksums; name what is damaged.
+
+        Args:
+          inputs: also read all of the data, and compare it with what the teacher was asked.
+
+        Raises:
+          ValueError: the manifest is damaged, or the data differ.
+        """
+        report = folders.verify(self._folder)
+        if inputs:
+            if self._given is None:
+                raise ValueError(f"{self!r} was opened without its data: nothing to compare with.")
+            self._check_data(whole=True)
+        return report
+
+    def rebuild(
+        self, shard: int | str, *, teacher: Any = None, teacher_preprocess: Callable | None = None
+    ) -> CacheReport:
+        """Make one shard anew, as `build` does by itself for those that it finds damaged.
+
+        Args:
+          shard: its number or its file's name, as `verify` gives it.
+          teacher, teacher_preprocess: what it was built with; not for a cache from `build`.
+
+        Raises:
+          ValueError: no such shard, no teacher, or not what the cache was built with.
+        """
+        chosen = [s for s in self._manifest.shards() if shard in (s.index, s.name)]
+        if not chosen:
+            raise ValueError(f"{self!r} has no shard {shard!r}; verify() names the damaged ones.")
+        maker = self._maker
+        if teacher is not None or maker is None:
+            maker = self._maker_with(teacher, teacher_preprocess)
+        maker.remake(self._folder, self._manifest, chosen[0])
+        return self.verify()
+
+    def __call__(self, x: Any) -> Signals:
+        """Signals of a `CachedBatch`."""
+        if not isinstance(x, CachedBatch):
+            raise ValueError(_NOT_CACHED)
+        return decode(x.teacher, self._taps, self._manifest.layout)
+
+    def fingerprint(self) -> str:
+        """A digest of what the answers depend on."""
+        return digest_of(self._manifest.render())
+
+    def check_data(self, x: Any) -> None:
+        """Refuse training data that does not come from `dataset`."""
+        spec = getattr(x, "element_spec", None)
+        first = spec[0] if isinstance(spec, tuple) and spec else None
+        if not isinstance(first, CachedBatch):
+            raise ValueError(_NOT_CACHED)
+        if set(first.teacher) != set(self._manifest.layout.answers):
+            raise ValueError(
+                f"The data comes from another cache than the teacher {self!r}: it has the fields "
+                f"{sorted(first.teacher)}, and the teacher's are "
+                f"{sorted(self._manifest.layout.answers)}. Use this cache's own dataset(...)."
+            )
+        self._fitted = getattr(x, "_teacher_cache_clock", None)
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """What tells the data sets which epoch `fit` is in."""
+        return [_Announcer(self._clocks, self._fitted)]
+
+    def _prepare(self, input_spec: Any, taps: tuple) -> Signals:
+        layout = self._manifest.layout
+        self._taps = {key: _layer_of(key, layout) for key in taps}
+        layers = {layer.name: _tensor(layer) for layer in layout.layers}
+        return Signals.of_heads(
+            {head.name: _tensor(head) for head in layout.heads},
+            {key: layers[name] for key, name in self._taps.items()},
+            {head.name: head.from_probabilities for head in layout.heads},
+        )
+
+    def _maker_with(self, teacher: Any, preprocess: Callable | None) -> Maker:
+        if teacher is None or self._given is None or self._views is None:
+            raise ValueError(
+                f"{self!r} was opened without what answers a shard again. Open it with its data, "
+                f"and give teacher= (and teacher_preprocess=); or call build again as at first."
+            )
+        maker = Maker(
+            teacher, self._given, self._views.augment, preprocess, Options.of(self._manifest)
+        )
+        maker.plan(self._manifest)
+        return maker
+
+    def _check_data(self, whole: bool) -> None:
+        assert self._given is not None
+        assert self._views is not None
+        broken = folders.unreadable(self._folder, self._manifest)
+        there = folders.finished(self._folder, self._manifest)
+        first = folders.leading([shard for shard in there if shard.name not in broken])
+        check_inputs(self._given, self._folder, first, self._manifest.layout.record, whole)
+        check_views(self._given, self._views, self._folder, first, 0)
+
+    def _check_ready(self) -> None:
+        if self._source is None:
+            raise ValueError(
+                f"{self!r} was opened without its data, and holds no inputs. Give them: "
+                f"TeacherCache.open(directory, dataset)."
+            )
+        there = {shard.index for shard in folders.finished(self._folder, self._manifest)}
+        missing = [s.name for s in self._manifest.shards() if s.index not in there]
+        if missing or self._manifest.examples is None:
+            raise ValueError(
+                f"{self!r} is not complete: {len(missing) or 'some'} shards are missing "
+                f"({', '.join(missing[:3])}). Call build again as at first: it goes on from "
+                f"there; parts built with shard=(i, n) are put together by merge."
+            )
+        for name, problem in folders.unreadable(self._folder, self._manifest).items():
+            raise ValueError(
+                f"The shard {name} of {self!r} is damaged: {problem}. Make it anew: call "
+                f"cache.rebuild({name!r}, teacher=...), or build again as at first."
+            )
+
+
+class _Announcer(keras.callbacks.Callback):
+    """Tells the data sets of a cache the epoch that `fit` begins."""
+
+    def __init__(self, clocks: Iterable[Clock], fitted: Clock | None):
+        super().__init__()
+        self._clocks, self._fitted = clocks, fitted
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Refuse more epochs than there are views before the first of them."""
+        epochs = (self.params or {}).get("epochs")
+        if self._fitted is not None and epochs:
+            self._fitted.check(epochs - 1)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """A pass over the data that begins now is that epoch."""
+        for clock in self._clocks:
+            clock.announce(epoch)
+
+
+_NOT_CACHED = (
+    "The teacher is a TeacherCache, which answers only for what it was built over. Train on its "
+    "own data set, which holds inputs, answers and labels: "
+    "distiller.fit(cache.dataset(batch_size))."
+)
+
+
+def _check_same(manifest: Manifest, source: Source, augment: Callable | None) -> None:
+    """The data is as long and of the shapes, and the augmentation the one, that were cached."""
+    found: dict[str, Any] = {
+        "inputs": described(source.inputs),
+        "augmentation": of_code(augment),
+    }
+    expected: dict[str, Any] = {
+        "inputs": manifest.inputs,
+        "augmentation": manifest.fingerprints["augmentation"],
+    }
+    if source.examples is not None and manifest.examples is not None:
+        found["examples"], expected["examples"] = source.examples, manifest.examples
+    differing = [
+        f"{name}: {expected[name]} in the cache, {found[name]} now"
+        for name in found
+        if found[name] != expected[name]
+    ]
+    if differing:
+        raise ValueError(
+            "The cache was built over something else. What differs:\n  "
+            + "\n  ".join(differing)
+            + "\nGive the data and the augment= that it was built with, or build another."
+        )
+
+
+def _layer_of(key: Any, layout: Layout) -> str:
+    """The cached layer that a tap means: of that name, or at the end of that path."""
+    wanted = layer_name(key)
+    names = [str(layer.name) for layer in layout.layers]
+    ends = [n for n in names if n.endswith(f"/{wanted}") or wanted.endswith(f"/{n}")]
+    if wanted in names:
+        return wanted
+    if len(ends) == 1:
+        return ends[0]
+    raise ValueError(
+        f"The cache holds no output of the teacher's layer {wanted!r}; it holds "
+        f"{', '.join(names) or 'none'}. Build it with layers=({wanted!r},)."
+    )
+
+
+def _tensor(output: Output) -> keras.KerasTensor:
+    return keras.KerasTensor((None, *output.shape), dtype=output.dtype)

@@ -1,0 +1,140 @@
+"""Whether data and augmentation are those that a cache was built over."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .fingerprints import of_rows
+from .manifest import Shard
+from .shards import problem_of
+from .sources import Arrays, Batches, Source, as_is
+from .views import Views
+
+__all__ = ["check_inputs", "check_views", "column"]
+
+_CHUNK = 4096
+# Arrays up to this size are checked whole when a cache is opened; of more, samples.
+_WHOLE_BYTES = 2**32
+_SAMPLES = 64
+
+
+def column(folder: Path, shards: Sequence[Shard], name: str) -> np.ndarray:
+    """One field of all records of these shards, in order."""
+    parts = []
+    for shard in shards:
+        records = np.load(folder / shard.name, mmap_mode="r", allow_pickle=False)
+        parts.append(np.array(records[name]))
+    return np.concatenate(parts)
+
+
+def check_inputs(
+    source: Source, folder: Path, shards: Sequence[Shard], record: np.dtype, whole: bool
+) -> None:
+    """The data gives the inputs that the teacher answered.
+
+    Args:
+      source: the data.
+      folder: of the cache.
+      shards: of the first epoch, those that are finished, from the first on.
+      record: of their layout.
+      whole: look at every example; else at arrays of moderate size whole, at others here and there.
+
+    Raises:
+      ValueError: an example differs, or the order, or the length.
+    """
+    if not shards:
+        return
+    stored = column(folder, shards, "input")
+    for start, found in _fingerprints(source, len(stored), whole):
+        expected = stored[start : start + len(found)]
+        if len(expected) != len(found) or not np.array_equal(expected, found):
+            # What differs may be the cache: then its data can't be judged, and it can be mended.
+            if any(problem_of(folder, shard, record) for shard in shards):
+                warnings.warn(
+                    f"The cache in {folder} is damaged: see verify(), and rebuild.", stacklevel=4
+                )
+                return
+            _refuse(start, expected, found, stored)
+
+
+def check_views(
+    source: Source, views: Views, folder: Path, shards: Sequence[Shard], epoch: int
+) -> None:
+    """The augmentation gives the views that the teacher answered, on the first examples.
+
+    Raises:
+      ValueError: another view comes out.
+    """
+    if not views.augmented or not shards:
+        return
+    stored = column(folder, shards[:1], "view")[:_SAMPLES]
+    x = next(iter(source.batches(0, len(stored), len(stored))))[0]
+    found = _view_fingerprints(views, x, views.seeds(epoch, np.arange(len(stored))))
+    if not np.array_equal(stored, found):
+        wrong = int(np.flatnonzero(stored != found)[0])
+        raise ValueError(
+            f"augment gives another view of example {wrong} (epoch {epoch}) than the one that the "
+            f"teacher answered, though its code is the same: something it calls, or TensorFlow "
+            f"itself, has changed. Build the cache anew in another folder."
+        )
+
+
+def _view_fingerprints(views: Views, x: Any, seeds: np.ndarray) -> np.ndarray:
+    pair = tf.data.Dataset.from_tensors((x, seeds))
+    rows = pair.map(as_is(lambda x, seeds: of_rows(views.replay(x, seeds))))
+    return next(iter(rows)).numpy()
+
+
+def _fingerprints(source: Source, stop: int, whole: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Spans of the data: where they start, and each example's fingerprint."""
+    for start, end in [(0, stop)] if whole else _spans(source, stop):
+        at = start
+        # Where all of it is looked at, what comes after the end is found too.
+        for element in source.batches(start, None if whole else end, min(_CHUNK, end - start)):
+            found = of_rows(element[0]).numpy()
+            yield at, found if whole else found[: end - at]
+            at += len(found)
+        if at < end:
+            yield at, np.zeros(0, "uint32")
+
+
+def _spans(source: Source, stop: int) -> list[tuple[int, int]]:
+    """Which examples are looked at."""
+    if isinstance(source, Arrays) and source.bytes <= _WHOLE_BYTES:
+        return [(0, stop)]
+    if not isinstance(source, (Arrays, Batches)):
+        return [(0, min(_SAMPLES, stop))]
+    size = source.batch_size if isinstance(source, Batches) else _CHUNK
+    numbers = np.unique(np.linspace(0, (stop - 1) // size, 8).astype(int))
+    return [(n * size, min((n + 1) * size, stop)) for n in numbers.tolist()]
+
+
+def _refuse(start: int, expected: np.ndarray, found: np.ndarray, stored: np.ndarray) -> None:
+    if not len(found):
+        raise ValueError(
+            f"The data set is not the one that the cache was built over: it ends after {start} "
+            f"examples, and {len(stored)} were answered."
+        )
+    rows = min(len(expected), len(found))
+    wrong = np.flatnonzero(expected[:rows] != found[:rows])
+    if not len(wrong):
+        raise ValueError(
+            f"The data set is not the one that the cache was built over: it has more than the "
+            f"{len(stored)} examples that were answered."
+        )
+    first = int(wrong[0])
+    former = np.flatnonzero(stored == found[first])
+    why = (
+        f"example {start + first} is what example {former[0]} was: its order changed"
+        if len(former)
+        else f"example {start + first} is another ({len(wrong)} of {rows} looked at differ)"
+    )
+    raise ValueError(
+        f"The data set is not the one that the cache was built over: {why}. Give that data set, "
+        f"in that order and unshuffled (cache.dataset shuffles), or build a cache over this one in "
+        f"another folder."
+    )

@@ -1,0 +1,118 @@
+"""What one record of a cache holds, field by field."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DTYPES", "LAYER_DTYPES", "Layout", "Output"]
+
+DTYPES = ("float16", "bfloat16", "float32")
+LAYER_DTYPES = (*DTYPES, "int8")
+# As it lies in the file: .npy knows no bfloat16, so its bits are kept.
+_STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "|i1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One tensor of an example.
+
+    Attributes:
+      name: a head of the teacher (None for its only one), a layer's path, or an input's place.
+      shape: without the batch.
+      dtype: as the model or the data gives it.
+      from_probabilities: of a head, as in `Signals`.
+    """
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    from_probabilities: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A record's fields.
+
+    Attributes:
+      heads: the teacher's outputs, `(..., classes)`.
+      top_k: how many logits of each position are kept; None for all.
+      dtype: of logits.
+      layers: the tapped outputs.
+      layer_dtype: theirs; "int8" keeps a float32 scale an example.
+      augmented: a fingerprint of the view stands beside that of the input.
+      inputs: x, y and sample weight of an example, where they are stored too; else empty.
+    """
+
+    heads: tuple[Output, ...]
+    top_k: int | None = None
+    dtype: str = "float16"
+    layers: tuple[Output, ...] = ()
+    layer_dtype: str = "float16"
+    augmented: bool = False
+    inputs: tuple[Output, ...] = ()
+
+    @property
+    def record(self) -> np.dtype:
+        """The structured dtype of a record: little-endian, no padding."""
+        fields: list[tuple] = []
+        for head in self.heads:
+            fields += self._head_fields(head)
+        for layer in self.layers:
+            fields.append((field("layer", layer.name), _STORED[self.layer_dtype], layer.shape))
+            if self.layer_dtype == "int8":
+                fields.append((field("scale", layer.name), "<f4"))
+        fields.append(("input", "<u4"))
+        if self.augmented:
+            fields.append(("view", "<u4"))
+        fields += [(i.name, np.dtype(i.dtype).newbyteorder("<"), i.shape) for i in self.inputs]
+        return np.dtype(fields)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The fields that training reads."""
+        others = {"input", "view", *(i.name for i in self.inputs)}
+        return tuple(name for name in self.record.names or () if name not in others)
+
+    def _head_fields(self, head: Output) -> list[tuple]:
+        if self.top_k is None:
+            return [(field("logits", head.name), _STORED[self.dtype], head.shape)]
+        kept = (*head.shape[:-1], self.top_k)
+        return [
+            (field("indices", head.name), index_dtype(head.shape[-1]), kept),
+            (field("values", head.name), _STORED[self.dtype], kept),
+            (field("rest", head.name), "<f4", head.shape[:-1]),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Layout":
+        """The layout that `to_json` described."""
+        outputs = {name: _outputs(content[name]) for name in ("heads", "layers", "inputs")}
+        return cls(**{**content, **outputs})
+
+
+def field(kind: str, name: str | None) -> str:
+    """A field's name.
+
+    >>> field("logits", None), field("rest", "age")
+    ('logits', 'rest[age]')
+    """
+    return kind if name is None else f"{kind}[{name}]"
+
+
+def index_dtype(classes: int) -> str:
+    """The smallest unsigned integer for this many classes, 16 bits or 32.
+
+    >>> index_dtype(65536), index_dtype(65537)
+    ('<u2', '<u4')
+    """
+    return "<u2" if classes <= 2**16 else "<u4"
+
+
+def _outputs(content: Sequence[Mapping[str, Any]]) -> tuple[Output, ...]:
+    return tuple(Output(**{**one, "shape": tuple(one["shape"])}) for one in content)

@@ -1,0 +1,326 @@
+"""From a teacher and data to a cache's shards: the plan, and the work that is left of it."""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.model import as_teacher
+
+from . import locking, progress
+from .building import Answers, Builder
+from .checking import check_inputs, check_views
+from .fingerprints import of_code, versions
+from .folder import claim, finished, leading, sweep
+from .layout import DTYPES, LAYER_DTYPES, Layout, Output
+from .manifest import Manifest, Shard
+from .shards import problem_of, records_in
+from .sources import Source, batched, named
+from .views import Views
+
+__all__ = ["Maker", "Options"]
+
+# A shard is what a killed build loses at most, and what lies in memory while it fills.
+_SHARD_EXAMPLES, _SHARD_BYTES, _SHARDS = 2**16, 2**26, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `TeacherCache.build` was asked for, checked.
+
+    Raises:
+      ValueError: an option that is out of range.
+    """
+
+    top_k: int | None = None
+    dtype: str = "float16"
+    layers: tuple = ()
+    layer_dtype: str = "float16"
+    epochs: int = 1
+    seed: int = 0
+    batch_size: int = 128
+    shard_examples: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    store_inputs: bool = False
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Options":
+        """Those that a cache was built with."""
+        layout = manifest.layout
+        return cls(
+            top_k=layout.top_k,
+            dtype=layout.dtype,
+            layers=tuple(layer.name for layer in layout.layers),
+            layer_dtype=layout.layer_dtype,
+            epochs=manifest.epochs,
+            seed=manifest.seed,
+            batch_size=manifest.batch_size,
+            shard_examples=manifest.shard_examples,
+            store_inputs=bool(layout.inputs),
+        )
+
+    def __post_init__(self) -> None:
+        _one_of("dtype", self.dtype, DTYPES)
+        _one_of("layer_dtype", self.layer_dtype, LAYER_DTYPES)
+        for name in ("top_k", "epochs", "batch_size", "shard_examples"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}.")
+        if self.shard_examples is not None and self.shard_examples % self.batch_size:
+            raise ValueError(
+                f"shard_examples must be a multiple of batch_size, so that no batch lies in two "
+                f"shards; got {self.shard_examples} and {self.batch_size}."
+            )
+        part, parts = self.shard
+        if not 0 <= part < parts:
+            raise ValueError(
+                f"shard=(i, n) is the part i of n, from 0: 0 <= i < n; got {self.shard}."
+            )
+
+
+class Maker:
+    """A teacher, data, and all that decides what it answers.
+
+    Args:
+      teacher: as a Distiller takes it.
+      source: the data.
+      augment: of `TeacherCache.build`.
+      preprocess: what the teacher sees of a view.
+      options: checked.
+
+    Raises:
+      ValueError: `augment` is not deterministic, the teacher's shapes are not fixed, `top_k` is
+        above the number of classes.
+    """
+
+    def __init__(
+        self,
+        teacher: Any,
+        source: Source,
+        augment: Callable | None,
+        preprocess: Callable | None,
+        options: Options,
+    ):
+        if options.epochs > 1 and augment is None:
+            raise ValueError(
+                f"epochs={options.epochs} caches that many views of each example, and without "
+                f"augment= they are all the same. Leave epochs=1: every epoch of training reads it."
+            )
+        self.source, self.options = source, options
+        self.views = Views(augment, source.inputs, options.seed)
+        if augment is not None:
+            self.views.check_deterministic(next(iter(source.batches(0, None, 16)))[0])
+        # A copy: a Distiller may be using the teacher itself, with other taps.
+        self._teacher = copy.copy(as_teacher(teacher))
+        self._teacher.build(_seen_by(self._teacher, self.views, preprocess), options.layers)
+        self._answers = Answers(self._teacher, options.layers, preprocess, self.views.spec)
+        self.layout = self._layout()
+        self._augment, self._preprocess = augment, preprocess
+        self._encode = self._answers.encoder(self.layout)
+
+    def plan(self, there: Manifest | None) -> Manifest:
+        """The manifest of this cache.
+
+        Args:
+          there: the manifest that the folder holds, whose length and shard size serve where none
+            is known or given.
+
+        Raises:
+          ValueError: it is another cache's; what differs is named.
+        """
+        examples, size = self.source.examples, self.options.shard_examples
+        if there is not None:
+            examples = there.examples if examples is None else examples
+            size = there.shard_examples if size is None else size
+        if examples is None and self.options.shard[1] > 1:
+            examples = self.source.count()
+        plan = Manifest(
+            layout=self.layout,
+            examples=examples,
+            epochs=self.options.epochs,
+            seed=self.options.seed,
+            shard_examples=size or self._shard_examples(examples),
+            batch_size=self.options.batch_size,
+            inputs=described(self.source.inputs),
+            views=described(self.views.spec),
+            fingerprints=self.fingerprints(),
+            versions=versions(),
+        )
+        if there is None:
+            return plan
+        known = dataclasses.replace(there, examples=examples) if there.examples is None else there
+        differences = known.differences(plan)
+        if differences:
+            raise ValueError(
+                "The folder holds a cache of something else. What differs:\n  "
+                + "\n  ".join(differences)
+                + "\nNothing was changed. Give another folder, or what that cache was built from."
+            )
+        return dataclasses.replace(plan, versions=there.versions, examples=there.examples)
+
+    def make(self, folder: Path, verbose: bool) -> Manifest:
+        """Write what is missing or damaged, from the plan on.
+
+        Raises:
+          FileExistsError, ValueError: the folder holds something else.
+          RuntimeError: another process builds there.
+        """
+        plan = self.plan(claim(folder))
+        part, parts = self.options.shard
+        if parts > len(list(plan.shards())) and parts > 1:
+            raise ValueError(
+                f"shard={self.options.shard}: there are only {len(list(plan.shards()))} shards "
+                f"of {plan.shard_examples} examples for {parts} machines. Give a smaller "
+                f"shard_examples=, the same on each."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with locking.building(folder, self.options.shard):
+            # Another build may have begun it since.
+            plan = self.plan(claim(folder))
+            mine = _part(list(plan.shards()), part, parts)
+            names = None if parts == 1 else ["manifest.json", *(shard.name for shard in mine)]
+            sweep(folder, names)
+            plan.write(folder)
+            whole = self._whole(folder, plan)
+            self._check_data(folder, whole)
+            with (
+                _explained(folder),
+                progress.bar("teacher", _left(plan, mine, whole), verbose) as b,
+            ):
+                if plan.examples is None:
+                    plan = self._to_the_end(folder, plan, whole, b)
+                    mine, whole = list(plan.shards()), self._whole(folder, plan)
+                self._builder(folder, plan, whole, b).build(mine)
+        return plan
+
+    def remake(self, folder: Path, plan: Manifest, shard: Shard) -> None:
+        """Write one shard anew."""
+        with locking.building(folder, (0, 1)):
+            kept = [s for s in finished(folder, plan) if s != shard]
+            self._builder(folder, plan, kept, lambda rows: None).build([shard])
+
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of all that an answer depends on, by name."""
+        return {
+            "teacher weights": self._teacher.fingerprint(),
+            "teacher graph": self._answers.graph(),
+            "teacher preprocessing": of_code(self._preprocess),
+            "augmentation": of_code(self._augment),
+        }
+
+    def _layout(self) -> Layout:
+        options = self.options
+        stored = tuple(
+            Output(name, tuple(spec.shape), spec.dtype.name)
+            for name, spec in (named(self.source.element) if options.store_inputs else ())
+        )
+        layout = self._answers.layout(
+            top_k=options.top_k,
+            dtype=options.dtype,
+            layer_dtype=options.layer_dtype,
+            augmented=self.views.augmented,
+            inputs=stored,
+        )
+        for head in layout.heads:
+            if options.top_k is not None and options.top_k > head.shape[-1]:
+                raise ValueError(
+                    f"top_k must be at most the number of classes, {head.shape[-1]}; got "
+                    f"{options.top_k}."
+                )
+        _check_fixed(stored)
+        return layout
+
+    def _shard_examples(self, examples: int | None) -> int:
+        size = min(_SHARD_EXAMPLES, _SHARD_BYTES // self.layout.record.itemsize)
+        size = max(size, -(-(examples or 0) // _SHARDS), 1)
+        return -(-size // self.options.batch_size) * self.options.batch_size
+
+    def _builder(
+        self, folder: Path, plan: Manifest, whole: list[Shard], report: Callable[[int], None]
+    ) -> Builder:
+        done = {shard.index for shard in whole}
+        return Builder(folder, plan, self.source, self.views, self._encode, done, report)
+
+    def _whole(self, folder: Path, plan: Manifest) -> list[Shard]:
+        record = plan.layout.record
+        found = [s for s in finished(folder, plan) if problem_of(folder, s, record) is None]
+        if plan.examples is None:
+            # A stream is written from the front: what follows a damaged shard comes again.
+            return leading(found)
+        return found
+
+    def _check_data(self, folder: Path, whole: list[Shard]) -> None:
+        first = leading(whole)
+        check_inputs(self.source, folder, first, self.layout.record, whole=False)
+        check_views(self.source, self.views, folder, first, 0)
+
+    def _to_the_end(
+        self, folder: Path, plan: Manifest, whole: list[Shard], report: Callable[[int], None]
+    ) -> Manifest:
+        rows = [records_in(folder / shard.name, plan.layout.record) for shard in whole]
+        end = sum(rows)
+        if not rows or rows[-1] == plan.shard_examples:
+            next_one = plan.shard(0, len(rows))
+            end = self._builder(folder, plan, whole, report).build_to_the_end(next_one)
+        plan = dataclasses.replace(plan, examples=end)
+        plan.write(folder)
+        return plan
+
+
+def described(spec: Any) -> tuple:
+    """Specs as they stand in a manifest: path, shape and dtype each."""
+    return tuple((name, tuple(s.shape), s.dtype.name) for name, s in named((spec,)))
+
+
+def _part(shards: list[Shard], part: int, parts: int) -> list[Shard]:
+    """Neighbours, so that a machine passes over its part of the data alone."""
+    return shards[len(shards) * part // parts : len(shards) * (part + 1) // parts]
+
+
+def _left(plan: Manifest, shards: Sequence[Shard], whole: Sequence[Shard]) -> int | None:
+    if plan.examples is None:
+        return None
+    done = {shard.index for shard in whole}
+    return sum((s.stop or 0) - s.start for s in shards if s.index not in done)
+
+
+def _seen_by(teacher: Teacher, views: Views, preprocess: Callable | None) -> Any:
+    spec = batched(views.spec)
+    if preprocess is not None:
+        given = spec
+        traced = tf.function(
+            lambda *flat: preprocess(keras.tree.pack_sequence_as(given, flat)), autograph=False
+        )
+        spec = traced.get_concrete_function(*keras.tree.flatten(spec)).structured_outputs
+    return keras.tree.map_structure(
+        lambda s: keras.KerasTensor((None, *s.shape[1:]), dtype=s.dtype.name), spec
+    )
+
+
+@contextlib.contextmanager
+def _explained(folder: Path):
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"Stopped. What is finished in {folder} stays; the same call goes on from there.")
+        raise
+
+
+def _check_fixed(outputs: Sequence[Output]) -> None:
+    for one in outputs:
+        if None in one.shape or one.dtype == "string":
+            raise ValueError(
+                f"store_inputs=True needs numbers of one shape; {one.name} is {one.dtype} "
+                f"{one.shape}. Resize or pad the examples, or leave store_inputs=False."
+            )
+
+
+def _one_of(name: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")

@@ -1,0 +1,292 @@
+"""The data that a cache is over: arrays, a PyDataset, a tf.data.Dataset; elements in their order.
+
+An element is what the data gives for one example: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill import data
+
+__all__ = ["Arrays", "Batches", "Source", "Stream", "as_is", "named", "source_of", "unnamed"]
+
+
+class Source:
+    """A data set in an order that does not change.
+
+    Attributes:
+      element: `tf.TensorSpec`s of one example, without the batch; a tuple of one to three parts.
+      examples: how many there are; None where only reading tells.
+    """
+
+    element: tuple
+    examples: int | None
+
+    def batches(self, start: int, stop: int | None, batch_size: int) -> tf.data.Dataset:
+        """The elements from `start` (a multiple of `batch_size`) to `stop`, or to the end."""
+        raise NotImplementedError
+
+    def count(self) -> int:
+        """How many examples there are, all of them read where nothing else tells."""
+        if self.examples is None:
+            rows = self.batches(0, None, 1024).map(as_is(_rows))
+            self.examples = int(rows.reduce(np.int64(0), lambda a, b: a + tf.cast(b, "int64")))
+        return self.examples
+
+    def _end(self, stop: int | None) -> int:
+        examples = self.examples or 0
+        return examples if stop is None else min(stop, examples)
+
+    @property
+    def inputs(self) -> Any:
+        """`tf.TensorSpec`s of one example's x."""
+        return self.element[0]
+
+    def batch_spec(self) -> tuple:
+        """`tf.TensorSpec`s of a batch of elements."""
+        return batched(self.element)
+
+    def nothing(self) -> tuple:
+        """A batch of no elements."""
+        return keras.tree.map_structure(
+            lambda s: tf.zeros([0, *(size or 0 for size in s.shape)], s.dtype), self.element
+        )
+
+
+class Arrays(Source):
+    """Arrays of rows: any row at any time."""
+
+    def __init__(self, parts: Any):
+        # One batch that holds all rows: the arrays themselves, checked.
+        whole = next(iter(data.batches(parts, batch_size=sys.maxsize)))
+        self._structure = tuple(part for part in whole if part is not None)
+        self._flat = keras.tree.flatten(self._structure)
+        self._tensors: Any = None
+        self.examples = len(self._flat[0])
+        self.element = keras.tree.map_structure(
+            lambda a: tf.TensorSpec(a.shape[1:], a.dtype), self._structure
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Of the arrays, all of them."""
+        return sum(a.nbytes for a in self._flat)
+
+    def batches(self, start: int, stop: int | None, batch_size: int) -> tf.data.Dataset:
+        stop = self._end(stop)
+        if start >= stop:
+            return tf.data.Dataset.from_tensors(self.nothing()).take(0)
+        starts = tf.data.Dataset.range(start, stop, batch_size)
+
+        def sliced(at):
+            return [a[at : min(at + batch_size, stop)] for a in self._flat]
+
+        return starts.map(as_is(lambda at: called(sliced, [at], self.batch_spec())))
+
+    @property
+    def mapped(self) -> bool:
+        """They lie on disk, and are not to be copied into memory."""
+        return any(isinstance(a, np.memmap) for a in self._flat)
+
+    def tensors(self) -> tuple:
+        """The arrays as TensorFlow's own, in their structure; copied once."""
+        if self._tensors is None:
+            with tf.init_scope(), tf.device("CPU"):
+                self._tensors = keras.tree.map_structure(tf.convert_to_tensor, self._structure)
+        return self._tensors
+
+    def take(self, indices: np.ndarray) -> list:
+        """These elements' arrays, flat."""
+        return [a[indices] for a in self._flat]
+
+
+class Batches(Source):
+    """A PyDataset: any batch at any time, all of one size but the last."""
+
+    def __init__(self, dataset: keras.utils.PyDataset):
+        self._dataset = dataset
+        self.number = dataset.num_batches
+        if self.number is None:
+            raise ValueError("Expected a PyDataset of known length; its num_batches is None.")
+        if self.number == 0:
+            raise ValueError("The data set is empty: its PyDataset has no batch.")
+        first = self.load(0)
+        self.batch_size = len(keras.tree.flatten(first)[0])
+        last = len(keras.tree.flatten(self.load(self.number - 1))[0])
+        self.examples = (self.number - 1) * self.batch_size + last
+        self.element = keras.tree.map_structure(
+            lambda a: tf.TensorSpec(a.shape[1:], a.dtype), first
+        )
+        self._refuse_changing(first)
+
+    def load(self, number: int) -> tuple:
+        """A batch's element, its parts as arrays."""
+        found = data.unpack(
+            keras.tree.map_structure(np.asarray, self._dataset[number], none_is_leaf=False)
+        )
+        return tuple(part for part in found if part is not None)
+
+    def read(self, number: int) -> list:
+        """A batch's arrays, flat; of the size it has to be."""
+        flat = keras.tree.flatten(self.load(number))
+        expected = min(self.batch_size, (self.examples or 0) - number * self.batch_size)
+        if len(flat[0]) != expected:
+            raise ValueError(
+                f"The PyDataset's batch {number} has {len(flat[0])} rows, and {expected} were "
+                f"expected: all batches but the last must be of one size."
+            )
+        return flat
+
+    @property
+    def workers(self) -> int:
+        """Threads that may load at a time, as the PyDataset says."""
+        return max(int(self._dataset.workers), 1)
+
+    def batches(self, start: int, stop: int | None, batch_size: int) -> tf.data.Dataset:
+        stop = self._end(stop)
+        if start >= stop:
+            return tf.data.Dataset.from_tensors(self.nothing()).take(0)
+        size = self.batch_size
+        numbers = tf.data.Dataset.range(start // size, -(-stop // size))
+
+        def cropped(number):
+            begin = number * size
+            return [a[max(start - begin, 0) : stop - begin] for a in self.read(number)]
+
+        loaded = numbers.map(
+            as_is(lambda number: called(cropped, [number], self.batch_spec())),
+            num_parallel_calls=self.workers,
+        )
+        return loaded.rebatch(batch_size)
+
+    def _refuse_changing(self, first: tuple) -> None:
+        again = self.load(0)
+        pairs = zip(keras.tree.flatten(first[0]), keras.tree.flatten(again[0]), strict=True)
+        if not all(np.array_equal(a, b) for a, b in pairs):
+            raise ValueError(_CHANGING.format("PyDataset", "its first batch"))
+
+
+class Stream(Source):
+    """A batched tf.data.Dataset: from the first to the last."""
+
+    def __init__(self, dataset: tf.data.Dataset):
+        data.batches(dataset)  # refuses what is endless or has no batches
+        self._dataset = dataset.map(as_is(_parts))
+        self.element = keras.tree.map_structure(
+            lambda s: tf.TensorSpec(s.shape[1:], s.dtype), self._dataset.element_spec
+        )
+        self.examples = self._known_length()
+        self._refuse_changing()
+
+    def batches(self, start: int, stop: int | None, batch_size: int) -> tf.data.Dataset:
+        found = self._dataset.rebatch(batch_size).skip(start // batch_size)
+        return found if stop is None else found.take(-(-(stop - start) // batch_size))
+
+    def _known_length(self) -> int | None:
+        number = int(self._dataset.cardinality())
+        if number == 0:
+            raise ValueError("The data set is empty: its tf.data.Dataset yields no batch.")
+        # Batches of a static size are full, the last one too.
+        size = keras.tree.flatten(self._dataset.element_spec)[0].shape[0]
+        return number * size if number > 0 and size else None
+
+    def _refuse_changing(self) -> None:
+        first, again = (list(self._dataset.take(1)) for _ in range(2))
+        if not first:
+            raise ValueError("The data set is empty: its tf.data.Dataset yields no batch.")
+        pairs = zip(*(keras.tree.flatten(one[0][0]) for one in (first, again)), strict=True)
+        if not all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs):
+            raise ValueError(_CHANGING.format("tf.data.Dataset", "its first batch"))
+
+
+_CHANGING = (
+    "The data set must give the same examples in the same order every time; this {} gave two "
+    "different answers for {}. Take shuffling and augmentation out of it: cache.dataset shuffles, "
+    "and augment= augments."
+)
+
+
+def source_of(dataset: Any) -> Source:
+    """Any data argument as a Source.
+
+    Raises:
+      TypeError, ValueError: as `keras_distill.data.batches` raises, for an empty data set, and
+        for one that changes from pass to pass.
+    """
+    if isinstance(dataset, keras.utils.PyDataset):
+        return Batches(dataset)
+    if isinstance(dataset, tf.data.Dataset):
+        return Stream(dataset)
+    return Arrays(dataset)
+
+
+def named(element: tuple) -> list[tuple[str, Any]]:
+    """The parts of an element, each by its place: `x`, `x/left`, `y`, `weight`.
+
+    Raises:
+      TypeError: a part is nested deeper than a list or dict of tensors.
+    """
+    found = []
+    for name, part in zip(("x", "y", "weight"), element, strict=False):
+        if isinstance(part, Mapping):
+            members = [(f"{name}/{key}", part[key]) for key in sorted(part)]
+        elif isinstance(part, (list, tuple)):
+            members = [(f"{name}/{i}", member) for i, member in enumerate(part)]
+        else:
+            members = [(name, part)]
+        found += members
+    for name, member in found:
+        if keras.tree.is_nested(member):
+            raise TypeError(f"Expected a tensor, a list or a dict of tensors; {name} holds more.")
+    return found
+
+
+def unnamed(members: Mapping[str, Any]) -> tuple:
+    """The element whose parts `named` gave."""
+    parts: dict[str, Any] = {}
+    for path, member in members.items():
+        name, _, key = path.partition("/")
+        if key:
+            parts.setdefault(name, {})[key] = member
+        else:
+            parts[name] = member
+    return tuple(_listed(part) for part in parts.values())
+
+
+# AutoGraph would take seconds to convert what has nothing to convert.
+as_is = tf.autograph.experimental.do_not_convert
+
+
+def batched(element: Any) -> Any:
+    """Specs of a batch from specs of one example."""
+    return keras.tree.map_structure(lambda s: tf.TensorSpec((None, *s.shape), s.dtype), element)
+
+
+def called(function: Any, arguments: list, spec: Any) -> Any:
+    """Arrays that a NumPy function returns, as tensors in the structure of `spec`."""
+    flat = keras.tree.flatten(spec)
+    found = tf.numpy_function(function, arguments, [s.dtype for s in flat], stateful=False)
+    for tensor, one in zip(found, flat, strict=True):
+        tensor.set_shape(one.shape)
+    return keras.tree.pack_sequence_as(spec, list(found))
+
+
+def _parts(*element: Any) -> tuple:
+    """`(x[, y[, w]])`, always a tuple, no part None."""
+    found = data.unpack(element)
+    return tuple(part for part in found if part is not None)
+
+
+def _listed(part: Any) -> Any:
+    if isinstance(part, dict) and set(part) == set(map(str, range(len(part)))):
+        return [part[str(i)] for i in range(len(part))]
+    return part
+
+
+def _rows(*element: Any) -> Any:
+    return tf.shape(keras.tree.flatten(element)[0])[0]
