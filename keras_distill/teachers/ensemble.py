@@ -35,6 +35,7 @@ class Ensemble(Teacher):
     "Confidence-Aware Multi-Teacher Knowledge Distillation", ICASSP 2022, which needs labels where
     this looks at the entropy.
 
+    >>> import keras
     >>> members = [lambda x: x, lambda x: 3 * x]
     >>> from keras_distill.teachers import Model
     >>> input_spec = keras.KerasTensor((None, 2))
