@@ -46,7 +46,10 @@ def convolution(channels: int, **options: Any) -> keras.layers.Layer:
 
 
 def normalization() -> keras.layers.Layer:
-    """Batch normalisation with the momentum and epsilon of the methods' reference code."""
+    """Batch normalisation with the momentum and epsilon of the methods' reference code.
+
+    It sees the whole batch: as in the models, a row of weight zero counts in its statistics.
+    """
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32")
 
 

@@ -28,8 +28,8 @@ class ActivationBoundaries(LayerObjective):
       student, teacher: layers in front of a ReLU: one, or equally long lists from the first layer
         to the last.
       margin: how far from zero a neuron must be before it is left alone; positive.
-      weight, output, name: see `Objective`. The authors' weight is 0.003 times the numbers an
-        example has in the teacher's layer, for they add where this averages.
+      weight, output, name: see `Objective`. For one pair of layers the authors' weight is 0.003
+        times the numbers an example has in the teacher's, for they add where this averages.
 
     Raises:
       ValueError: layers of different rank or of unknown size; a margin that is not positive.
@@ -83,8 +83,9 @@ class Overhaul(LayerObjective):
         channel; for several pairs of layers a list of these. None finds it in training, channel
         by channel, as their mean over all batches so far. `batch_norm_margin` computes it of the
         teacher's batch normalisation.
-      weight, output, name: see `Objective`. The authors' weight is 0.001 times the numbers an
-        example has in the teacher's layer (0.0001 on ImageNet), for they add where this averages.
+      weight, output, name: see `Objective`. For one pair of layers the authors' weight is 0.001
+        (0.0001 on ImageNet) times the numbers an example has in the teacher's, for they add where
+        this averages.
 
     Raises:
       ValueError: layers of different rank or of unknown size; margins that are positive or of

@@ -10,8 +10,8 @@ from keras_distill import functional
 from keras_distill.functional.relations import unit_or_zero
 
 from .base import Objective, Signals
+from .layer_base import check_whole, layer_name
 from .logits_base import check_positive
-from .relations import tap_name
 
 __all__ = ["ContrastiveRepresentation"]
 
@@ -68,7 +68,8 @@ class ContrastiveRepresentation(Objective):
         **options: Any,
     ):
         super().__init__(**options)
-        check_positive(self.name, width=width, queue_size=queue_size, temperature=temperature)
+        check_whole(self.name, width=width, queue_size=queue_size)
+        check_positive(self.name, temperature=temperature)
         self.student_taps, self.teacher_taps = (student,), (teacher,)
         self.width = width
         self.queue_size = queue_size
@@ -102,8 +103,8 @@ class ContrastiveRepresentation(Objective):
     def get_config(self) -> dict:
         return {
             **super().get_config(),
-            "student": tap_name(self.student_taps[0]),
-            "teacher": tap_name(self.teacher_taps[0]),
+            "student": layer_name(self.student_taps[0]),
+            "teacher": layer_name(self.teacher_taps[0]),
             "width": self.width,
             "queue_size": self.queue_size,
             "temperature": self.temperature,
@@ -112,7 +113,7 @@ class ContrastiveRepresentation(Objective):
     def _embedding(self, side: str, tensor: Any, **options: Any) -> keras.layers.Layer:
         shape = tuple(tensor.shape)
         if None in shape[1:]:
-            taps = map(tap_name, (*self.student_taps, *self.teacher_taps))
+            taps = map(layer_name, (*self.student_taps, *self.teacher_taps))
             raise ValueError(
                 f"ContrastiveRepresentation({', '.join(map(repr, taps))}): the {side}'s output is "
                 f"{shape}, and a layer of unknown size can't be embedded. Give the model a fixed "

@@ -15,6 +15,7 @@ from keras_distill import functional
 from keras_distill.functional.tensors import check_several
 
 from .base import Objective, Signals
+from .layer_base import check_whole, layer_name
 from .logits_base import check_not_negative
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "ProbabilisticTransfer",
     "RelationalKD",
     "SimilarityPreserving",
-    "tap_name",
 ]
 
 
@@ -57,7 +57,7 @@ class _Relational(Objective):
 
     def get_config(self) -> dict:
         student, teacher = (
-            tap_name(taps[0]) if taps else None for taps in (self.student_taps, self.teacher_taps)
+            layer_name(taps[0]) if taps else None for taps in (self.student_taps, self.teacher_taps)
         )
         return {**super().get_config(), "student": student, "teacher": teacher}
 
@@ -70,7 +70,7 @@ class _Relational(Objective):
         return pair
 
     def _label(self) -> str:
-        taps = map(tap_name, (*self.student_taps, *self.teacher_taps))
+        taps = map(layer_name, (*self.student_taps, *self.teacher_taps))
         return f"{type(self).__name__}({', '.join(map(repr, taps))})"
 
 
@@ -204,8 +204,8 @@ class CorrelationCongruence(_Relational):
         self, student: Any = None, teacher: Any = None, *, width: int | None = None, **options: Any
     ):
         super().__init__(student, teacher, **options)
-        if width is not None and width < 1:
-            raise ValueError(f"{self.name}: width must be None or at least 1; got {width}.")
+        if width is not None:
+            check_whole(self.name, width=width)
         self.width = width
         self._embeddings: tuple = (None, None)
 
@@ -238,11 +238,6 @@ class CorrelationCongruence(_Relational):
         layer = keras.layers.Dense(width, dtype="float32", name=f"{self.name}_{side}_embedding")
         layer.build((None, given))
         return layer
-
-
-def tap_name(tap: Any) -> str:
-    """What a tapped layer is called in a config and in messages."""
-    return tap if isinstance(tap, str) else tap.name
 
 
 def _embedded(embedding: Any, x: Any):

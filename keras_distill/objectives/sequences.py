@@ -13,8 +13,8 @@ from keras import ops
 from keras_distill import functional
 
 from .base import Objective, Signals
+from .layer_base import check_whole, layer_name
 from .layer_pairs import one_of, pair_layers
-from .relations import tap_name
 
 __all__ = ["AttentionMaps", "HiddenStates", "ValueRelations"]
 
@@ -49,7 +49,9 @@ class _Layerwise(Objective):
             self._check(index, ours, theirs)
             if self.mask is not None:
                 mask = tuple(student.taps[self.mask].shape)
-                check_mask(self._label(index), tap_name(self.mask), mask, ours[self._time_axes[-1]])
+                check_mask(
+                    self._label(index), layer_name(self.mask), mask, ours[self._time_axes[-1]]
+                )
             adapters.update(self._adapters(index, ours, theirs))
         return adapters
 
@@ -64,9 +66,9 @@ class _Layerwise(Objective):
     def get_config(self) -> dict:
         return {
             **super().get_config(),
-            "student": [tap_name(s) for s, _ in self.pairs],
-            "teacher": [tap_name(t) for _, t in self.pairs],
-            "mask": None if self.mask is None else tap_name(self.mask),
+            "student": [layer_name(s) for s, _ in self.pairs],
+            "teacher": [layer_name(t) for _, t in self.pairs],
+            "mask": None if self.mask is None else layer_name(self.mask),
         }
 
     def _adapters(self, index: int, ours: tuple, theirs: tuple) -> dict[str, keras.layers.Layer]:
@@ -90,7 +92,7 @@ class _Layerwise(Objective):
                 )
 
     def _label(self, index: int) -> str:
-        student, teacher = map(tap_name, self.pairs[index])
+        student, teacher = map(layer_name, self.pairs[index])
         return f"{type(self).__name__}({student!r}, {teacher!r})"
 
 
@@ -253,8 +255,8 @@ class ValueRelations(_Layerwise):
         self, student: Any, teacher: Any = None, *, heads: int | None = None, **options: Any
     ):
         super().__init__(student, teacher, **options)
-        if heads is not None and heads < 1:
-            raise ValueError(f"{self.name}: heads must be None or at least 1; got {heads}.")
+        if heads is not None:
+            check_whole(self.name, heads=heads)
         self.heads = heads
 
     def get_config(self) -> dict:

@@ -13,8 +13,8 @@ from keras_distill import functional
 from keras_distill.functional.vocabularies import UNSHARED
 
 from .base import Objective, Signals
+from .layer_base import layer_name
 from .logits_base import check_positive
-from .relations import tap_name
 from .sequences import check_mask, padding_mask
 
 __all__ = ["SharedVocabulary", "VocabularyCoverage"]
@@ -144,7 +144,7 @@ class SharedVocabulary(Objective):
             )
         if self.mask is not None:
             shape = tuple(student.taps[self.mask].shape)
-            check_mask(self.name, tap_name(self.mask), shape, ours[1] if len(ours) == 3 else 0)
+            check_mask(self.name, layer_name(self.mask), shape, ours[1] if len(ours) == 3 else 0)
         return {}
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
@@ -186,7 +186,7 @@ class SharedVocabulary(Objective):
             "unshared": self.unshared,
             "unknown": list(self.unknown),
             "temperature": self.temperature,
-            "mask": None if self.mask is None else tap_name(self.mask),
+            "mask": None if self.mask is None else layer_name(self.mask),
         }
 
     def _places(self) -> tuple[list[int], list[int]]:

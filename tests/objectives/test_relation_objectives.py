@@ -119,7 +119,7 @@ def test_correlation_refuses_what_it_can_not_embed():
     objective = CorrelationCongruence("map", "map", width=8)
     with pytest.raises(ValueError, match=r"\('map', 'map'\): a layer of unknown size"):
         kd.Distiller(model, model, objective)
-    with pytest.raises(ValueError, match="width must be None or at least 1; got 0"):
+    with pytest.raises(ValueError, match="width must be a whole number of at least 1; got 0"):
         CorrelationCongruence("map", "map", width=0)
 
 
