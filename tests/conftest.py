@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+from keras.src.utils import naming  # Keras has no public name for it.
 
 from keras_distill.data import load_digits
 
@@ -17,6 +18,12 @@ def ctrl_c():
     """A shell hands Ctrl-C down as ignored to what it runs in the background, and its children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def names_from_one():
+    """Keras numbers layers through the process: each file sees the names it would see alone."""
+    naming.reset_uids()
 
 
 @pytest.fixture(scope="session")
