@@ -1,6 +1,8 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
-from keras_distill import data, edge, functional, objectives, teachers, transfer
+from typing import TYPE_CHECKING, Any
+
+from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
 from keras_distill.distiller import Distiller
 from keras_distill.objectives import (
     DIST,
@@ -17,6 +19,9 @@ from keras_distill.objectives import (
     SoftTargets,
 )
 from keras_distill.teachers import Teacher, TeacherCache
+
+if TYPE_CHECKING:
+    from keras_distill.explaining import explain
 
 __version__ = "0.1.0"
 
@@ -38,8 +43,23 @@ __all__ = [
     "TeacherCache",
     "data",
     "edge",
+    "explain",
     "functional",
     "objectives",
+    "schedules",
     "teachers",
     "transfer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: who only trains does not wait for it.
+    if name != "explain":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from keras_distill.explaining import explain
+
+    return explain
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,16 +2,18 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_distill import schedules
 from keras_distill.objectives import Objective, SoftTargets
 
 __all__ = [
     "as_objectives",
     "check_backend",
+    "check_balances",
     "check_data",
     "check_label_loss",
     "check_label_weight",
@@ -89,11 +91,38 @@ def check_student(student: Any) -> None:
         )
 
 
-def check_label_weight(label_weight: float) -> float:
-    """`label_weight` as a float in [0, 1]."""
-    if not isinstance(label_weight, (int, float)) or not 0 <= label_weight <= 1:
-        raise ValueError(f"label_weight must be a number in [0, 1]; got {label_weight!r}.")
-    return float(label_weight)
+def check_label_weight(label_weight: Any) -> Any:
+    """`label_weight`, a number or a schedule in [0, 1]."""
+    follows = (schedules.TeacherEntropy, schedules.Balance)
+    known = isinstance(label_weight, (int, float)) or schedules.is_scheduled(label_weight)
+    if not known or isinstance(label_weight, follows):
+        raise ValueError(
+            f"label_weight must be a number in [0, 1], or a schedule over the updates; got "
+            f"{label_weight!r}."
+        )
+    schedules.check_within("Distiller", "label_weight", label_weight, 0, 1)
+    return label_weight
+
+
+def check_balances(objectives: Sequence[Objective], loss: Any) -> None:
+    """ValueError where one weight serves two objectives, or has no label loss to follow."""
+    owners: dict[int, str] = {}
+    for objective in objectives:
+        weight = objective.weight
+        if not isinstance(weight, schedules.Balance):
+            continue
+        kind = type(weight).__name__
+        if id(weight) in owners:
+            raise ValueError(
+                f"{objective.name}: its weight is the very {kind} of {owners[id(weight)]}. Each "
+                f"objective needs one of its own."
+            )
+        owners[id(weight)] = objective.name
+        if weight.measures_gradients and loss is None:
+            raise ValueError(
+                f"{objective.name}: {kind} follows the label loss' gradient, and compile() was "
+                f"given no loss. Give loss=, or a weight that needs none."
+            )
 
 
 def warn_of_swap(student: keras.Model, teacher_params: int | None) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import checks, data, outputs, saving, step
-from keras_distill.metrics import labelled_only
+from keras_distill import checks, data, outputs, saving, schedules, step
+from keras_distill.metrics import RunningMeans, labelled_only
 from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Absent, Teacher
@@ -18,16 +18,6 @@ from keras_distill.teachers.model import as_teacher
 __all__ = ["Distiller"]
 
 
-class _Log:
-    """Running means of a step's parts. No Keras container, so that Keras tracks nothing in it."""
-
-    def __init__(self) -> None:
-        self.means: dict[str, keras.metrics.Mean] = {}
-
-    def reset(self, names: Sequence[str]) -> None:
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
-
-
 @keras.saving.register_keras_serializable("keras_distill")
 class Distiller(saving.SavedWithoutTeacher):
     """Trains `student` on labels and on what `teacher` says of the same batch.
@@ -35,14 +25,15 @@ class Distiller(saving.SavedWithoutTeacher):
     `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
     + sum(student.losses)`; with `compile(loss=None)` the objectives count in full. Rows labelled
     -1 teach through the objectives only. `fit` logs the total as `loss`, the label loss as
-    `label_loss` and each objective under its name; `evaluate` and `predict` run the student alone.
+    `label_loss`, each objective under its name and what follows a schedule under the objective's
+    name and the argument's; `evaluate` and `predict` run the student alone.
 
     Args:
       student: a built Keras 3 model of any kind.
       teacher: a model of either Keras generation, a `keras_distill.teachers.Teacher`, or a callable
         that returns logits. Nothing of it changes.
       objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
-      label_weight: the share of the label loss, in [0, 1].
+      label_weight: the share of the label loss, in [0, 1]; a number or a schedule.
       student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
       student_output: "logits", "probabilities" or "auto" (detected; else logits).
 
@@ -67,7 +58,7 @@ class Distiller(saving.SavedWithoutTeacher):
         teacher: Any,
         objectives: Objective | Sequence[Objective] | None = None,
         *,
-        label_weight: float = 0.1,
+        label_weight: Any = 0.1,
         student_preprocess: Callable | None = None,
         teacher_preprocess: Callable | None = None,
         student_output: str = "auto",
@@ -84,7 +75,7 @@ class Distiller(saving.SavedWithoutTeacher):
         self._teacher_preprocess = teacher_preprocess
         self._student_output = outputs.check_kind(student_output, "student_output")
         self._objectives = checks.as_objectives(objectives)
-        self._log = _Log()
+        self._log = RunningMeans()
         self._teacher = as_teacher(teacher)
         if teacher_preprocess is not None and isinstance(self._teacher, TeacherCache):
             raise ValueError(
@@ -153,6 +144,7 @@ class Distiller(saving.SavedWithoutTeacher):
         """
         checks.refuse_foreign_arguments(foreign, "compile")
         checks.check_label_loss(loss, self._reader.kinds)
+        checks.check_balances(self._objectives, loss)
         # Keras keeps the last compile's loss and metrics where this one names none.
         self._compile_loss = self._compile_metrics = None
         super().compile(
@@ -167,7 +159,12 @@ class Distiller(saving.SavedWithoutTeacher):
             auto_scale_loss=auto_scale_loss,
         )
         names = [] if loss is None else ["label_loss"]
-        self._log.reset([*names, *(o.name for o in self._objectives)])
+        if loss is not None and schedules.is_scheduled(self._label_weight):
+            names.append("label_weight")
+        for objective in self._objectives:
+            scheduled = step.scheduled_names(objective)
+            names += [objective.name, *(f"{objective.name}_{key}" for key in scheduled)]
+        self._log.reset(names)
 
     def compile_from_config(self, config: dict) -> None:
         """Compile as the saved distiller was, its optimiser ready for its saved state."""
@@ -197,23 +194,28 @@ class Distiller(saving.SavedWithoutTeacher):
         """One update: one forward of the teacher, one of the student, one backward."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         teacher = self._teacher_signals(x, y)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=bool(self._measured())) as tape:
+            objectives = [o.at(self.optimizer.iterations) for o in self._objectives]
+            label_weight = schedules.value_at(self._label_weight, self.optimizer.iterations)
             student, y_pred = self._student_signals(x)
-            values = step.objective_values(self._objectives, student, teacher, y)
+            values = step.objective_values(objectives, student, teacher, y)
             label_loss, labelled_rows = self._label_loss(x, y, y_pred, sample_weight)
             parts = step.total(
                 label_loss,
                 values,
-                self._objectives,
-                label_weight=self._label_weight,
+                objectives,
+                label_weight=label_weight,
                 sample_weight=sample_weight,
                 penalties=self.student.losses,
+                balances=[o.weight.penalty() for o in self._objectives if _balanced(o)],
             )
             loss = self.optimizer.scale_loss(self._scaled_for_replicas(parts.total))
         variables = self.trainable_variables
+        scheduled = step.scheduled_values(self._objectives, objectives, teacher)
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        self._measure(tape, parts)
         self._after_update()
-        self._record(x, parts, labelled_rows)
+        self._record(x, parts, labelled_rows, {"label_weight": label_weight, **scheduled})
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -240,6 +242,8 @@ class Distiller(saving.SavedWithoutTeacher):
             for ours, theirs, _ in step.pairs_of_heads(objective, student, teacher):
                 made = objective.build(ours, theirs)
                 adapters.update({f"{objective.name}_{k}": layer for k, layer in made.items()})
+            if _balanced(objective):
+                adapters[f"{objective.name}_weight"] = objective.weight
         self._adapters = adapters
 
     def _teacher_signals(self, x: Any, y: Any) -> Signals:
@@ -251,17 +255,6 @@ class Distiller(saving.SavedWithoutTeacher):
         with self._reader.recording() as recorder:
             y_pred = self(x, training=True)
         return self._reader.signals(y_pred, recorder), y_pred
-
-    def load_own_variables(self, store: Any) -> None:
-        """Without its teacher, what a file holds of it is kept until one is given."""
-        if isinstance(self._teacher, Absent):
-            store = {key: store[key] for key in store.keys()}  # noqa: SIM118
-            names = sorted(
-                (key for key in store if key.startswith("teacher_")),
-                key=lambda key: int(key.rpartition("_")[2]),
-            )
-            self._teacher.held = [store.pop(name)[...] for name in names]
-        super().load_own_variables(store)
 
     def _built_teacher(self, teacher: Teacher) -> Signals:
         teacher.meet(self.student)
@@ -298,15 +291,25 @@ class Distiller(saving.SavedWithoutTeacher):
         step.notify(self.student, self.optimizer.iterations)
         self._teacher.after_update(self.optimizer.iterations)
 
-    def _record(self, x: Any, parts: step.Total, labelled_rows: Any) -> None:
+    def _measured(self) -> list[Objective]:
+        """The objectives whose weight follows their gradient."""
+        return [o for o in self._objectives if _balanced(o) and o.weight.measures_gradients]
+
+    def _measure(self, tape: tf.GradientTape, parts: step.Total) -> None:
+        if not self._measured():
+            return
+        variables = self.student.trainable_variables
+        label_norm = step.gradient_norm(tape.gradient(parts.label_loss, variables))
+        for objective in self._measured():
+            gradients = tape.gradient(parts.objectives[objective.name], variables)
+            objective.weight.observe(label_norm, step.gradient_norm(gradients))
+
+    def _record(self, x: Any, parts: step.Total, labelled_rows: Any, scheduled: dict) -> None:
         rows = _rows(x)
         self._loss_tracker.update_state(parts.total, sample_weight=rows)
-        for name, value in parts.objectives.items():
-            self._log.means[name].update_state(value, sample_weight=rows)
+        self._log.update({**parts.objectives, **scheduled}, rows)
         if parts.label_loss is not None:
-            self._log.means["label_loss"].update_state(
-                parts.label_loss, sample_weight=labelled_rows
-            )
+            self._log.update({"label_loss": parts.label_loss}, labelled_rows)
 
     def get_config(self) -> dict:
         """What rebuilds this distiller, its teacher's shapes in place of its teacher.
@@ -318,7 +321,7 @@ class Distiller(saving.SavedWithoutTeacher):
         return {
             "student": serialize(self.student),
             "objectives": [serialize(o) for o in self._objectives],
-            "label_weight": self._label_weight,
+            "label_weight": serialize(self._label_weight),
             "student_preprocess": saving.function_to_config(
                 self._student_preprocess, "student_preprocess"
             ),
@@ -337,7 +340,10 @@ class Distiller(saving.SavedWithoutTeacher):
         absent = Absent(saving.signals_from_config(config.pop("teacher_spec")))
         revived = {
             key: keras.saving.deserialize_keras_object(config.pop(key), custom_objects)
-            for key in ("student", "objectives", "student_preprocess", "teacher_preprocess")
+            for key in (
+                *("student", "objectives", "label_weight"),
+                *("student_preprocess", "teacher_preprocess"),
+            )
         }
         student, objectives = revived.pop("student"), revived.pop("objectives")
         return cls(student, absent, objectives, **revived, **config)
@@ -379,6 +385,10 @@ class _Held:
 
     def __init__(self, signals: Signals):
         self.signals = signals
+
+
+def _balanced(objective: Objective) -> bool:
+    return isinstance(objective.weight, schedules.Balance)
 
 
 def _policy(student: keras.Model):

@@ -1,13 +1,14 @@
-"""Metrics that leave unlabelled rows out."""
+"""Metrics that leave unlabelled rows out, and the running means of a step's parts."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_distill import step
 
-__all__ = ["LabelledOnly", "labelled_only"]
+__all__ = ["LabelledOnly", "RunningMeans", "labelled_only"]
 
 
 def labelled_only(metrics: Any) -> Any:
@@ -96,3 +97,19 @@ def _by_labels(y_true: Any, y_pred: Any, what: str) -> type:
     if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
         return getattr(keras.metrics, f"SparseCategorical{what}")
     return getattr(keras.metrics, f"Categorical{what}")
+
+
+class RunningMeans:
+    """Means over an epoch, by name. No Keras container, so that Keras tracks nothing in it."""
+
+    def __init__(self) -> None:
+        self.means: dict[str, keras.metrics.Mean] = {}
+
+    def reset(self, names: Sequence[str]) -> None:
+        """Begin anew, with these names."""
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def update(self, values: Mapping[str, Any], rows: Any) -> None:
+        """Take up a batch's means over `rows` examples; of the names that are kept."""
+        for name in (name for name in values if name in self.means):
+            self.means[name].update_state(values[name], sample_weight=rows)

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_distill.objectives.base import Signals
+from keras_distill.teachers.base import Absent, Teacher
 
 __all__ = [
     "SavedWithoutTeacher",
@@ -25,6 +26,8 @@ class SavedWithoutTeacher(keras.Model):
 
     Keras' own weight files omit the seed generators, and a Dropout would resume elsewhere.
     """
+
+    _teacher: Teacher
 
     def save_own_variables(self, store: Any) -> None:
         """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
@@ -48,7 +51,17 @@ class SavedWithoutTeacher(keras.Model):
         super().load_weights(filepath, *args, **kwargs)
 
     def load_own_variables(self, store: Any) -> None:
-        """Take the seed generators up where they were."""
+        """Take the seed generators up where they were.
+
+        Without its teacher, what a file holds of it is kept until one is given.
+        """
+        if isinstance(self._teacher, Absent):
+            store = {key: store[key] for key in store.keys()}  # noqa: SIM118
+            names = sorted(
+                (key for key in store if key.startswith("teacher_")),
+                key=lambda key: int(key.rpartition("_")[2]),
+            )
+            self._teacher.held = [store.pop(name)[...] for name in names]
         kinds = {
             "seed": (seed_states(self), "seed generators' states", "student"),
             "teacher": (self.teacher_state(), "states of a teacher that training moves", "teacher"),

@@ -14,8 +14,19 @@ import keras
 import tensorflow as tf
 
 from keras_distill.objectives.base import Objective, Signals
+from keras_distill.schedules import TeacherEntropy, is_scheduled
 
-__all__ = ["Labels", "Total", "labelled", "objective_values", "reduce", "total"]
+__all__ = [
+    "Labels",
+    "Total",
+    "gradient_norm",
+    "labelled",
+    "objective_values",
+    "reduce",
+    "scheduled_names",
+    "scheduled_values",
+    "total",
+]
 
 # The label of a row that has none.
 UNLABELLED = -1
@@ -99,9 +110,10 @@ def total(
     values: Mapping[str, Any],
     objectives: Sequence[Objective],
     *,
-    label_weight: float,
+    label_weight: Any,
     sample_weight: Any,
     penalties: Sequence[Any],
+    balances: Sequence[Any] = (),
 ) -> Total:
     """The step's loss.
 
@@ -112,9 +124,11 @@ def total(
       label_weight: in [0, 1].
       sample_weight: None, `(batch,)`, or a structure whose first member serves.
       penalties: the student's own losses (regularisers, add_loss), scalars.
+      balances: what learned weights of objectives cost, scalars; they count as the objectives do.
     """
     reduced = {name: reduce(value, sample_weight) for name, value in values.items()}
-    learned = tf.add_n([o.weight * reduced[o.name] for o in objectives] or [tf.zeros(())])
+    terms = [o.weight * reduced[o.name] for o in objectives]
+    learned = tf.add_n([*terms, *balances] or [tf.zeros(())])
     loss = learned
     if label_loss is not None:
         label_loss = tf.cast(label_loss, "float32")
@@ -124,6 +138,45 @@ def total(
     return Total(loss, label_loss, reduced)
 
 
+def scheduled_values(
+    objectives: Sequence[Objective], at_step: Sequence[Objective], teacher: Signals
+) -> dict[str, Any]:
+    """What follows a schedule, as this step has it: scalars by `objective_argument`.
+
+    Args:
+      objectives: as the user gave them.
+      at_step: the same, with the step's numbers in them.
+      teacher: whose answers a temperature may follow.
+    """
+    found = {}
+    for given, now in zip(objectives, at_step, strict=True):
+        for key in scheduled_names(given):
+            value = getattr(now, key)
+            if isinstance(value, TeacherEntropy):
+                value = value(teacher.head(_first_head(now, teacher)).logits)
+            found[f"{given.name}_{key}"] = tf.reduce_mean(value)
+    return found
+
+
+def scheduled_names(objective: Objective) -> list[str]:
+    """The arguments of an objective that are no constants."""
+    return [key for key, value in vars(objective).items() if is_scheduled(value)]
+
+
+def gradient_norm(gradients: Sequence[Any]):
+    """The length of all gradients as one vector, a float32 scalar; None is zero."""
+    parts = [tf.cast(tf.norm(g), "float32") for g in map(_dense, gradients) if g is not None]
+    return tf.norm(tf.stack(parts or [tf.zeros(())]))
+
+
+def _dense(gradient: Any):
+    return None if gradient is None else tf.convert_to_tensor(gradient)
+
+
+def _first_head(objective: Objective, signals: Signals) -> str | None:
+    return objective.output or next(iter(signals.heads), None)
+
+
 def _value(objective: Objective, student: Signals, teacher: Signals, labels: Any):
     if objective.needs_labels and labels is None:
         raise ValueError(
@@ -131,7 +184,7 @@ def _value(objective: Objective, student: Signals, teacher: Signals, labels: Any
             f"objective out."
         )
     parts = [
-        _checked(objective, objective(s, t, y))
+        _checked(objective, objective.seeing(t)(s, t, y))
         for s, t, y in pairs_of_heads(objective, student, teacher, labels)
     ]
     return parts[0] if len(parts) == 1 else tf.add_n(parts)

@@ -406,7 +406,7 @@ def test_a_foreign_student_is_named_by_its_module(small_cnn):
 
 @pytest.mark.parametrize("label_weight", [-0.1, 1.1, None])
 def test_label_weight_is_a_share(small_cnn, label_weight):
-    with pytest.raises(ValueError, match=r"label_weight must be a number in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"label_weight must be .*in \[0, 1\]"):
         kd.Distiller(small_cnn(3), small_cnn(8), label_weight=label_weight)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import check_positive, class_targets, logit_pair, per_example
+from .tensors import check_positive, class_targets, logit_pair, of_rows, per_example
 
 FOCUSES = ("disagreement", "margin")
 
@@ -119,12 +119,13 @@ def balanced_kl(
     """
     check_positive("temperature", temperature)
     student, teacher = logit_pair("balanced_kl", student_logits, teacher_logits)
-    temperature = ops.cast(temperature, student.dtype)
+    by_row = of_rows(temperature, student)
     log_weights = ops.log(ops.cast(ops.convert_to_tensor(class_weights), student.dtype))
-    log_mass = log_weights + ops.log_softmax(teacher / temperature, axis=-1)
+    log_mass = log_weights + ops.log_softmax(teacher / by_row, axis=-1)
     log_target = ops.log_softmax(log_mass, axis=-1)
-    difference = log_target - ops.log_softmax(student / temperature, axis=-1)
-    return per_example(ops.sum(ops.exp(log_mass) * difference, axis=-1)) * temperature**2
+    difference = log_target - ops.log_softmax(student / by_row, axis=-1)
+    divergence = per_example(ops.sum(ops.exp(log_mass) * difference, axis=-1))
+    return divergence * ops.cast(temperature, student.dtype) ** 2
 
 
 def _difficulty(teacher_probs: Any, target: Any, focus: str):

@@ -9,6 +9,7 @@ from .tensors import (
     check_several,
     class_targets,
     logit_pair,
+    of_rows,
     per_example,
     unit,
 )
@@ -32,7 +33,8 @@ def soft_target_kl(
       student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised (or log-probabilities,
         which differ from logits by a constant that the softmax cancels), any float dtype.
         Positions between batch and classes are averaged.
-      temperature: T > 0, a number or a scalar tensor. Gradients keep their scale as T grows.
+      temperature: T > 0, a number, a scalar tensor or one an example, `(batch,)`. Gradients keep
+        their scale as T grows.
       standardize: z-score the logits of each example first (sample standard deviation plus 1e-7),
         so that the student matches the teacher's relations and not its range (Sun et al., "Logit
         Standardization in Knowledge Distillation", CVPR 2024, which weights the loss by 9 besides;
@@ -53,12 +55,12 @@ def soft_target_kl(
     student, teacher = logit_pair("soft_target_kl", student_logits, teacher_logits)
     if standardize:
         student, teacher = _z_score(student), _z_score(teacher)
-    temperature = ops.cast(temperature, student.dtype)
-    student_log_probs = ops.log_softmax(student / temperature, axis=-1)
-    teacher_log_probs = ops.log_softmax(teacher / temperature, axis=-1)
+    by_row = of_rows(temperature, student)
+    student_log_probs = ops.log_softmax(student / by_row, axis=-1)
+    teacher_log_probs = ops.log_softmax(teacher / by_row, axis=-1)
     teacher_probs = ops.exp(teacher_log_probs)
     divergence = ops.sum(teacher_probs * (teacher_log_probs - student_log_probs), axis=-1)
-    return per_example(divergence) * temperature**2
+    return per_example(divergence) * ops.cast(temperature, student.dtype) ** 2
 
 
 def hard_target_ce(student_logits: Any, teacher_logits: Any):
@@ -150,13 +152,14 @@ def decoupled_kd(
     check_positive("temperature", temperature)
     student, teacher = logit_pair("decoupled_kd", student_logits, teacher_logits)
     target, known = class_targets("decoupled_kd", labels, student)
-    temperature = ops.cast(temperature, student.dtype)
-    student_log_target, student_log_others = _decoupled(student / temperature, target)
-    teacher_log_target, teacher_log_others = _decoupled(teacher / temperature, target)
+    by_row = of_rows(temperature, student)
+    student_log_target, student_log_others = _decoupled(student / by_row, target)
+    teacher_log_target, teacher_log_others = _decoupled(teacher / by_row, target)
     target_part = _kl_of_log_probs(student_log_target, teacher_log_target)
     others_part = _kl_of_log_probs(student_log_others, teacher_log_others)
     divergence = alpha * target_part + beta * others_part
-    return per_example(ops.where(known, divergence, ops.zeros_like(divergence))) * temperature**2
+    divergence = per_example(ops.where(known, divergence, ops.zeros_like(divergence)))
+    return divergence * ops.cast(temperature, student.dtype) ** 2
 
 
 def dist_relation(

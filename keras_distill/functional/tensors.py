@@ -32,6 +32,14 @@ def per_example(values: Any):
     return ops.mean(values, axis=axes) if axes else values
 
 
+def of_rows(values: Any, like: Any):
+    """A scalar as it is; `(batch,)` with an axis of one for each further axis of `like`."""
+    values = ops.cast(ops.convert_to_tensor(values), like.dtype)
+    if not len(values.shape):
+        return values
+    return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
+
+
 def check_positive(name: str, value: Any) -> None:
     """Refuses a number that is not positive; tensors pass."""
     if isinstance(value, (int, float)) and not value > 0:

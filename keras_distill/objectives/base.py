@@ -1,5 +1,6 @@
 """What an objective sees (`Signals`) and what it is (`Objective`)."""
 
+import copy
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -7,6 +8,8 @@ from typing import Any, ClassVar
 
 import keras
 from keras import ops
+
+from keras_distill import schedules
 
 __all__ = ["Objective", "Signals"]
 
@@ -82,13 +85,13 @@ class Objective:
         another map.
 
     Args:
-      weight: non-negative factor of this objective in the total.
+      weight: non-negative factor of this objective in the total, a number or a schedule.
       output: the head whose logits it sees, in a model of several outputs. Without it an objective
         on logits serves every head and adds; one with taps sees the first.
       name: what the logs call it; by default the class' name in snake_case.
 
     Raises:
-      ValueError: the weight is negative or not finite.
+      ValueError: the weight is negative or not finite, or a schedule that ever is.
     """
 
     student_taps: tuple = ()
@@ -101,11 +104,8 @@ class Objective:
     shift_invariant: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
-    def __init__(self, *, weight: float = 1.0, output: str | None = None, name: str | None = None):
-        if not 0 <= weight < float("inf"):
-            raise ValueError(
-                f"{type(self).__name__}: weight must be finite and at least 0; got {weight}."
-            )
+    def __init__(self, *, weight: Any = 1.0, output: str | None = None, name: str | None = None):
+        schedules.check_within(type(self).__name__, "weight", weight, 0)
         self.weight = weight
         self.output = output
         self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
@@ -128,6 +128,16 @@ class Objective:
         """One value an example, `(batch,)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
+    def at(self, step: Any) -> "Objective":
+        """This objective after `step` updates: a number in the place of each schedule."""
+        found = {k: v for k, v in vars(self).items() if schedules.is_scheduled(v)}
+        return self._with({k: schedules.value_at(v, step) for k, v in found.items()})
+
+    def seeing(self, teacher: Signals) -> "Objective":
+        """This objective for one answer of the teacher: what follows the answer is a tensor."""
+        followed = {k: v for k, v in vars(self).items() if isinstance(v, schedules.TeacherEntropy)}
+        return self._with({k: v(teacher.logits) for k, v in followed.items()})
+
     def get_config(self) -> dict:
         """Arguments that rebuild this objective."""
         return {"weight": self.weight, "output": self.output, "name": self.name}
@@ -135,4 +145,13 @@ class Objective:
     @classmethod
     def from_config(cls, config: dict) -> "Objective":
         """The objective that `get_config` described."""
-        return cls(**config)
+        revive = keras.saving.deserialize_keras_object
+        saved = {k for k, v in config.items() if isinstance(v, dict) and "class_name" in v}
+        return cls(**{k: revive(v) if k in saved else v for k, v in config.items()})
+
+    def _with(self, changes: Mapping[str, Any]) -> "Objective":
+        if not changes:
+            return self
+        changed = copy.copy(self)
+        vars(changed).update(changes)
+        return changed

@@ -9,7 +9,11 @@ from keras_distill import functional
 from keras_distill.objectives.adapters import Chain, convolution, leaky_relu
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
-from keras_distill.objectives.logits_base import check_not_negative, check_positive
+from keras_distill.objectives.logits_base import (
+    check_constant,
+    check_not_negative,
+    check_positive,
+)
 
 __all__ = ["FactorTransfer"]
 
@@ -61,6 +65,7 @@ class FactorTransfer(LayerObjective):
     ) -> None:
         super().__init__(student, teacher, **options)
         check_whole(self.name, p1=1 if p1 is None else p1, p2=p2)
+        check_constant(self.name, rate=rate)
         check_positive(self.name, rate=rate)
         check_not_negative(self.name, reconstruction_weight=reconstruction_weight)
         if len(self.student_taps) > 1:

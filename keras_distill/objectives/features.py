@@ -11,7 +11,7 @@ from keras_distill.functional.tensors import at_least_float32, match_sizes
 from keras_distill.objectives.adapters import Chain, projection
 from keras_distill.objectives.base import Objective, Signals
 from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name, smaller
-from keras_distill.objectives.logits_base import check_positive
+from keras_distill.objectives.logits_base import check_constant, check_positive
 
 __all__ = ["FeatureHint", "VariationalInformation"]
 
@@ -91,13 +91,6 @@ class FeatureHint(Objective):
             "adapter": adapter,
         }
 
-    @classmethod
-    def from_config(cls, config: dict) -> "FeatureHint":
-        adapter = config.get("adapter")
-        if isinstance(adapter, dict):
-            config = {**config, "adapter": keras.saving.deserialize_keras_object(adapter)}
-        return cls(**config)
-
     def _check(self, ours: tuple, theirs: tuple) -> None:
         shapes = f"the student's output is {tuple(ours)} and the teacher's {tuple(theirs)}"
         if len(ours) != len(theirs):
@@ -157,6 +150,7 @@ class VariationalInformation(LayerObjective):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
+        check_constant(self.name, initial_variance=initial_variance)
         check_positive(self.name, initial_variance=initial_variance)
         if width is not None:
             check_whole(self.name, width=width)

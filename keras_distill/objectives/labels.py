@@ -5,13 +5,14 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_distill import functional
+from keras_distill import functional, schedules
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_class_labels,
+    check_constant,
     check_not_negative,
-    check_positive,
+    check_temperature,
 )
 
 __all__ = ["DKD", "BalancedTargets", "BootstrappedLabels", "HardExamples"]
@@ -46,7 +47,7 @@ class DKD(LogitsObjective):
     ) -> None:
         super().__init__(**options)
         check_not_negative("DKD", alpha=alpha, beta=beta)
-        check_positive("DKD", temperature=temperature)
+        check_temperature("DKD", temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
@@ -142,12 +143,9 @@ class BootstrappedLabels(LogitsObjective):
     at_teacher: ClassVar[str] = "elsewhere"
     examples: ClassVar[tuple] = ({}, {"min_confidence": 0.6})
 
-    def __init__(self, *, min_confidence: float = 0.0, **options: Any) -> None:
+    def __init__(self, *, min_confidence: Any = 0.0, **options: Any) -> None:
         super().__init__(**options)
-        if not 0 <= min_confidence <= 1:
-            raise ValueError(
-                f"BootstrappedLabels: min_confidence must be in [0, 1]; got {min_confidence}."
-            )
+        schedules.check_within("BootstrappedLabels", "min_confidence", min_confidence, 0, 1)
         self.min_confidence = min_confidence
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
@@ -204,9 +202,10 @@ class BalancedTargets(LogitsObjective):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_positive("BalancedTargets", temperature=temperature)
+        check_temperature("BalancedTargets", temperature)
         if (class_counts is None) == (class_weights is None):
             raise ValueError("BalancedTargets: give either class_counts or class_weights.")
+        check_constant("BalancedTargets", beta=beta)
         if not 0 <= beta < 1:
             raise ValueError(f"BalancedTargets: beta must be in [0, 1); got {beta}.")
         self.class_counts = _positive_list("class_counts", class_counts)

@@ -11,6 +11,7 @@ from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_not_negative,
     check_positive,
+    check_temperature,
 )
 
 __all__ = ["DIST", "HardTargets", "LogitsMSE", "SoftTargets"]
@@ -23,7 +24,8 @@ class SoftTargets(LogitsObjective):
     Positions between batch and classes (pixels, tokens) are averaged.
 
     Args:
-      temperature: T > 0; the higher, the more the small probabilities count.
+      temperature: T > 0, a number, a schedule or `schedules.TeacherEntropy`; the higher, the more
+        the small probabilities count.
       standardize: z-score both logits first (Sun et al., CVPR 2024).
       weight, output, name: see `Objective`.
 
@@ -39,10 +41,10 @@ class SoftTargets(LogitsObjective):
     examples: ClassVar[tuple] = ({}, {"temperature": 2.0, "standardize": True})
 
     def __init__(
-        self, *, temperature: float = 4.0, standardize: bool = False, **options: Any
+        self, *, temperature: Any = 4.0, standardize: bool = False, **options: Any
     ) -> None:
         super().__init__(**options)
-        check_positive("SoftTargets", temperature=temperature)
+        check_temperature("SoftTargets", temperature)
         self.temperature = temperature
         self.standardize = standardize
 

@@ -4,10 +4,18 @@ from typing import Any
 
 from keras import backend, ops
 
+from keras_distill import schedules
 from keras_distill.functional.tensors import UNLABELLED
 from keras_distill.objectives.base import Objective, Signals
 
-__all__ = ["LogitsObjective", "check_class_labels", "check_not_negative", "check_positive"]
+__all__ = [
+    "LogitsObjective",
+    "check_class_labels",
+    "check_constant",
+    "check_not_negative",
+    "check_positive",
+    "check_temperature",
+]
 
 
 class LogitsObjective(Objective):
@@ -77,18 +85,43 @@ def check_class_labels(name: str, labels: Any, logits: Any) -> Any:
     return labels
 
 
-def check_positive(owner: str, **values: float) -> None:
-    """ValueError where one of the hyper-parameters is not positive and finite."""
+def check_positive(owner: str, **values: Any) -> None:
+    """ValueError where a hyper-parameter, constant or schedule, is not positive and finite."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{owner}: {name} must be positive; got {value}.")
+        _check_followable(owner, name, value)
+        schedules.check_within(owner, name, value, 0, above=True)
 
 
-def check_not_negative(owner: str, **values: float) -> None:
-    """ValueError where one of the hyper-parameters is negative or not finite."""
+def check_temperature(owner: str, temperature: Any) -> None:
+    """As `check_positive`, for an objective that takes a temperature an example, too."""
+    schedules.check_within(owner, "temperature", temperature, 0, above=True)
+
+
+def check_not_negative(owner: str, **values: Any) -> None:
+    """ValueError where a hyper-parameter, constant or schedule, is negative or not finite."""
     for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{owner}: {name} must be finite and at least 0; got {value}.")
+        _check_followable(owner, name, value)
+        schedules.check_within(owner, name, value, 0)
+
+
+def check_constant(owner: str, **values: Any) -> None:
+    """ValueError where a hyper-parameter is a schedule and is read once, before training."""
+    for name, value in values.items():
+        if schedules.is_scheduled(value):
+            raise ValueError(
+                f"{owner}: {name} is read once, when the Distiller is built: give a number, not "
+                f"{type(value).__name__}."
+            )
+
+
+def _check_followable(owner: str, name: str, value: Any) -> None:
+    if isinstance(value, (schedules.TeacherEntropy, schedules.Balance)):
+        kind = type(value).__name__
+        meant = "a weight" if isinstance(value, schedules.Balance) else "SoftTargets' temperature"
+        raise ValueError(
+            f"{owner}: {name} can't be {kind}, which is for {meant}. Give a number or a schedule "
+            f"over the updates."
+        )
 
 
 def _assert_in_graph(smallest: Any, largest: Any, classes: int, expected: str) -> None:

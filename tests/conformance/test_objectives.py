@@ -40,6 +40,14 @@ def with_gradient(objective, student, teacher, labels):
     return values, tape.gradient(values, flat, unconnected_gradients="zero")
 
 
+def made_or_refused(specimen, arguments):
+    """An instance and nothing, or nothing and what was said instead."""
+    try:
+        return specimen.new(**arguments), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def unit(direction):
     """Tensors together of length 1."""
     length = np.sqrt(sum(np.sum(np.square(part)) for part in direction))
@@ -205,6 +213,32 @@ def test_config_round_trip(specimen):
     assert copy.get_config() == objective.get_config()
     assert (copy.weight, copy.name) == (0.25, "mine")
     assert copy.student_taps == objective.student_taps
+
+
+@every_objective
+def test_a_schedule_stands_where_a_number_does_or_is_refused_by_name(specimen):
+    rng = np.random.default_rng(14)
+    student, teacher = (specimen.signals(rng, "float32") for _ in range(2))
+    plain, labels = specimen.built(), specimen.labels(rng)
+    expected = plain(student, teacher, labels)
+    numbers = {
+        key: value
+        for key, value in specimen.new().get_config().items()
+        if isinstance(value, float) and key != "weight"
+    }
+    for key, value in numbers.items():
+        # It is at the plain instance's number at update 5, and at none before.
+        schedule = kd.schedules.Linear(3 * value + 1, value, steps=5)
+        scheduled, refused = made_or_refused(specimen, {key: schedule})
+        if refused:
+            assert key in refused
+            continue
+        assert getattr(scheduled, key) is schedule
+        specimens.build(scheduled, specimen.answer)
+        plain.objective = scheduled.at(tf.constant(5))
+        plain.reset()
+        values = plain.objective(student, teacher, labels)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
 
 @every_objective
