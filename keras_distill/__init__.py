@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
 from keras_distill.distiller import Distiller
+from keras_distill.mutual import MutualDistiller
 from keras_distill.objectives import (
     DIST,
     DKD,
@@ -33,6 +34,7 @@ __all__ = [
     "FeatureHint",
     "HardTargets",
     "LogitsMSE",
+    "MutualDistiller",
     "Objective",
     "RelationalKD",
     "ReviewKD",

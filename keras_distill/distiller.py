@@ -82,8 +82,7 @@ class Distiller(saving.SavedWithoutTeacher):
                 "teacher_preprocess= comes too late for a TeacherCache, whose teacher has answered "
                 "already. Give it to TeacherCache.build(teacher_preprocess=...)."
             )
-        keys = [key for o in self._objectives for key in o.student_taps]
-        self._reader = StudentReader(student, keys, student_output)
+        self._reader = StudentReader(student, self._student_taps(), student_output)
         self._teacher_spec = _Held(self._built_teacher(self._teacher))
         self._build_objectives()
         self.built = True
@@ -193,12 +192,13 @@ class Distiller(saving.SavedWithoutTeacher):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        teacher = self._teacher_signals(x, y)
         with tf.GradientTape(persistent=bool(self._measured())) as tape:
             objectives = [o.at(self.optimizer.iterations) for o in self._objectives]
             label_weight = schedules.value_at(self._label_weight, self.optimizer.iterations)
             student, y_pred = self._student_signals(x)
-            values = step.objective_values(objectives, student, teacher, y)
+            with tape.stop_recording():
+                teacher = self._teacher_signals(x, y, student)
+            values = self._objective_values(objectives, student, teacher, y)
             label_loss, labelled_rows = self._label_loss(x, y, y_pred, sample_weight)
             parts = step.total(
                 label_loss,
@@ -246,7 +246,16 @@ class Distiller(saving.SavedWithoutTeacher):
                 adapters[f"{objective.name}_weight"] = objective.weight
         self._adapters = adapters
 
-    def _teacher_signals(self, x: Any, y: Any) -> Signals:
+    def _student_taps(self) -> list:
+        """Which of the student's layers are read in a step."""
+        return [key for objective in self._objectives for key in objective.student_taps]
+
+    def _objective_values(
+        self, objectives: Sequence[Objective], student: Signals, teacher: Signals, y: Any
+    ) -> dict[str, Any]:
+        return step.objective_values(objectives, student, teacher, y)
+
+    def _teacher_signals(self, x: Any, y: Any, student: Signals) -> Signals:
         if self._teacher_preprocess is not None:
             x = self._teacher_preprocess(x)
         return self._teacher.answer(x, y)

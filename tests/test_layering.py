@@ -24,8 +24,10 @@ ORDER = [
     "checks",
     "saving",
     "distiller",
+    "mutual",
     "transfer",
     "edge",
+    "explaining",
     "pipeline",
     "cli",
 ]
