@@ -16,6 +16,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cache = typer.Typer(
+    help="A teacher's answers on disk: asked once, read at every epoch.", no_args_is_help=True
+)
+app.add_typer(cache, name="cache")
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")]
+CacheFolder = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The cache's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")]
 
 
 class Dataset(StrEnum):
@@ -70,8 +78,8 @@ def demo(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    model: Model,
+    as_json: AsJson = False,
 ) -> None:
     """Layer by layer: what can be pruned and quantised, how, and why not."""
 
@@ -89,7 +97,7 @@ def inspect(
 
 @app.command()
 def profile(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")],
+    model: Model,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,15 +106,15 @@ def profile(
             "image=224,224,3.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Layer by layer and whole: parameters, FLOPs, activation memory, bytes, for one example."""
 
     def work() -> int:
-        from .pipeline import gate
+        from .pipeline import arguments, gate
         from .transfer import profile as profiled
 
-        shape = _shapes(input_shape or [])
+        shape = arguments.shapes(input_shape or [])
         loaded = gate.load_model(model)
         with gate.usage_errors():
             _print_record(profiled(loaded, input_shape=shape), as_json)
@@ -121,7 +129,7 @@ def benchmark(
     runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 50,
     warmup: Annotated[int, typer.Option(min=0, help="Untimed runs before them.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="The interpreter's threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Latency and memory of a .tflite on this machine, in a process of its own."""
 
@@ -178,19 +186,118 @@ def verify(
     raise typer.Exit(_guarded(work))
 
 
-def _shapes(given: list[str]) -> Any:
-    """`["a=8,3", "b=5"]` as a dict of shapes, `["8,3"]` as one shape; None for none."""
-    from .pipeline.stages import UsageError
+@cache.command("build")
+def cache_build(
+    context: typer.Context,
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.keras", help="The teacher.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA.npz", help="An array x, and y if any.")],
+    directory: CacheFolder,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many logits; else all of them.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of logits: float16, bfloat16 or float32.")
+    ] = "float16",
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Keep this layer's output too; once a layer.")
+    ] = None,
+    layer_dtype: Annotated[str, typer.Option(help="Of layers: as of logits, or int8.")] = "float16",
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a call of the teacher.")] = 128,
+    shard_examples: Annotated[
+        int | None, typer.Option(min=1, help="Examples a file; a multiple of the batch size.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do part I of N, from 0, to be merged afterwards."),
+    ] = None,
+    store_inputs: Annotated[
+        bool, typer.Option("--store-inputs", help="Keep x and y in the cache too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the teacher about every example; what a stopped build has finished is kept."""
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "dtype": dtype,
+        "layers": layer or [],
+        "layer_dtype": layer_dtype,
+        "batch_size": batch_size,
+        "shard_examples": shard_examples,
+        "store_inputs": store_inputs,
+        "verbose": not as_json,
+    }
 
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in given:
-        name, _, sizes = text.rpartition("=")
-        if not all(size.strip().isdecimal() for size in sizes.split(",")):
-            raise UsageError(f"--input-shape takes sizes such as 224,224,3; got {text}.")
-        if name in shapes or (shapes and "" in (name, *shapes)):
-            raise UsageError("give --input-shape once, or once an input as NAME=SIZES.")
-        shapes[name] = tuple(int(size) for size in sizes.split(","))
-    return shapes.get("", shapes or None)
+    def work() -> int:
+        from .pipeline import caching
+
+        try:
+            info = caching.build(teacher, data, directory, shard=shard, **options)
+        except KeyboardInterrupt:
+            typer.echo(caching.stopped_words(directory, context), err=True)
+            raise
+        _print_record(info, as_json)
+        return 0
+
+    raise typer.Exit(_guarded(work))
+
+
+@cache.command("info")
+def cache_info(directory: CacheFolder, as_json: AsJson = False) -> None:
+    """What a cache holds, its bytes an example, and what it was built from."""
+
+    def work() -> int:
+        from .pipeline import caching
+
+        with caching.refusals():
+            _print_record(caching.cache.info(directory), as_json)
+        return 0
+
+    raise typer.Exit(_guarded(work))
+
+
+@cache.command("verify")
+def cache_verify(
+    directory: CacheFolder,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged shards anew, each alone.")
+    ] = False,
+    teacher: Annotated[Path | None, typer.Option(help="For --repair: the .keras file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="For --repair: the .npz file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte and name what is damaged or missing. 0: whole, 1: not, 2: bad input."""
+
+    def work() -> int:
+        from .pipeline import caching
+
+        if (teacher or data) and not repair:
+            raise caching.UsageError("--teacher and --data are for --repair; add it.")
+        with caching.refusals():
+            mended = caching.repair(directory, teacher, data) if repair else None
+            report = mended or caching.cache.verify(directory)
+        _print_record(report, as_json)
+        return 0 if report.passed else 1
+
+    raise typer.Exit(_guarded(work))
+
+
+@cache.command("merge")
+def cache_merge(
+    directory: CacheFolder,
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The parts' folders.")],
+    as_json: AsJson = False,
+) -> None:
+    """One cache out of the parts that `build --shard` wrote; the parts stay as they are."""
+
+    def work() -> int:
+        from .pipeline import caching
+
+        with caching.refusals():
+            report = caching.cache.merge(parts, directory)
+        _print_record(report, as_json)
+        return 0 if report.passed else 1
+
+    raise typer.Exit(_guarded(work))
 
 
 def _print_record(record: Any, as_json: bool) -> None:

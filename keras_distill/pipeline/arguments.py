@@ -1,0 +1,57 @@
+"""The command line's words: what they mean, and how they were given."""
+
+from typing import Any
+
+from .stages import UsageError
+
+__all__ = ["part_of", "shapes", "words"]
+
+
+def shapes(given: list[str]) -> Any:
+    """`["a=8,3", "b=5"]` as a dict of shapes, `["8,3"]` as one shape; None for none."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        if not all(size.strip().isdecimal() for size in sizes.split(",")):
+            raise UsageError(f"--input-shape takes sizes such as 224,224,3; got {text}.")
+        if name in shapes or (shapes and "" in (name, *shapes)):
+            raise UsageError("give --input-shape once, or once an input as NAME=SIZES.")
+        shapes[name] = tuple(int(size) for size in sizes.split(","))
+    return shapes.get("", shapes or None)
+
+
+def words(context: Any) -> list[str]:
+    """The command of a typer context, as it was given."""
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        value = context.params.get(name)
+        source = context.get_parameter_source(name)
+        if value is None or source is None or source.name == "DEFAULT":
+            continue
+        values = [str(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
+        if parameter.param_type_name == "argument":
+            words += values
+        elif value is True:
+            words.append(parameter.opts[0])
+        else:
+            words += [word for one in values for word in (parameter.opts[0], one)]
+    return words
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """The part that "i/n" means.
+
+    Raises:
+      UsageError: it means none.
+
+    >>> part_of("0/4")
+    (0, 4)
+    """
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise UsageError(
+            f"--shard takes i/n, part i of n counted from 0: 0/2 and 1/2 are the halves; got "
+            f"{text}."
+        )
+    return int(part), int(parts)
