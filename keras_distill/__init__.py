@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
 from keras_distill.distiller import Distiller
+from keras_distill.exits import SelfDistiller, with_exits
 from keras_distill.mutual import MutualDistiller
 from keras_distill.objectives import (
     DIST,
@@ -38,6 +39,7 @@ __all__ = [
     "Objective",
     "RelationalKD",
     "ReviewKD",
+    "SelfDistiller",
     "Signals",
     "SimilarityPreserving",
     "SoftTargets",
@@ -51,6 +53,7 @@ __all__ = [
     "schedules",
     "teachers",
     "transfer",
+    "with_exits",
 ]
 
 

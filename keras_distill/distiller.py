@@ -236,7 +236,7 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _build_objectives(self) -> None:
         """Learn every shape, and let the objectives make their adapters."""
-        student, teacher = self._reader.spec, self._teacher_spec.signals
+        student, teacher = self._learner_spec(), self._teacher_spec.signals
         adapters: dict[str, keras.layers.Layer] = {}
         for objective in self._objectives:
             for ours, theirs, _ in step.pairs_of_heads(objective, student, teacher):
@@ -245,6 +245,9 @@ class Distiller(saving.SavedWithoutTeacher):
             if _balanced(objective):
                 adapters[f"{objective.name}_weight"] = objective.weight
         self._adapters = adapters
+
+    def _learner_spec(self) -> Signals:
+        return self._reader.spec
 
     def _student_taps(self) -> list:
         """Which of the student's layers are read in a step."""

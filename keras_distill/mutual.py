@@ -1,22 +1,19 @@
 """Students that teach each other: deep mutual learning in one `fit`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from keras_distill import step
-from keras_distill.distiller import Distiller
+from keras_distill.joint import JointDistiller, Peers, revive
 from keras_distill.objectives import Objective, Signals, SoftTargets
 from keras_distill.student import StudentReader
-from keras_distill.teachers.base import Teacher
 
 __all__ = ["MutualDistiller"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class MutualDistiller(Distiller):
+class MutualDistiller(JointDistiller):
     """Trains several students at once, each on the labels and on what its peers say now.
 
     For each student i of K: `label_weight * label loss + (1 - label_weight) * sum(weight *
@@ -66,7 +63,7 @@ class MutualDistiller(Distiller):
         joint = _side_by_side(students)
         super().__init__(
             joint,
-            _Peers(joint, student_output),
+            Peers(joint, student_output, _pairs),
             [SoftTargets(temperature=1.0)] if objectives is None else objectives,
             label_weight=label_weight,
             student_preprocess=student_preprocess,
@@ -79,102 +76,27 @@ class MutualDistiller(Distiller):
         """The models that learn, in the order given."""
         return tuple(self.student.get_layer(name) for name in self.student.output_names)
 
-    def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **options: Any
-    ) -> None:
-        """As `Distiller.compile`; a loss or metrics not given by student serve every one."""
-        super().compile(optimizer, self._for_each(loss), metrics=self._for_each(metrics), **options)
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One update of all students: one forward and one backward of each."""
-        return super().train_step(self._labels_for_each(data))
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """Every student's label loss and metrics."""
-        return super().test_step(self._labels_for_each(data))
-
-    def get_config(self) -> dict:
-        config = super().get_config()
-        for unused in ("teacher_spec", "teacher_preprocess"):
-            config.pop(unused)
-        return config
-
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "MutualDistiller":
         """The distiller that `get_config` described, ready to train on."""
-        config = dict(config)
-        revive = keras.saving.deserialize_keras_object
-        for key in ("student", "objectives", "label_weight", "student_preprocess"):
-            config[key] = revive(config[key], custom_objects)
+        revived = ("student", "objectives", "label_weight", "student_preprocess")
+        config = {**config, **revive(config, revived, custom_objects)}
         joint = config.pop("student")
         return cls([joint.get_layer(name) for name in joint.output_names], **config)
 
-    @staticmethod
-    def load(
-        path: Any, teacher: None = None, custom_objects: dict | None = None
-    ) -> "MutualDistiller":
-        """A saved distiller, ready to train on: the students are each other's teachers."""
-        if teacher is not None:
-            raise ValueError("A MutualDistiller has no teacher besides its students: give none.")
-        return keras.saving.load_model(path, custom_objects=custom_objects)
 
-    def _student_taps(self) -> list:
-        taught = [key for objective in self._objectives for key in objective.teacher_taps]
-        return [*super()._student_taps(), *taught]
-
-    def _teacher_signals(self, x: Any, y: Any, student: Signals) -> Signals:
-        return _peers(student, 1)
-
-    def _objective_values(
-        self, objectives: Sequence[Objective], student: Signals, teacher: Signals, y: Any
-    ) -> dict[str, Any]:
-        shifts = range(1, len(student.heads))
-        found = [
-            step.objective_values(objectives, student, _peers(student, shift), y)
-            for shift in shifts
-        ]
-        return {name: tf.add_n([f[name] for f in found]) / len(found) for name in found[0]}
-
-    def _for_each(self, given: Any) -> Any:
-        names = self.student.output_names
-        if given is None or (isinstance(given, Mapping) and set(given) <= set(names)):
-            return given
-        return {name: keras.tree.map_structure(_anew, given) for name in names}
-
-    def _labels_for_each(self, data: Any) -> tuple:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is not None:
-            y = dict.fromkeys(self.student.output_names, y)
-        if sample_weight is not None:
-            sample_weight = dict.fromkeys(self.student.output_names, sample_weight)
-        return x, y, sample_weight
+def _pairs(students: Signals) -> list[tuple[Signals, Signals]]:
+    """Every student with each of its peers."""
+    return [(students, _rotated(students, shift)) for shift in range(1, len(students.heads))]
 
 
-class _Peers(Teacher):
-    """What the students' answers look like to each other, before there are any."""
-
-    def __init__(self, joint: keras.Model, output: str):
-        self._joint, self._output = joint, output
-
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
-        spec = StudentReader(self._joint, taps, self._output).spec
-        return _rotated(spec, 1, lambda tensor: tensor)
-
-    def fingerprint(self) -> str:
-        return "peers"
-
-
-def _peers(students: Signals, shift: int) -> Signals:
-    """Of each student, what the peer `shift` places further on says, a constant."""
-    return _rotated(students, shift, tf.stop_gradient)
-
-
-def _rotated(signals: Signals, shift: int, taken: Any) -> Signals:
+def _rotated(signals: Signals, shift: int) -> Signals:
+    """For each student, what the peer `shift` places further on says."""
     names = signals.heads
     peers = {name: names[(i + shift) % len(names)] for i, name in enumerate(names)}
     return Signals(
-        {name: taken(signals.logits[peer]) for name, peer in peers.items()},
-        {key: taken(tensor) for key, tensor in signals.taps.items()},
+        {name: signals.logits[peer] for name, peer in peers.items()},
+        signals.taps,
         {name: signals.from_probabilities[peer] for name, peer in peers.items()},
     )
 
@@ -210,10 +132,3 @@ def _side_by_side(students: Sequence[keras.Model]) -> keras.Model:
         lambda spec: keras.Input(spec.shape[1:], dtype=spec.dtype), specs[0]
     )
     return keras.Model(inputs, {s.name: s(inputs) for s in students}, name="students")
-
-
-def _anew(given: Any) -> Any:
-    """A loss or metric for one more student: metrics keep a state, and none may be shared."""
-    if isinstance(given, keras.metrics.Metric):
-        return type(given).from_config(given.get_config())
-    return given

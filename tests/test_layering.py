@@ -24,6 +24,8 @@ ORDER = [
     "checks",
     "saving",
     "distiller",
+    "joint",
+    "exits",
     "mutual",
     "transfer",
     "edge",

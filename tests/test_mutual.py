@@ -111,7 +111,7 @@ def test_saved_and_trained_on_to_the_bit(rows, tmp_path):
     loaded = kd.MutualDistiller.load(tmp_path / "mutual.keras")
     assert [s.name for s in loaded.students] == ["ann", "bob", "cleo"]
     assert fit(loaded) == expected
-    with pytest.raises(ValueError, match="no teacher besides its students"):
+    with pytest.raises(ValueError, match="no teacher besides its student"):
         kd.MutualDistiller.load(tmp_path / "mutual.keras", mutual)
 
 

@@ -14,12 +14,13 @@ from keras_distill.objectives.base import Signals
 from keras_distill.teachers.base import Teacher
 
 from .checking import column
+from .elements import as_is, batched, named
 from .encoding import encode
 from .fingerprints import of_graph, of_rows
 from .layout import Layout, Output
 from .manifest import Manifest, Shard
 from .shards import write_shard
-from .sources import Source, as_is, batched, named
+from .sources import Source
 from .views import Views
 
 __all__ = ["Answers", "Builder"]
@@ -188,13 +189,7 @@ class Builder:
         if not self._views.augmented:
             return stored, x, prints
         rows = tf.shape(keras.tree.flatten(x)[0], out_type="int64")[0]
-        seeds = tf.numpy_function(
-            lambda at, rows: self._views.seeds(epoch, np.arange(at, at + rows)),
-            [at, rows],
-            tf.int32,
-            stateful=False,
-        )
-        view = self._views.replay(x, tf.ensure_shape(seeds, (None, 2)))
+        view = self._views.replay(x, self._views.seeds(epoch, tf.range(at, at + rows)))
         return stored, view, {**prints, "view": of_rows(view)}
 
     def _check_input(self, epoch: int, at: int, found: np.ndarray) -> None:

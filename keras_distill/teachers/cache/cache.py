@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from keras_distill.teachers.base import Teacher
 
 from . import folder as folders
 from .building import layer_name
-from .checking import check_inputs, check_views
-from .encoding import decode
-from .fingerprints import of_code
-from .layout import Layout, Output
-from .making import Maker, Options, described
+from .checking import check_inputs, check_same, check_views
+from .clock import Announcer, Clock
+from .encoding import decode, promised
+from .layout import layer_named
+from .making import Maker
 from .manifest import Manifest, digest_of
-from .reading import CachedBatch, Clock, Reader, Reading, Stored
+from .options import Options
+from .reading import CachedBatch, Reader, Reading, Stored
 from .records import CacheInfo, CacheReport
 from .shards import MEMORY_BYTES
 from .sources import Source, source_of
@@ -184,7 +185,7 @@ class TeacherCache(Teacher):
         if dataset is None and not manifest.layout.inputs:
             return cls(folder, manifest)
         source = Stored(manifest) if dataset is None else source_of(dataset)
-        _check_same(manifest, source, augment)
+        check_same(manifest, source, augment)
         views = Views(augment, source.inputs, manifest.seed)
         cache = cls(folder, manifest, None if dataset is None else source, views)
         if dataset is not None:
@@ -344,17 +345,12 @@ class TeacherCache(Teacher):
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """What tells the data sets which epoch `fit` is in."""
-        return [_Announcer(self._clocks, self._fitted)]
+        return [Announcer(self._clocks, self._fitted)]
 
     def _prepare(self, input_spec: Any, taps: tuple) -> Signals:
         layout = self._manifest.layout
-        self._taps = {key: _layer_of(key, layout) for key in taps}
-        layers = {layer.name: _tensor(layer) for layer in layout.layers}
-        return Signals.of_heads(
-            {head.name: _tensor(head) for head in layout.heads},
-            {key: layers[name] for key, name in self._taps.items()},
-            {head.name: head.from_probabilities for head in layout.heads},
-        )
+        self._taps = {key: layer_named(layer_name(key), layout) for key in taps}
+        return promised(self._taps, layout)
 
     def _maker_with(self, teacher: Any, preprocess: Callable | None) -> Maker:
         if teacher is None or self._given is None or self._views is None:
@@ -383,38 +379,7 @@ class TeacherCache(Teacher):
                 f"{self!r} was opened without its data, and holds no inputs. Give them: "
                 f"TeacherCache.open(directory, dataset)."
             )
-        there = {shard.index for shard in folders.finished(self._folder, self._manifest)}
-        missing = [s.name for s in self._manifest.shards() if s.index not in there]
-        if missing or self._manifest.examples is None:
-            raise ValueError(
-                f"{self!r} is not complete: {len(missing) or 'some'} shards are missing "
-                f"({', '.join(missing[:3])}). Call build again as at first: it goes on from "
-                f"there; parts built with shard=(i, n) are put together by merge."
-            )
-        for name, problem in folders.unreadable(self._folder, self._manifest).items():
-            raise ValueError(
-                f"The shard {name} of {self!r} is damaged: {problem}. Make it anew: call "
-                f"cache.rebuild({name!r}, teacher=...), or build again as at first."
-            )
-
-
-class _Announcer(keras.callbacks.Callback):
-    """Tells the data sets of a cache the epoch that `fit` begins."""
-
-    def __init__(self, clocks: Iterable[Clock], fitted: Clock | None):
-        super().__init__()
-        self._clocks, self._fitted = clocks, fitted
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Refuse more epochs than there are views before the first of them."""
-        epochs = (self.params or {}).get("epochs")
-        if self._fitted is not None and epochs:
-            self._fitted.check(epochs - 1)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """A pass over the data that begins now is that epoch."""
-        for clock in self._clocks:
-            clock.announce(epoch)
+        folders.refuse_incomplete(self._folder, self._manifest)
 
 
 _NOT_CACHED = (
@@ -422,47 +387,3 @@ _NOT_CACHED = (
     "own data set, which holds inputs, answers and labels: "
     "distiller.fit(cache.dataset(batch_size))."
 )
-
-
-def _check_same(manifest: Manifest, source: Source, augment: Callable | None) -> None:
-    """The data is as long and of the shapes, and the augmentation the one, that were cached."""
-    found: dict[str, Any] = {
-        "inputs": described(source.inputs),
-        "augmentation": of_code(augment),
-    }
-    expected: dict[str, Any] = {
-        "inputs": manifest.inputs,
-        "augmentation": manifest.fingerprints["augmentation"],
-    }
-    if source.examples is not None and manifest.examples is not None:
-        found["examples"], expected["examples"] = source.examples, manifest.examples
-    differing = [
-        f"{name}: {expected[name]} in the cache, {found[name]} now"
-        for name in found
-        if found[name] != expected[name]
-    ]
-    if differing:
-        raise ValueError(
-            "The cache was built over something else. What differs:\n  "
-            + "\n  ".join(differing)
-            + "\nGive the data and the augment= that it was built with, or build another."
-        )
-
-
-def _layer_of(key: Any, layout: Layout) -> str:
-    """The cached layer that a tap means: of that name, or at the end of that path."""
-    wanted = layer_name(key)
-    names = [str(layer.name) for layer in layout.layers]
-    ends = [n for n in names if n.endswith(f"/{wanted}") or wanted.endswith(f"/{n}")]
-    if wanted in names:
-        return wanted
-    if len(ends) == 1:
-        return ends[0]
-    raise ValueError(
-        f"The cache holds no output of the teacher's layer {wanted!r}; it holds "
-        f"{', '.join(names) or 'none'}. Build it with layers=({wanted!r},)."
-    )
-
-
-def _tensor(output: Output) -> keras.KerasTensor:
-    return keras.KerasTensor((None, *output.shape), dtype=output.dtype)

@@ -1,20 +1,21 @@
 """Whether data and augmentation are those that a cache was built over."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from .fingerprints import of_rows
-from .manifest import Shard
+from .elements import as_is, described
+from .fingerprints import of_code, of_rows
+from .manifest import Manifest, Shard
 from .shards import problem_of
-from .sources import Arrays, Batches, Source, as_is
+from .sources import Arrays, Batches, Source
 from .views import Views
 
-__all__ = ["check_inputs", "check_views", "column"]
+__all__ = ["check_inputs", "check_same", "check_views", "column"]
 
 _CHUNK = 4096
 # Arrays up to this size are checked whole when a cache is opened; of more, samples.
@@ -80,6 +81,35 @@ def check_views(
             f"augment gives another view of example {wrong} (epoch {epoch}) than the one that the "
             f"teacher answered, though its code is the same: something it calls, or TensorFlow "
             f"itself, has changed. Build the cache anew in another folder."
+        )
+
+
+def check_same(manifest: Manifest, source: Source, augment: Callable | None) -> None:
+    """The data is as long and of the shapes, and the augmentation the one, that were cached.
+
+    Raises:
+      ValueError: one is not; which, is named.
+    """
+    found: dict[str, Any] = {
+        "inputs": described(source.inputs),
+        "augmentation": of_code(augment),
+    }
+    expected: dict[str, Any] = {
+        "inputs": manifest.inputs,
+        "augmentation": manifest.fingerprints["augmentation"],
+    }
+    if source.examples is not None and manifest.examples is not None:
+        found["examples"], expected["examples"] = source.examples, manifest.examples
+    differing = [
+        f"{name}: {expected[name]} in the cache, {found[name]} now"
+        for name in found
+        if found[name] != expected[name]
+    ]
+    if differing:
+        raise ValueError(
+            "The cache was built over something else. What differs:\n  "
+            + "\n  ".join(differing)
+            + "\nGive the data and the augment= that it was built with, or build another."
         )
 
 

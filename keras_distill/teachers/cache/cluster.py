@@ -15,7 +15,7 @@ import numpy as np
 from . import folder as folders
 from .cache import TeacherCache
 from .fingerprints import of_code
-from .making import Options
+from .options import Options
 from .manifest import NAME
 from .records import CacheReport
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -10,7 +11,7 @@ from keras_distill.objectives.base import Signals
 
 from .layout import Layout, Output, field
 
-__all__ = ["decode", "encode", "restore"]
+__all__ = ["decode", "encode", "promised", "restore"]
 
 # The largest finite number of each dtype, as float32.
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895314e38, "float32": 3.4028235e38}
@@ -60,6 +61,20 @@ def decode(fields: Mapping[str, Any], taps: Mapping[Any, str], layout: Layout) -
     return Signals.of_heads(
         logits,
         {key: _decode_layer(fields, layers[name], layout) for key, name in taps.items()},
+        {head.name: head.from_probabilities for head in layout.heads},
+    )
+
+
+def promised(taps: Mapping[Any, str], layout: Layout) -> Signals:
+    """What `decode` will give, its tensors symbolic."""
+
+    def symbolic(output: Output) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *output.shape), dtype=output.dtype)
+
+    layers = {layer.name: symbolic(layer) for layer in layout.layers}
+    return Signals.of_heads(
+        {head.name: symbolic(head) for head in layout.heads},
+        {key: layers[name] for key, name in taps.items()},
         {head.name: head.from_probabilities for head in layout.heads},
     )
 

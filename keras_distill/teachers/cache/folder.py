@@ -15,7 +15,17 @@ from .manifest import Manifest, Shard
 from .records import CacheInfo, CacheReport
 from .shards import is_whole, problem_of, records_in
 
-__all__ = ["claim", "finished", "info", "leading", "merge", "sweep", "unreadable", "verify"]
+__all__ = [
+    "claim",
+    "finished",
+    "info",
+    "leading",
+    "merge",
+    "refuse_incomplete",
+    "sweep",
+    "unreadable",
+    "verify",
+]
 
 _SAMPLE = 4096
 _TEMPERATURES = (1.0, 4.0)
@@ -68,6 +78,27 @@ def unreadable(folder: Path, plan: Manifest) -> dict[str, str]:
         except ValueError as error:
             found[shard.name] = str(error)
     return found
+
+
+def refuse_incomplete(folder: Path, plan: Manifest) -> None:
+    """Only a cache whose shards are all there, and can be read, is trained on.
+
+    Raises:
+      ValueError: one is missing or damaged; which, is named.
+    """
+    there = {shard.index for shard in finished(folder, plan)}
+    missing = [s.name for s in plan.shards() if s.index not in there]
+    if missing or plan.examples is None:
+        raise ValueError(
+            f"The cache in {folder} is not complete: {len(missing) or 'some'} shards are missing "
+            f"({', '.join(missing[:3])}). Call build again as at first: it goes on from "
+            f"there; parts built with shard=(i, n) are put together by merge."
+        )
+    for name, problem in unreadable(folder, plan).items():
+        raise ValueError(
+            f"The shard {name} of the cache in {folder} is damaged: {problem}. Make it anew: call "
+            f"cache.rebuild({name!r}, teacher=...), or build again as at first."
+        )
 
 
 def leading(shards: Sequence[Shard]) -> list[Shard]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DTYPES", "LAYER_DTYPES", "Layout", "Output"]
+__all__ = ["DTYPES", "LAYER_DTYPES", "Layout", "Output", "layer_named"]
 
 DTYPES = ("float16", "bfloat16", "float32")
 LAYER_DTYPES = (*DTYPES, "int8")
@@ -103,6 +103,24 @@ def field(kind: str, name: str | None) -> str:
     ('logits', 'rest[age]')
     """
     return kind if name is None else f"{kind}[{name}]"
+
+
+def layer_named(wanted: str, layout: Layout) -> str:
+    """The cached layer that a tap's name means: of that name, or at the end of that path.
+
+    Raises:
+      ValueError: none is cached, or it could be one of several.
+    """
+    names = [str(layer.name) for layer in layout.layers]
+    ends = [n for n in names if n.endswith(f"/{wanted}") or wanted.endswith(f"/{n}")]
+    if wanted in names:
+        return wanted
+    if len(ends) == 1:
+        return ends[0]
+    raise ValueError(
+        f"The cache holds no output of the teacher's layer {wanted!r}; it holds "
+        f"{', '.join(names) or 'none'}. Build it with layers=({wanted!r},)."
+    )
 
 
 def index_dtype(classes: int) -> str:

@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +17,20 @@ from keras_distill.teachers.model import as_teacher
 from . import locking, progress
 from .building import Answers, Builder
 from .checking import check_inputs, check_views
+from .elements import batched, described, named
 from .fingerprints import of_code, versions
 from .folder import claim, finished, leading, sweep
-from .layout import DTYPES, LAYER_DTYPES, Layout, Output
+from .layout import Layout, Output
 from .manifest import Manifest, Shard
+from .options import Options
 from .shards import problem_of, records_in
-from .sources import Source, batched, named
+from .sources import Source
 from .views import Views
 
-__all__ = ["Maker", "Options"]
+__all__ = ["Maker"]
 
 # A shard is what a killed build loses at most, and what lies in memory while it fills.
 _SHARD_EXAMPLES, _SHARD_BYTES, _SHARDS = 2**16, 2**26, 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What `TeacherCache.build` was asked for, checked.
-
-    Raises:
-      ValueError: an option that is out of range.
-    """
-
-    top_k: int | None = None
-    dtype: str = "float16"
-    layers: tuple = ()
-    layer_dtype: str = "float16"
-    epochs: int = 1
-    seed: int = 0
-    batch_size: int = 128
-    shard_examples: int | None = None
-    shard: tuple[int, int] = (0, 1)
-    store_inputs: bool = False
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "Options":
-        """Those that a cache was built with."""
-        layout = manifest.layout
-        return cls(
-            top_k=layout.top_k,
-            dtype=layout.dtype,
-            layers=tuple(layer.name for layer in layout.layers),
-            layer_dtype=layout.layer_dtype,
-            epochs=manifest.epochs,
-            seed=manifest.seed,
-            batch_size=manifest.batch_size,
-            shard_examples=manifest.shard_examples,
-            store_inputs=bool(layout.inputs),
-        )
-
-    def __post_init__(self) -> None:
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("layer_dtype", self.layer_dtype, LAYER_DTYPES)
-        for name in ("top_k", "epochs", "batch_size", "shard_examples"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}.")
-        if self.shard_examples is not None and self.shard_examples % self.batch_size:
-            raise ValueError(
-                f"shard_examples must be a multiple of batch_size, so that no batch lies in two "
-                f"shards; got {self.shard_examples} and {self.batch_size}."
-            )
-        part, parts = self.shard
-        if not 0 <= part < parts:
-            raise ValueError(
-                f"shard=(i, n) is the part i of n, from 0: 0 <= i < n; got {self.shard}."
-            )
 
 
 class Maker:
@@ -162,7 +111,14 @@ class Maker:
                 + "\n  ".join(differences)
                 + "\nNothing was changed. Give another folder, or what that cache was built from."
             )
-        return dataclasses.replace(plan, versions=there.versions, examples=there.examples)
+        if there.versions != plan.versions:
+            warnings.warn(
+                f"This cache was begun with {_words(there.versions)}, and now it is "
+                f"{_words(plan.versions)}: new shards may differ from old ones in their last bits.",
+                stacklevel=4,
+            )
+        counted = examples if self.options.shard[1] > 1 else there.examples
+        return dataclasses.replace(plan, versions=there.versions, examples=counted)
 
     def make(self, folder: Path, verbose: bool) -> Manifest:
         """Write what is missing or damaged, from the plan on.
@@ -191,12 +147,12 @@ class Maker:
             self._check_data(folder, whole)
             with (
                 _explained(folder),
-                progress.bar("teacher", _left(plan, mine, whole), verbose) as b,
+                progress.bar("teacher", _left(plan, mine, whole), verbose) as report,
             ):
                 if plan.examples is None:
-                    plan = self._to_the_end(folder, plan, whole, b)
-                    mine, whole = list(plan.shards()), self._whole(folder, plan)
-                self._builder(folder, plan, whole, b).build(mine)
+                    plan = self._to_the_end(folder, plan, whole, report)
+                    mine, whole = list(plan.shards()), finished(folder, plan)
+                self._builder(folder, plan, whole, report).build(mine)
         return plan
 
     def remake(self, folder: Path, plan: Manifest, shard: Shard) -> None:
@@ -273,9 +229,8 @@ class Maker:
         return plan
 
 
-def described(spec: Any) -> tuple:
-    """Specs as they stand in a manifest: path, shape and dtype each."""
-    return tuple((name, tuple(s.shape), s.dtype.name) for name, s in named((spec,)))
+def _words(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _part(shards: list[Shard], part: int, parts: int) -> list[Shard]:
@@ -319,8 +274,3 @@ def _check_fixed(outputs: Sequence[Output]) -> None:
                 f"store_inputs=True needs numbers of one shape; {one.name} is {one.dtype} "
                 f"{one.shape}. Resize or pad the examples, or leave store_inputs=False."
             )
-
-
-def _one_of(name: str, value: Any, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")

@@ -1,32 +1,31 @@
 """The data set that a cache gives to `fit`: inputs, the teacher's answers, labels.
 
-Batches are gathered inside TensorFlow's graph. Python is called at an epoch's beginning and for
-the order of every 64 batches, so that the training thread need not wait for the interpreter; for
-each batch only where records or inputs are too large for memory, and for a PyDataset.
+Batches are gathered inside TensorFlow's graph. Python is called at an epoch's beginning, so that
+the training thread need not wait for the interpreter; within an epoch only where records or inputs
+are too large for memory, and for a PyDataset.
 """
 
-import threading
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from .clock import Clock
+from .elements import as_is, called, unnamed
 from .fingerprints import of_rows
 from .layout import Layout
 from .manifest import Manifest
 from .order import shuffled
 from .shards import Held, OnDisk
-from .sources import Arrays, Batches, Source, as_is, called, unnamed
+from .sources import Arrays, Batches, Source
 from .views import Views
 
-__all__ = ["CachedBatch", "Clock", "Reader", "Reading", "Stored"]
+__all__ = ["CachedBatch", "Reader", "Reading", "Stored"]
 
-_BLOCK = 64
+_BLOCK, _BLOCK_BYTES = 8192, 2**24
 _PRIME = 2_147_483_647
 _PREFETCHED = 8
-# Arrays up to this size are handed to TensorFlow, which copies them; larger ones are read by row.
-_COPIED_BYTES = 2**32
 
 
 class CachedBatch(NamedTuple):
@@ -39,36 +38,6 @@ class CachedBatch(NamedTuple):
 
     inputs: Any
     teacher: dict[str, Any]
-
-
-class Clock:
-    """Which epoch comes next: announced by `fit`, else one more than the last."""
-
-    def __init__(self, cached: int | None):
-        self._next, self._cached = 0, cached
-        self._lock = threading.Lock()
-
-    def announce(self, epoch: int) -> None:
-        """The next pass over the data is that epoch."""
-        with self._lock:
-            self._next = epoch
-
-    def take(self) -> np.int64:
-        """The epoch that begins now."""
-        with self._lock:
-            epoch = self._next
-            self._next += 1
-        self.check(epoch)
-        return np.int64(epoch)
-
-    def check(self, epoch: int) -> None:
-        """ValueError where no more views are cached and they don't start over."""
-        if self._cached is not None and epoch >= self._cached:
-            raise ValueError(
-                f"Epoch {epoch} (from 0) asks for more views than were cached: there are "
-                f"{self._cached}. Build with epochs={epoch + 1}, train for fewer, or let them "
-                f"start over: cache.dataset(..., on_exhausted='cycle')."
-            )
 
 
 class Stored(Source):
@@ -110,74 +79,63 @@ class Reader:
         fits = self._examples * self._bytes <= how.memory_bytes
         self._held = Held(folder, manifest) if fits else None
         self._disk = OnDisk(folder, manifest)
-        # Units of the order: examples, or the batches that a PyDataset gives.
-        self._whole_batches = isinstance(source, Batches)
-        self._units = source.number if isinstance(source, Batches) else self._examples
-        self._step = 1 if self._whole_batches else how.batch_size
+        # As many records at a time as the order is computed, and a call of Python reads, for.
+        records = max(min(_BLOCK_BYTES // self._bytes, _BLOCK), how.batch_size)
+        self._block = records // how.batch_size * how.batch_size
 
     def dataset(self, clock: Clock, start_step: int) -> tf.data.Dataset:
         """A pass over it is the epoch that the clock says."""
-        self._clock, size = clock, self._how.batch_size
-        full, part = divmod(self._examples, size)
+        full, part = divmod(self._examples, self._how.batch_size)
         steps = full + bool(part and not self._how.drop_remainder)
-        if isinstance(self._source, (Arrays, Stored)):
-            found = self._answers(start_step, steps, self._how.shuffle).map(
-                as_is(self._with_inputs)
-            )
-        else:
-            found = self._mixed(self._from_stream()).skip(start_step)
+
+        def begin(_):
+            epoch, held = tf.numpy_function(self._begun, [], [tf.int64, tf.uint8])
+            return tf.ensure_shape(epoch, ()), tf.ensure_shape(held, (None, self._bytes))
+
+        def batches(epoch, held):
+            if isinstance(self._source, (Arrays, Stored)):
+                return self._anywhere(epoch, held, start_step)
+            return self._mixed(self._from_stream(epoch, held)).skip(start_step)
+
+        self._clock = clock
+        # Python is not called again while an epoch goes on: a tf.data iterator that is let go of
+        # while a Python function runs in it can wait for ever.
+        found = tf.data.Dataset.range(1).map(as_is(begin)).flat_map(as_is(batches))
         replay = tf.data.AUTOTUNE if self._views.augmented else None
         packed = found.map(as_is(self._packed), num_parallel_calls=replay)
         sized = packed.apply(tf.data.experimental.assert_cardinality(steps - start_step))
         return sized.prefetch(_PREFETCHED)
 
-    def _answers(self, first: int, stop: int, shuffle: bool) -> tf.data.Dataset:
-        """`(epoch, numbers of the units, records as bytes)` step by step."""
+    def _begun(self) -> tuple:
+        epoch = self._clock.take()
+        if self._held is None:
+            return epoch, np.zeros((0, self._bytes), "u1")
+        return epoch, self._held.load(int(epoch) % self._manifest.epochs)
 
-        def step(state, at):
-            epoch, held = tf.cond(tf.equal(at, first), self._begin, lambda: state[:2])
-            epoch.set_shape(())
-            held.set_shape((None, self._bytes))
-            begins = tf.equal(at, first) | tf.equal(at % _BLOCK, 0)
-            block = tf.cond(begins, lambda: self._block(epoch, at, shuffle), lambda: state[2])
-            block.set_shape((None,))
-            from_here = (at - tf.maximum(at // _BLOCK * _BLOCK, first)) * self._step
-            units = block[from_here : from_here + self._step]
-            indices = self._examples_of(units)
-            rows = self._read(epoch, held, indices)
-            return (epoch, held, block), (epoch, units, indices, rows)
+    def _anywhere(self, epoch: Any, held: Any, start_step: int) -> tf.data.Dataset:
+        """Inputs that can be had in any order: the epoch's own, block by block."""
+        first, last = start_step * self._how.batch_size // self._block, self._examples - 1
 
-        nothing = (np.int64(-1), np.zeros((0, self._bytes), "u1"), np.zeros(0, "int64"))
-        return tf.data.Dataset.range(first, stop).scan(nothing, as_is(step))
+        def ordered(block):
+            start = block * self._block
+            places = tf.range(start, tf.minimum(start + self._block, self._examples))
+            if self._how.shuffle:
+                places = shuffled(places, self._examples, self._how.seed, epoch)
+            return places, self._read(epoch, held, places, now=self._held is None)
 
-    def _begin(self) -> tuple:
-        def begin():
-            epoch = self._clock.take()
-            if self._held is None:
-                return epoch, np.zeros((0, self._bytes), "u1")
-            return epoch, self._held.load(int(epoch) % self._manifest.epochs)
+        def with_inputs(indices, rows):
+            rows = self._read(epoch, held, indices, now=True) if self._held else rows
+            return self._element(indices, rows), rows, _places(epoch, indices)
 
-        epoch, held = tf.numpy_function(begin, [], [tf.int64, tf.uint8])
-        return epoch, held
+        blocks = tf.data.Dataset.range(first, last // self._block + 1).map(as_is(ordered))
+        size = self._how.batch_size
+        batches = blocks.rebatch(size, drop_remainder=self._how.drop_remainder)
+        return batches.skip(start_step - first * self._block // size).map(as_is(with_inputs))
 
-    def _block(self, epoch: Any, at: Any, shuffle: bool) -> Any:
-        """The units of the steps from `at` to the end of its block."""
-
-        def units(epoch, at):
-            stop = min((at // _BLOCK + 1) * _BLOCK * self._step, self._units)
-            places = np.arange(at * self._step, stop)
-            return shuffled(places, self._units, self._how.seed, int(epoch)) if shuffle else places
-
-        return tf.numpy_function(units, [epoch, at], tf.int64, stateful=False)
-
-    def _examples_of(self, units: Any) -> Any:
-        if not self._whole_batches:
-            return units
-        assert isinstance(self._source, Batches)
-        start = units[0] * self._source.batch_size
-        return tf.range(start, tf.minimum(start + self._source.batch_size, self._examples))
-
-    def _read(self, epoch: Any, held: Any, indices: Any) -> Any:
+    def _read(self, epoch: Any, held: Any, indices: Any, now: bool) -> Any:
+        """The records of these examples as bytes; where they come later, none for each."""
+        if not now:
+            return tf.zeros((tf.size(indices), 0), "uint8")
         if self._held is not None:
             return tf.gather(held, indices)
         rows = tf.numpy_function(
@@ -188,34 +146,46 @@ class Reader:
         )
         return tf.ensure_shape(rows, (None, self._bytes))
 
-    def _with_inputs(self, epoch: Any, units: Any, indices: Any, rows: Any) -> tuple:
-        if isinstance(self._source, Stored):
-            fields = unpacked(rows, self._layout, tuple(keras.tree.flatten(self._source.names)))
-            element = keras.tree.map_structure(lambda name: fields[name], self._source.names)
-        else:
-            assert isinstance(self._source, Arrays)
-            element = _taken(self._source, indices)
-        return element, rows, _places(epoch, indices)
+    def _element(self, indices: Any, rows: Any) -> tuple:
+        source = self._source
+        if isinstance(source, Stored):
+            fields = unpacked(rows, self._layout, tuple(keras.tree.flatten(source.names)))
+            return keras.tree.map_structure(lambda name: fields[name], source.names)
+        assert isinstance(source, Arrays)
+        if source.in_memory:
+            return keras.tree.map_structure(lambda t: tf.gather(t, indices), source.tensors())
+        return called(source.take, [indices], source.batch_spec())
 
-    def _from_stream(self) -> tf.data.Dataset:
+    def _from_stream(self, epoch: Any, held: Any) -> tf.data.Dataset:
         """`(element, records, places)` in batches of any size, none of them mixed yet."""
-        source, size = self._source, self._how.batch_size
+        source = self._source
+        size = source.batch_size if isinstance(source, Batches) else self._how.batch_size
+        steps = -(-self._examples // size)
+
+        def answered(step):
+            start = step * size
+            stop = tf.minimum(start + size, self._examples)
+            indices = tf.range(start, tf.maximum(start, stop))
+            return self._read(epoch, held, indices, now=True), _places(epoch, indices)
+
+        def loaded(place):
+            assert isinstance(source, Batches)
+            number = place
+            if self._how.shuffle:
+                number = shuffled(place[None], steps, self._how.seed, epoch)[0]
+            return called(source.read, [number], source.batch_spec()), *answered(number)
+
         if isinstance(source, Batches):
-            answers = self._answers(0, source.number, self._how.shuffle)
-            found = answers.map(as_is(self._loaded), num_parallel_calls=source.workers)
+            numbers = tf.data.Dataset.range(steps)
+            found = numbers.map(as_is(loaded), num_parallel_calls=source.workers)
         else:
             # An empty step after the last pairs with the data's end: neither may come alone.
-            answers = self._answers(0, -(-self._examples // size) + 1, False)
             ending = tf.data.Dataset.from_tensors(source.nothing())
-            pairs = tf.data.Dataset.zip(source.batches(0, None, size).concatenate(ending), answers)
-            found = pairs.map(as_is(_beside))
+            given = source.batches(0, None, size).concatenate(ending)
+            answers = tf.data.Dataset.range(steps + 1).map(as_is(answered))
+            pairs = tf.data.Dataset.zip(given, answers)
+            found = pairs.map(as_is(lambda element, answer: (element, *answer)))
         return found.map(as_is(self._checked))
-
-    def _loaded(self, epoch: Any, units: Any, indices: Any, rows: Any) -> tuple:
-        source = self._source
-        assert isinstance(source, Batches)
-        element = called(source.read, [units[0]], source.batch_spec())
-        return element, rows, _places(epoch, indices)
 
     def _checked(self, element: tuple, rows: Any, places: Any) -> tuple:
         """The element, once it is the one that the teacher answered."""
@@ -243,15 +213,9 @@ class Reader:
     def _packed(self, element: tuple, rows: Any, places: Any) -> tuple:
         x = element[0]
         if self._views.augmented:
-            x = self._views.replay(x, self._seeds(places))
+            view = places[0, 0] % self._manifest.epochs
+            x = self._views.replay(x, self._views.seeds(view, places[:, 1]))
         return (CachedBatch(x, unpacked(rows, self._layout, self._layout.answers)), *element[1:])
-
-    def _seeds(self, places: Any) -> Any:
-        def seeds(places):
-            return self._views.seeds(places[0, 0] % self._manifest.epochs, places[:, 1])
-
-        found = tf.numpy_function(seeds, [places], tf.int32, stateful=False)
-        return tf.ensure_shape(found, (None, 2))
 
 
 _CHANGED = (
@@ -280,17 +244,6 @@ def _field(rows: Any, kind: np.dtype, offset: int) -> Any:
     return tf.bitcast(tf.reshape(part, shape if size == 1 else [*shape, size]), dtype)
 
 
-def _beside(element: tuple, answer: tuple) -> tuple:
-    epoch, _, indices, rows = answer
-    return element, rows, _places(epoch, indices)
-
-
 def _places(epoch: Any, indices: Any) -> Any:
     """Each row's epoch and example, int64 `(batch, 2)`."""
     return tf.stack([tf.fill(tf.shape(indices), epoch), indices], axis=-1)
-
-
-def _taken(source: Arrays, indices: Any) -> Any:
-    if source.bytes <= _COPIED_BYTES and not source.mapped:
-        return keras.tree.map_structure(lambda t: tf.gather(t, indices), source.tensors())
-    return called(source.take, [indices], source.batch_spec())

@@ -61,11 +61,22 @@ class Held:
 
     def __init__(self, folder: Path, manifest: Manifest):
         self._folder, self._manifest = folder, manifest
+        self._lock = threading.Lock()
+        self._epoch: int | None = None
+        self._rows = np.empty((0, 0), "u1")
 
     def load(self, epoch: int) -> np.ndarray:
         """All records of an epoch's views as bytes, uint8 `(examples, bytes)`."""
+        with self._lock:
+            if epoch != self._epoch:
+                # The former view's go before the next one's come.
+                self._rows, self._epoch = np.empty((0, 0), "u1"), None
+                self._rows, self._epoch = self._read(epoch), epoch
+            return self._rows
+
+    def _read(self, epoch: int) -> np.ndarray:
         record = self._manifest.layout.record
-        rows = np.empty((self._manifest.examples or 0, record.itemsize), "u1")
+        rows = _aligned(self._manifest.examples or 0, record.itemsize)
         for shard in self._manifest.shards():
             if shard.epoch == epoch:
                 path = self._folder / shard.name
@@ -115,6 +126,13 @@ class OnDisk:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 files.append(file)
         return files
+
+
+def _aligned(rows: int, size: int) -> np.ndarray:
+    """Bytes `(rows, size)` at an address that TensorFlow takes over without a copy."""
+    memory = np.empty(rows * size + 64, "u1")
+    start = -memory.ctypes.data % 64
+    return memory[start : start + rows * size].reshape(rows, size)
 
 
 def _header(records: np.ndarray) -> bytes:

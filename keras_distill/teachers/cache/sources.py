@@ -4,7 +4,6 @@ An element is what the data gives for one example: `(x,)`, `(x, y)` or `(x, y, s
 """
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,7 +12,13 @@ import tensorflow as tf
 
 from keras_distill import data
 
-__all__ = ["Arrays", "Batches", "Source", "Stream", "as_is", "named", "source_of", "unnamed"]
+from .elements import as_is, batched, called
+
+__all__ = ["Arrays", "Batches", "Source", "Stream", "source_of"]
+
+
+# Arrays up to this size are handed to TensorFlow; of larger ones only what is asked for.
+_COPIED_BYTES = 2**32
 
 
 class Source:
@@ -64,7 +69,7 @@ class Arrays(Source):
     def __init__(self, parts: Any):
         # One batch that holds all rows: the arrays themselves, checked.
         whole = next(iter(data.batches(parts, batch_size=sys.maxsize)))
-        self._structure = tuple(part for part in whole if part is not None)
+        self._structure = _present(whole)
         self._flat = keras.tree.flatten(self._structure)
         self._tensors: Any = None
         self.examples = len(self._flat[0])
@@ -86,19 +91,34 @@ class Arrays(Source):
         def sliced(at):
             return [a[at : min(at + batch_size, stop)] for a in self._flat]
 
-        return starts.map(as_is(lambda at: called(sliced, [at], self.batch_spec())))
+        def batch(at):
+            if not self.in_memory:
+                return called(sliced, [at], self.batch_spec())
+            end = tf.minimum(at + batch_size, stop)
+            return keras.tree.map_structure(lambda t: t[at:end], self.tensors())
+
+        return starts.map(as_is(batch))
 
     @property
-    def mapped(self) -> bool:
-        """They lie on disk, and are not to be copied into memory."""
-        return any(isinstance(a, np.memmap) for a in self._flat)
+    def in_memory(self) -> bool:
+        """TensorFlow may hold them too: they lie in memory, and a copy is no burden."""
+        mapped = any(isinstance(a, np.memmap) for a in self._flat)
+        return self.bytes <= _COPIED_BYTES and not mapped
 
     def tensors(self) -> tuple:
         """The arrays as TensorFlow's own, in their structure; copied once."""
         if self._tensors is None:
+            # From a graph's function aligned arrays come without a copy.
             with tf.init_scope(), tf.device("CPU"):
-                self._tensors = keras.tree.map_structure(tf.convert_to_tensor, self._structure)
+                given = tf.function(self._handed_over, autograph=False).get_concrete_function()()
+            for tensor, array in zip(given, self._flat, strict=True):
+                tensor.set_shape(array.shape)
+            self._tensors = keras.tree.pack_sequence_as(self._structure, given)
         return self._tensors
+
+    def _handed_over(self) -> list:
+        kinds = [tf.as_dtype(a.dtype) for a in self._flat]
+        return tf.numpy_function(lambda: self._flat, [], kinds)
 
     def take(self, indices: np.ndarray) -> list:
         """These elements' arrays, flat."""
@@ -126,10 +146,8 @@ class Batches(Source):
 
     def load(self, number: int) -> tuple:
         """A batch's element, its parts as arrays."""
-        found = data.unpack(
-            keras.tree.map_structure(np.asarray, self._dataset[number], none_is_leaf=False)
-        )
-        return tuple(part for part in found if part is not None)
+        batch = keras.tree.map_structure(np.asarray, self._dataset[number], none_is_leaf=False)
+        return _present(data.unpack(batch))
 
     def read(self, number: int) -> list:
         """A batch's arrays, flat; of the size it has to be."""
@@ -225,67 +243,22 @@ def source_of(dataset: Any) -> Source:
     return Arrays(dataset)
 
 
-def named(element: tuple) -> list[tuple[str, Any]]:
-    """The parts of an element, each by its place: `x`, `x/left`, `y`, `weight`.
+def _parts(*element: Any) -> tuple:
+    return _present(data.unpack(element))
+
+
+def _present(parts: tuple) -> tuple:
+    """`(x[, y[, w]])`, no part of it None.
 
     Raises:
-      TypeError: a part is nested deeper than a list or dict of tensors.
+      ValueError: weights without labels, which would be taken for labels.
     """
-    found = []
-    for name, part in zip(("x", "y", "weight"), element, strict=False):
-        if isinstance(part, Mapping):
-            members = [(f"{name}/{key}", part[key]) for key in sorted(part)]
-        elif isinstance(part, (list, tuple)):
-            members = [(f"{name}/{i}", member) for i, member in enumerate(part)]
-        else:
-            members = [(name, part)]
-        found += members
-    for name, member in found:
-        if keras.tree.is_nested(member):
-            raise TypeError(f"Expected a tensor, a list or a dict of tensors; {name} holds more.")
-    return found
-
-
-def unnamed(members: Mapping[str, Any]) -> tuple:
-    """The element whose parts `named` gave."""
-    parts: dict[str, Any] = {}
-    for path, member in members.items():
-        name, _, key = path.partition("/")
-        if key:
-            parts.setdefault(name, {})[key] = member
-        else:
-            parts[name] = member
-    return tuple(_listed(part) for part in parts.values())
-
-
-# AutoGraph would take seconds to convert what has nothing to convert.
-as_is = tf.autograph.experimental.do_not_convert
-
-
-def batched(element: Any) -> Any:
-    """Specs of a batch from specs of one example."""
-    return keras.tree.map_structure(lambda s: tf.TensorSpec((None, *s.shape), s.dtype), element)
-
-
-def called(function: Any, arguments: list, spec: Any) -> Any:
-    """Arrays that a NumPy function returns, as tensors in the structure of `spec`."""
-    flat = keras.tree.flatten(spec)
-    found = tf.numpy_function(function, arguments, [s.dtype for s in flat], stateful=False)
-    for tensor, one in zip(found, flat, strict=True):
-        tensor.set_shape(one.shape)
-    return keras.tree.pack_sequence_as(spec, list(found))
-
-
-def _parts(*element: Any) -> tuple:
-    """`(x[, y[, w]])`, always a tuple, no part None."""
-    found = data.unpack(element)
-    return tuple(part for part in found if part is not None)
-
-
-def _listed(part: Any) -> Any:
-    if isinstance(part, dict) and set(part) == set(map(str, range(len(part)))):
-        return [part[str(i)] for i in range(len(part))]
-    return part
+    if len(parts) == 3 and parts[1] is None and parts[2] is not None:
+        raise ValueError(
+            "Expected x, (x, y) or (x, y, sample_weight); got weights without labels. Give a row "
+            "without a label the label -1."
+        )
+    return tuple(part for part in parts if part is not None)
 
 
 def _rows(*element: Any) -> Any:

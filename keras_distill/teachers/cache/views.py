@@ -44,9 +44,9 @@ class Views:
         """There is something to replay."""
         return self.augment is not None
 
-    def seeds(self, epoch: Any, indices: np.ndarray) -> np.ndarray:
+    def seeds(self, epoch: Any, indices: Any) -> Any:
         """The seed of each example's view, int32 `(n, 2)`."""
-        return example_seeds(indices, self._seed, int(epoch))
+        return example_seeds(indices, self._seed, epoch)
 
     def replay(self, x: Any, seeds: Any) -> Any:
         """The views of a batch, inside a graph."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill.teachers import cache as package
-from keras_distill.teachers.cache import building, locking, manifest, shards
+from keras_distill.teachers.cache import building, locking, making, manifest, shards
 
 SMALL = {"batch_size": 8, "shard_examples": 16, "verbose": False}
 
@@ -271,6 +271,21 @@ def test_what_differs_is_named(teacher, data, tmp_path, content):
             case()
         assert words in str(refusal.value)
         assert content(folder) == before, words
+
+
+def test_other_library_versions_are_told_and_build_on(
+    teacher, data, tmp_path, monkeypatch, content
+):
+    folder = tmp_path / "c"
+    build(teacher, data, folder)
+    before = content(folder)
+    (folder / "epoch0000-shard000004.npy").unlink()
+    monkeypatch.setattr(making, "versions", lambda: {"keras": "99.0"})
+    with pytest.warns(UserWarning, match=r"begun with keras 3.*now it is keras 99\.0") as told:
+        kd.TeacherCache.build(teacher, data, folder, **SMALL)
+    ours = [warning for warning in told if "begun with" in str(warning.message)]
+    assert {warning.filename for warning in ours} == {__file__}
+    assert content(folder) == before
 
 
 def test_bad_options_are_refused_before_anything_is_written(teacher, data, tmp_path):

@@ -199,3 +199,9 @@ def test_data_that_changes_from_pass_to_pass_is_refused(teacher, data, tmp_path)
         with pytest.raises(ValueError, match="two different answers for its first batch"):
             build(teacher, given, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_weights_without_labels_are_refused(teacher, data, tmp_path):
+    with pytest.raises(ValueError, match="weights without labels"):
+        build(teacher, (data[0], None, data[2]), tmp_path / "c")
+    assert not (tmp_path / "c").exists()

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
+from keras_distill.teachers.cache import reading
 
 QUIET = {"batch_size": 32, "verbose": False}
 
@@ -54,6 +55,50 @@ def test_every_epoch_holds_every_example_in_an_order_of_its_own(cache, data, opt
         np.testing.assert_array_equal(np.sort(epoch[:, 0]), np.sort(data[0][:, 0]))
     again = cache.dataset(32, seed=3)
     np.testing.assert_array_equal(np.concatenate([b[0].inputs for b in again]), epochs[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"memory_bytes": 0}], ids=["memory", "disk"])
+def test_an_epoch_goes_on_at_any_step_however_it_is_cut_into_blocks(cache, monkeypatch, options):
+    def batches(**more):
+        found = cache.dataset(8, seed=2, **more)
+        return [np.hstack([b[0].inputs, b[0].teacher["logits"]]).tolist() for b in found]
+
+    # Seventy examples are one block of the usual size, and five of sixteen.
+    whole = batches()
+    assert list(map(len, whole)) == [8] * 8 + [6]
+    monkeypatch.setattr(reading, "_BLOCK", 16)
+    for start in (0, 1, 2, 5, 8):
+        assert batches(start_step=start, **options) == whole[start:]
+    assert batches(start_step=3, drop_remainder=True, **options) == whole[3:8]
+
+
+def test_python_is_called_once_an_epoch(teacher, data, tmp_path, monkeypatch):
+    real, calls = tf.numpy_function, []
+
+    def counted(function, *rest, **options):
+        def called(*arrays):
+            calls.append(function.__name__)
+            return function(*arrays)
+
+        return real(called, *rest, **options)
+
+    monkeypatch.setattr(tf, "numpy_function", counted)
+    monkeypatch.setattr(reading, "_BLOCK", 8)
+    cache = kd.TeacherCache.build(teacher, data, tmp_path, augment=jittered, epochs=2, **QUIET)
+    dataset = cache.dataset(4)
+    calls.clear()
+    for _ in range(3):
+        assert len(list(dataset)) == 18
+    assert calls == ["_begun"] * 3
+    # From disk, once a block: 9 blocks of 8 examples.
+    dataset = cache.dataset(4, memory_bytes=0)
+    calls.clear()
+    assert len(list(dataset)) == 18
+    assert len(calls) == 1 + 9
+
+
+def jittered(x, seed):
+    return x + tf.random.stateless_normal((5,), seed)
 
 
 @pytest.mark.parametrize(

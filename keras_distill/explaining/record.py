@@ -1,0 +1,215 @@
+"""What a student learned of its teacher, as a frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .calibration import Calibration
+from .similarity import Similarity
+
+RECORD = "explanation.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAnswers:
+    """One model's answers over the whole data.
+
+    Attributes:
+      name: the model's.
+      accuracy: share of right answers among the labelled examples; None without labels.
+      confidence: mean probability of the answers.
+      entropy_nats: mean entropy of the predicted distributions.
+      entropy_counts: `(bins,)`, examples by entropy, in bins of equal width from 0 to
+        `log(classes)`.
+      calibration: see `Calibration`; None without labels.
+    """
+
+    name: str
+    accuracy: float | None
+    confidence: float
+    entropy_nats: float
+    entropy_counts: np.ndarray
+    calibration: Calibration | None
+
+    @property
+    def ece(self) -> float | None:
+        """The expected calibration error, 0 to 1; None without labels."""
+        return None if self.calibration is None else self.calibration.ece
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """What became of one class between teacher and student.
+
+    Attributes:
+      name: the class'.
+      examples: how many are labelled so.
+      accuracy_teacher, accuracy_student: share of these that each gets right; None without any.
+      gained: examples that the student gets right and the teacher does not.
+      lost: examples that the teacher gets right and the student does not.
+    """
+
+    name: str
+    examples: int
+    accuracy_teacher: float | None
+    accuracy_student: float | None
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True, eq=False)
+class LostExample:
+    """An example where the student knows less than its teacher.
+
+    Attributes:
+      index: its place in the data as read, from 0.
+      lost_nats: what the label adds to `kl_nats`, `p_teacher log(p_teacher / p_student)`: large
+        where the teacher knows the label and the student does not. `kl_nats` where there is none.
+      kl_nats: divergence of the student's answer from the teacher's.
+      label: class number, or None.
+      teacher, student: the class that each chooses.
+      teacher_probability, student_probability: what each gives the class that it chooses.
+      inputs: the example as the data has it, without a batch axis; no part of the JSON.
+    """
+
+    index: int
+    lost_nats: float
+    kl_nats: float
+    label: int | None
+    teacher: int
+    teacher_probability: float
+    student: int
+    student_probability: float
+    inputs: Any = dataclasses.field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A student beside its teacher on the same data; printed as tables.
+
+    Attributes:
+      examples: how many were compared.
+      labelled: how many of them have a label.
+      class_names: in the order of the models' outputs.
+      agreement: `(classes, classes)` counts: the teacher's answer by row, the student's by column.
+      kl_nats: mean divergence of the student's answers from the teacher's.
+      teacher, student: `ModelAnswers` of each.
+      classes: a `ClassChange` a class; empty without labels.
+      similarity: of pairs of layers; None where none were compared.
+      no_similarity: why there is none, in words; else empty.
+      lost: the examples where the student lost the most, the worst first.
+    """
+
+    examples: int
+    labelled: int
+    class_names: tuple[str, ...]
+    agreement: np.ndarray
+    kl_nats: float
+    teacher: ModelAnswers
+    student: ModelAnswers
+    classes: tuple[ClassChange, ...]
+    similarity: Similarity | None
+    no_similarity: str
+    lost: tuple[LostExample, ...]
+
+    @property
+    def agreement_share(self) -> float:
+        """Share of the examples where both choose the same class."""
+        return float(np.trace(self.agreement) / self.examples)
+
+    @property
+    def layer_map(self) -> dict[str, str]:
+        """For layers of the student, the teacher's that should teach them; empty without any.
+
+        Ready for hints: `AttentionTransfer(list(layer_map), list(layer_map.values()))`, a
+        `FeatureHint` for each of `layer_map.items()`, `HiddenStates(layer_map)` on sequences.
+        """
+        return {} if self.similarity is None else dict(self.similarity.layer_map)
+
+    def __str__(self) -> str:
+        from .words import as_text
+
+        return as_text(self)
+
+    def to_json(self) -> str:
+        """The record as a JSON object; null for a number that is not finite."""
+        return json.dumps(_plain(self), allow_nan=False)
+
+    def figures(self) -> dict[str, Any]:
+        """The pictures, matplotlib figures by name: what of these the record has data for.
+
+        "agreement", "classes", "calibration", "similarity", and "lost" where inputs are images.
+
+        Raises:
+          ModuleNotFoundError: matplotlib is missing (`pip install "keras_distill[demo]"`).
+        """
+        try:
+            from .pictures import draw
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                'Pictures need matplotlib: pip install "keras_distill[demo]". print(record) and '
+                "record.to_json() do without."
+            ) from error
+        return draw(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write `explanation.json` and a .png of each picture; those of an earlier save go.
+
+        Args:
+          folder: made where it does not exist.
+
+        Returns:
+          The files.
+
+        Raises:
+          ModuleNotFoundError: matplotlib is missing; nothing is written.
+          NotADirectoryError: `folder` is a file.
+        """
+        figures = self.figures()
+        target = Path(folder)
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(f"Expected a folder to write to; {target} is a file.")
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".explanation.") as made:
+            Path(made, RECORD).write_text(self.to_json() + "\n", encoding="utf-8")
+            for name, figure in figures.items():
+                figure.savefig(Path(made, f"{name}.png"), dpi=120)
+            return _put(Path(made), target)
+
+
+def _put(made: Path, target: Path) -> tuple[Path, ...]:
+    from .pictures import PICTURES
+
+    names = sorted(path.name for path in made.iterdir())
+    for name in names:
+        os.replace(made / name, target / name)
+    # A picture of an earlier record beside this one would tell of another student.
+    for stale in {f"{name}.png" for name in PICTURES} - set(names):
+        (target / stale).unlink(missing_ok=True)
+    return tuple(target / name for name in names)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types."""
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.name != "inputs"]
+        derived = {"ece": value.ece} if isinstance(value, ModelAnswers) else {}
+        return {name: _plain(getattr(value, name)) for name in fields} | derived
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,127 @@
+"""The record as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .record import Explanation, LostExample
+
+# What a glance takes in; the JSON has all.
+_MOST_ROWS = 10
+_RULED = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def as_text(record: Explanation) -> str:
+    """Tables: both models, the classes that changed most, the layer map, the worst examples."""
+    console = Console(width=100, no_color=True, markup=False, emoji=False, highlight=False)
+    with console.capture() as capture:
+        for part in _parts(record):
+            console.print(part, soft_wrap=isinstance(part, str))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
+
+
+def _parts(record: Explanation) -> Iterator[str | Table]:
+    yield _models(record)
+    yield (
+        f"\nSame answer: {record.agreement_share:.1%} of {record.examples:,} examples "
+        f"({record.labelled:,} labelled); KL from the teacher {record.kl_nats:.4f} nats."
+    )
+    if swaps := _swaps(record):
+        yield f"Most often otherwise (teacher's answer > student's): {swaps}."
+    if record.classes:
+        yield from _classes(record)
+    if record.similarity is not None:
+        yield from _layers(record)
+    else:
+        yield f"\nNo layers were compared: {record.no_similarity}."
+    if record.lost:
+        yield from _lost(record)
+
+
+def _models(record: Explanation) -> Table:
+    table = _table("", "teacher", "student", "change")
+    table.add_row("model", record.teacher.name, record.student.name, "")
+    teacher, student = record.teacher, record.student
+    measures = (
+        ("accuracy", teacher.accuracy, student.accuracy),
+        ("calibration error (ECE)", teacher.ece, student.ece),
+        ("mean confidence", teacher.confidence, student.confidence),
+        ("mean entropy, nats", teacher.entropy_nats, student.entropy_nats),
+    )
+    for name, before, after in measures:
+        if before is not None and after is not None:
+            table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    return table
+
+
+def _swaps(record: Explanation) -> str:
+    """The largest entries off the agreement's diagonal, in words."""
+    counts = np.array(record.agreement)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:5]
+    found = [np.unravel_index(place, counts.shape) for place in order]
+    names = record.class_names
+    return ", ".join(
+        f"{names[teacher]} > {names[student]} ({counts[teacher, student]})"
+        for teacher, student in found
+        if counts[teacher, student]
+    )
+
+
+def _classes(record: Explanation) -> Iterator[str | Table]:
+    shown = sorted(record.classes, key=lambda one: (one.gained - one.lost, -one.lost))[:_MOST_ROWS]
+    yield _title("Classes, by what the student lost", len(shown), len(record.classes))
+    table = _table("class", "examples", "teacher", "student", "gained", "lost")
+    for one in shown:
+        accuracies = (one.accuracy_teacher, one.accuracy_student)
+        cells = ("-" if value is None else f"{value:.1%}" for value in accuracies)
+        table.add_row(one.name, f"{one.examples:,}", *cells, f"{one.gained:,}", f"{one.lost:,}")
+    yield table
+
+
+def _layers(record: Explanation) -> Iterator[str | Table]:
+    similarity = record.similarity
+    assert similarity is not None
+    yield "\nLayers, and which of the teacher's suits each as a hint"
+    table = _table("student's", "teacher's", "CKA", text=2)
+    for layer in similarity.student_layers:
+        partner = similarity.layer_map.get(layer)
+        cka = "-" if partner is None else f"{similarity.of(layer, partner):.3f}"
+        table.add_row(layer, partner or "-", cka)
+    yield table
+
+
+def _lost(record: Explanation) -> Iterator[str | Table]:
+    shown = record.lost[:_MOST_ROWS]
+    yield _title("Examples where the student lost the most", len(shown), len(record.lost))
+    table = _table("example", "label", "teacher", "student", "lost, nats", "KL, nats")
+    for one in shown:
+        label = "-" if one.label is None else record.class_names[one.label]
+        answers = answers_of(one, record.class_names)
+        table.add_row(str(one.index), label, *answers, f"{one.lost_nats:.3f}", f"{one.kl_nats:.3f}")
+    yield table
+
+
+def answers_of(one: LostExample, names: Sequence[str]) -> tuple[str, str]:
+    """What the teacher and what the student answers, and how sure each is."""
+    return (
+        f"{names[one.teacher]} ({one.teacher_probability:.0%})",
+        f"{names[one.student]} ({one.student_probability:.0%})",
+    )
+
+
+def _title(what: str, shown: int, there_are: int) -> str:
+    return f"\n{what}" + (f" ({shown} of {there_are})" if shown < there_are else "")
+
+
+def _table(*columns: str, text: int = 1) -> Table:
+    """A table whose first `text` columns hold words, the others numbers."""
+    table = Table(box=_RULED, show_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < text else "right")
+    return table
