@@ -1,1 +1,6 @@
 """From a recipe to resumable stages to a report; the command line is its face."""
+
+from .chain import distill_chain
+from .chain_report import ChainReport, Generation
+
+__all__ = ["ChainReport", "Generation", "distill_chain"]

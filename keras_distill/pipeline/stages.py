@@ -54,7 +54,7 @@ class Folder:
         except OSError as error:
             raise UsageError(
                 f"the output folder {self.path} must be one that can be written to, and writing "
-                f"there failed: {error}. Name another with --output."
+                f"there failed: {error}. Name another (--output on the command line)."
             ) from error
 
     def open(self, settings: dict[str, Any], stages: Sequence[Stage]) -> None:
@@ -119,7 +119,7 @@ class Folder:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{file} must be the record of an earlier run, and cannot be read as one "
-                f"({error!r}). Remove the folder or name another with --output."
+                f"({error!r}). Remove the folder or name another (--output on the command line)."
             ) from error
         if there != settings:
             changed = [
@@ -129,7 +129,8 @@ class Folder:
             ]
             raise UsageError(
                 f"{self.path} holds a run with other settings ({'; '.join(changed)}), which "
-                f"stays untouched. Name another folder with --output, or remove this one."
+                f"stays untouched. Name another folder (--output on the command line), or remove "
+                f"this one."
             )
         return record
 
@@ -139,7 +140,7 @@ class Folder:
                 if (self.path / name).exists():
                     raise UsageError(
                         f"{self.path / name} is there already and no earlier run wrote it: it "
-                        f"stays untouched. Name another folder with --output."
+                        f"stays untouched. Name another folder (--output on the command line)."
                     )
 
     def _checksums(self, stage: Stage) -> dict[str, str] | None:
