@@ -158,6 +158,7 @@ def _pairs(signals: Signals, deepest: str) -> list[tuple[Signals, Signals]]:
             {name: signals.logits[name if said is None else said] for name in exits},
             signals.taps,
             {name: signals.from_probabilities[name if said is None else said] for name in exits},
+            {name: signals.from_sigmoid[name if said is None else said] for name in exits},
         )
         for said in (None, deepest)
     )

@@ -114,6 +114,7 @@ def _constants(signals: Signals) -> Signals:
         {name: tf.stop_gradient(tensor) for name, tensor in signals.logits.items()},
         {key: tf.stop_gradient(tensor) for key, tensor in signals.taps.items()},
         signals.from_probabilities,
+        signals.from_sigmoid,
     )
 
 

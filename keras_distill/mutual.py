@@ -98,6 +98,7 @@ def _rotated(signals: Signals, shift: int) -> Signals:
         {name: signals.logits[peer] for name, peer in peers.items()},
         signals.taps,
         {name: signals.from_probabilities[peer] for name, peer in peers.items()},
+        {name: signals.from_sigmoid[peer] for name, peer in peers.items()},
     )
 
 

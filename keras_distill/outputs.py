@@ -103,7 +103,7 @@ def signals_spec(signals: Signals) -> Signals:
     """The same Signals with every tensor's spec in its place."""
     logits = keras.tree.map_structure(spec, signals.logits)
     taps = {key: spec(tensor) for key, tensor in signals.taps.items()}
-    return Signals(logits, taps, signals.from_probabilities)
+    return Signals(logits, taps, signals.from_probabilities, signals.from_sigmoid)
 
 
 def _inside_functions(tensor: Any):

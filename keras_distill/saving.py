@@ -102,6 +102,7 @@ def signals_to_config(signals: Signals) -> dict:
                 "name": head,
                 **_spec(signals.head(head).logits),
                 "from_probabilities": signals.head(head).from_probabilities,
+                "from_sigmoid": signals.head(head).from_sigmoid,
             }
             for head in heads
         ],
@@ -117,6 +118,7 @@ def signals_from_config(config: Mapping[str, Any]) -> Signals:
         {head["name"]: _tensor(head) for head in heads},
         taps,
         {head["name"]: head["from_probabilities"] for head in heads},
+        {head["name"]: head["from_sigmoid"] for head in heads},
     )
 
 

@@ -53,6 +53,7 @@ class StudentReader:
             {head: tensor for head, (tensor, _) in logits.items()},
             tapped,
             {head: from_probabilities for head, (_, from_probabilities) in logits.items()},
+            {head: self.kinds[head] == "sigmoid" for head in logits},
         )
 
     def _trace(self, model: keras.Model) -> Signals:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,11 +26,24 @@ _open_recorders: collections.Counter = collections.Counter()
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
-    """A layer's output, found: the layer, which of its calls, and its path in the model."""
+    """A layer's output, found.
+
+    Attributes:
+      layer: whose output it is.
+      call: which of the layer's calls, from 0.
+      path: of the layer in the model.
+      owner: of an InputLayer, which is never called, the model that is; else None.
+    """
 
     layer: Any
     call: int
     path: str
+    owner: Any = None
+
+    @property
+    def called(self) -> Any:
+        """The layer whose calls tell."""
+        return self.layer if self.owner is None else self.owner
 
 
 def find(model: Any, tap: Any) -> Tap:
@@ -38,7 +52,9 @@ def find(model: Any, tap: Any) -> Tap:
     Args:
       model: a model of either Keras generation.
       tap: a layer object; or a name, or the end of a path `"outer/inner"`, or either with `":n"`
-        for the layer's n-th call (from 0).
+        for the layer's n-th call (from 0). An input of the model counts as a layer of the input's
+        name. The last name of a path may leave out a number that Keras gave it:
+        `"attention/softmax"` finds `attention/softmax_3` where there is no other.
 
     Raises:
       ValueError: no layer or more than one answers to the name, or a layer on the path
@@ -61,7 +77,8 @@ def find(model: Any, tap: Any) -> Tap:
                 f"The layer {step!r} of {model.name!r} recomputes its forward (RematScope): an "
                 f"output recorded inside it has no gradient. Tap a layer outside it."
             )
-    return Tap(layers[path], call, path)
+    layer, parent = layers[path], layers.get(path.rpartition("/")[0], model)
+    return Tap(layer, call, path, parent if _is_input(layer) else None)
 
 
 @contextlib.contextmanager
@@ -76,7 +93,7 @@ def recording(taps: Sequence[Tap]) -> Iterator["Recorder"]:
     """
     recorder = Recorder(taps)
     outer = getattr(_state, "recorder", None)
-    layers = {id(tap.layer): tap.layer for tap in taps}
+    layers = {id(tap.called): tap.called for tap in taps}
     for layer in layers.values():
         _install(layer)
     _state.recorder = recorder
@@ -94,9 +111,15 @@ class Recorder:
     def __init__(self, taps: Sequence[Tap]):
         self._taps = tuple(taps)
         self._calls: dict[int, list] = {id(tap.layer): [] for tap in taps}
+        self._inputs: dict[int, dict[int, Any]] = {}
+        for tap in taps:
+            if tap.owner is not None:
+                self._inputs.setdefault(id(tap.owner), {})[id(tap.layer)] = tap.layer
 
-    def note(self, layer: Any, outputs: Any) -> None:
-        """Keep what `layer` returned, if it is tapped."""
+    def note(self, layer: Any, inputs: Any, outputs: Any) -> None:
+        """Keep what `layer` was called with, if it is a model with a tapped input, and returned."""
+        for key, tapped in self._inputs.get(id(layer), {}).items():
+            self._calls[key].append(_input_tensor(layer, tapped, inputs))
         if id(layer) in self._calls:
             self._calls[id(layer)].append(outputs)
 
@@ -160,7 +183,7 @@ def _recorded(layer: Any, call: Any, own_call: Any):
         outputs = call(*args, **kwargs)
         recorder = getattr(_state, "recorder", None)
         if recorder is not None:
-            recorder.note(layer, outputs)
+            recorder.note(layer, args[0] if args else kwargs.get("inputs"), outputs)
         return outputs
 
     recorded.own_call = own_call  # type: ignore[attr-defined]
@@ -185,8 +208,30 @@ def _layer_paths(model: Any) -> dict[str, Any]:
 def _children(layer: Any) -> Sequence[Any]:
     layers = getattr(layer, "layers", None)
     if isinstance(layers, (list, tuple)):
-        return layers
+        return [*_input_layers(layer), *layers]
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _input_layers(model: Any) -> list[Any]:
+    """Where a model's graph begins, which a Sequential hides; empty for a model without a graph."""
+    tensors = keras.tree.flatten(getattr(model, "inputs", None))
+    histories = [getattr(tensor, "_keras_history", None) for tensor in tensors]
+    return [history[0] for history in histories if history and _is_input(history[0])]
+
+
+def _is_input(layer: Any) -> bool:
+    # By name, as both Keras generations call it so.
+    return type(layer).__name__ == "InputLayer"
+
+
+def _input_tensor(model: Any, layer: Any, inputs: Any) -> Any:
+    """What an input of a model is in one call, cast and shaped as its layers get it."""
+    graph = getattr(model, "_functional", None) or model
+    if hasattr(graph, "_standardize_inputs"):
+        tensors = graph._standardize_inputs(inputs)
+    else:  # a tf_keras model
+        tensors = graph._flatten_to_reference_inputs(inputs)
+    return tensors[[id(tensor._keras_history[0]) for tensor in graph.inputs].index(id(layer))]
 
 
 def _matches(layers: dict[str, Any], name: Any) -> list[str]:
@@ -197,7 +242,18 @@ def _matches(layers: dict[str, Any], name: Any) -> list[str]:
     found = {id(layers[p]): p for p in reversed(layers) if p.endswith(f"/{name}")}
     # A wrapper and the layer inside it may have one name: the wrapper's output is the model's.
     within = {p for p in found.values() if any(p.startswith(f"{q}/") for q in found.values())}
-    return [p for p in reversed(found.values()) if p not in within]
+    return [p for p in reversed(found.values()) if p not in within] or _numbered(layers, name)
+
+
+def _numbered(layers: dict[str, Any], path: str) -> list[str]:
+    """Layers at a path but for the number that Keras gave the last, another one in every model."""
+    if "/" not in path:
+        return []
+    pattern = re.compile(rf"(.+/)?{re.escape(path)}_\d+")
+    # Keras makes a name up from the class'; a number that a user gave counts.
+    kind = path.rpartition("/")[2].replace("_", "")
+    made_up = [p for p, layer in layers.items() if type(layer).__name__.lower() == kind]
+    return [p for p in made_up if pattern.fullmatch(p)]
 
 
 def _split_call(tap: Any) -> tuple[Any, int]:
@@ -222,4 +278,9 @@ def _not_found(model: Any, tap: Any, layers: dict[str, Any]) -> str:
         last[n] for n in difflib.get_close_matches(name.rpartition("/")[2], last, 3, 0.4)
     ]
     hint = f"The nearest names are {', '.join(near)}." if near else f"It has {', '.join(layers)}."
+    if not _input_layers(model):
+        hint += (
+            " Its inputs have no names, as it is no functional model: for one of them, tap a "
+            "keras.layers.Identity that the model calls on it."
+        )
     return f"No layer of {model.name!r} is called {name!r}. {hint}"

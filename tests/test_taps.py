@@ -168,3 +168,85 @@ def test_a_wrapper_of_its_layers_name_is_no_second_match():
     found = taps.find(model, "conv")
     assert found.path == "backbone/conv"
     assert found.layer is inner.layers[0]
+
+
+@pytest.fixture
+def masked():
+    """Reads tokens and a mask, inside itself by a nested model, too."""
+    tokens, mask = keras.Input((4,), name="tokens"), keras.Input((4,), dtype="int32", name="mask")
+    inner = keras.Input((4,), name="inner_tokens")
+    nested = keras.Model(inner, keras.layers.Dense(3, name="inner")(inner), name="nested")
+    shown = keras.ops.cast(mask, "float32")
+    return keras.Model([tokens, mask], nested(tokens * shown) + nested(shown), name="masked")
+
+
+MASK = np.array([[1, 1, 1, 0]] * 5)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_input_of_the_model(masked, named):
+    x = {"mask": MASK, "tokens": X} if named else [X, MASK]
+    mask = read(masked, "mask", x)
+    np.testing.assert_array_equal(mask, MASK)
+    assert mask.dtype == tf.int32  # as the Input has it
+    np.testing.assert_array_equal(read(masked, "tokens", x), X)
+    np.testing.assert_array_equal(read(masked, masked.get_layer("mask"), x), MASK)
+
+
+def test_an_input_of_a_nested_model_in_each_of_its_calls(masked):
+    found = [taps.find(masked, f"nested/inner_tokens:{call}") for call in (1, 0)]
+    with taps.recording([*found, taps.find(masked, "nested:1")]) as recorder:
+        y = masked([X, MASK])
+    second, first, answer = recorder.outputs(y)
+    np.testing.assert_array_equal(second, MASK)
+    np.testing.assert_allclose(first, X * MASK, rtol=1e-6)
+    np.testing.assert_allclose(answer, masked.get_layer("nested")(second), rtol=1e-6)
+    assert "call" not in vars(masked)
+    with pytest.raises(ValueError, match=r"'nested/inner_tokens' ran 2 times.*asks for call 2"):
+        read(masked, "nested/inner_tokens:2", [X, MASK])
+
+
+def test_the_input_of_a_sequential_model_and_in_a_graph():
+    model = keras.Sequential([keras.Input((4,), name="numbers"), keras.layers.Dense(2)])
+    recorded = tf.function(lambda x: read(model, "numbers", x), autograph=False)
+    np.testing.assert_array_equal(recorded(tf.constant(X)), X)
+
+
+def test_the_input_of_a_tf_keras_model():
+    tf_keras = pytest.importorskip("tf_keras")
+    one, two = tf_keras.Input((4,), name="one"), tf_keras.Input((4,), name="two")
+    model = tf_keras.Model([two, one], tf_keras.layers.Add()([one, two]))
+    np.testing.assert_array_equal(read(model, "two", {"one": X, "two": X + 1}), X + 1)
+
+
+def test_a_subclassed_model_has_no_inputs_to_name():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(x)
+
+    model = Model()
+    model(X)
+    with pytest.raises(ValueError, match=r"called 'mask'.* no functional model: .*Identity"):
+        taps.find(model, "mask")
+
+
+def test_a_number_that_keras_gave_may_be_left_out():
+    def attention(name):
+        return keras.layers.MultiHeadAttention(1, 2, dropout=0.1, name=name)
+
+    inputs = keras.Input((3, 4))
+    ours, theirs = attention("ours"), attention("theirs")
+    attended = theirs(ours(inputs, inputs), inputs)
+    kept = keras.layers.Softmax(name="kept_1")
+    block = keras.Sequential([kept, keras.layers.Softmax(), keras.layers.Softmax()], name="block")
+    model = keras.Model(inputs, block(attended))
+    for layer in (ours, theirs):  # only one of them can be the first, which has no number
+        assert taps.find(model, f"{layer.name}/softmax").layer is layer._softmax
+    with pytest.raises(ValueError, match=r"names 2 layers .*block/softmax_\d, block/softmax_\d"):
+        taps.find(model, "block/softmax")
+    with pytest.raises(ValueError, match=r"No layer .*'block/kept'"):
+        taps.find(model, "block/kept")

@@ -23,20 +23,26 @@ class Signals:
       taps: layer outputs, keyed as the objectives named them.
       from_probabilities: True where `logits` are log-probabilities, because the model ends in a
         softmax whose input could not be reached; a dict by head like `logits`.
+      from_sigmoid: True where `logits` are what a final sigmoid gave; a dict by head, too.
     """
 
     logits: Any
     taps: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
     from_probabilities: Any = False
+    from_sigmoid: Any = False
 
     @classmethod
     def of_heads(
-        cls, logits: Mapping, taps: Mapping[Any, Any], from_probabilities: Mapping
+        cls,
+        logits: Mapping,
+        taps: Mapping[Any, Any],
+        from_probabilities: Mapping,
+        from_sigmoid: Mapping,
     ) -> "Signals":
         """Signals of a model's heads; a single output's head is called None."""
         if list(logits) == [None]:
-            return cls(logits[None], taps, from_probabilities[None])
-        return cls(dict(logits), taps, dict(from_probabilities))
+            return cls(logits[None], taps, from_probabilities[None], from_sigmoid[None])
+        return cls(dict(logits), taps, dict(from_probabilities), dict(from_sigmoid))
 
     def log_probs(self, temperature: Any = 1.0):
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
@@ -57,7 +63,9 @@ class Signals:
                 f"output={name!r} names no output of the model; its outputs are "
                 f"{', '.join(map(repr, self.heads))}."
             )
-        return Signals(self.logits[name], self.taps, self.from_probabilities[name])
+        sigmoid = self.from_sigmoid
+        sigmoid = sigmoid[name] if isinstance(sigmoid, Mapping) else sigmoid
+        return Signals(self.logits[name], self.taps, self.from_probabilities[name], sigmoid)
 
 
 class Objective:

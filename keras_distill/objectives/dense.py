@@ -151,8 +151,10 @@ class MultiLabelTargets(LogitsObjective):
 
     Args:
       temperature: T > 0.
-      sigmoid: "student", "teacher" or "both" where these models end in a sigmoid; it is taken back
-        (to a logit of 16 either way: more, float32 probabilities do not hold).
+      sigmoid: "student", "teacher" or "both" where these models end in a sigmoid; None for those of
+        which the graph tells so. Its input is read where Keras keeps it, as a student of Keras' own
+        layers does; else it is taken back (to a logit of 16 either way: more, float32 probabilities
+        do not hold).
       weight, output, name: see `Objective`.
 
     Raises:
@@ -193,8 +195,12 @@ class MultiLabelTargets(LogitsObjective):
         return {**super().get_config(), **config}
 
     def _logits(self, signals: Signals, who: str):
-        if self.sigmoid not in (who, "both"):
+        if self.sigmoid not in (who, "both") and not signals.from_sigmoid:
             return signals.logits
+        # For its own losses Keras keeps a sigmoid's input on the output.
+        kept = getattr(signals.logits, "_keras_logits", None)
+        if kept is not None:
+            return kept
         probability = ops.clip(at_least_float32(signals.logits), 1e-7, 1 - 1e-7)
         return ops.log(probability) - ops.log1p(-probability)
 

@@ -1,7 +1,7 @@
 """Objectives on the layers of models that read sequences: layer by layer, padding left out.
 
 Both models read the same tokens: position i of one is position i of the other. `mask=` names a
-layer of the student whose output, `(batch, time)`, is non-zero at the real tokens.
+layer or an input of the student that is, `(batch, time)`, non-zero at the real tokens.
 """
 
 import math
@@ -47,15 +47,14 @@ class _Layerwise(Objective):
         for index, (s, t) in enumerate(self.pairs):
             ours, theirs = tuple(student.taps[s].shape), tuple(teacher.taps[t].shape)
             self._check(index, ours, theirs)
-            if self.mask is not None:
-                mask = tuple(student.taps[self.mask].shape)
-                check_mask(
-                    self._label(index), layer_name(self.mask), mask, ours[self._time_axes[-1]]
-                )
+            self._check_mask(index, student)
             adapters.update(self._adapters(index, ours, theirs))
         return adapters
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        for index in range(len(self.pairs)):
+            # An input of any length has one only now; nothing is trained yet.
+            self._check_mask(index, student)
         mask = None if self.mask is None else padding_mask(student.taps[self.mask])
         values = [
             self._compare(index, student.taps[s], teacher.taps[t], mask)
@@ -91,6 +90,12 @@ class _Layerwise(Objective):
                     f"tokens in them."
                 )
 
+    def _check_mask(self, index: int, student: Signals) -> None:
+        if self.mask is not None:
+            ours = student.taps[self.pairs[index][0]].shape
+            mask = tuple(student.taps[self.mask].shape)
+            check_mask(self._label(index), layer_name(self.mask), mask, ours[self._time_axes[-1]])
+
     def _label(self, index: int) -> str:
         student, teacher = map(layer_name, self.pairs[index])
         return f"{type(self).__name__}({student!r}, {teacher!r})"
@@ -111,7 +116,8 @@ class HiddenStates(_Layerwise):
         last to the last), "skip" (every n-th from the first) or "last" (the last ones). None takes
         lists of equal length, in order.
       distance: "mse" or "cosine".
-      mask: a layer of the student whose output, `(batch, time)`, is non-zero at the real tokens.
+      mask: a layer of the student whose output, `(batch, time)`, is non-zero at the real tokens; an
+        input of the model counts as one.
       weight, output, name: see `Objective`.
 
     Raises:
@@ -172,8 +178,8 @@ class AttentionMaps(_Layerwise):
     See `functional.attention_kl` and `attention_mse`. Where the numbers of heads differ, each
     side's heads are averaged. Keras' `MultiHeadAttention` computes probabilities that can be tapped
     where it is called with `return_attention_scores=True` or was made with dropout: name the scores
-    (a `keras.layers.Identity` behind them) or its inner layer, `layer._softmax`. Otherwise it runs
-    a fused kernel, and there is nothing to tap.
+    (a `keras.layers.Identity` behind them) or its inner layer, `"attention/softmax"`. Otherwise it
+    runs a fused kernel, and there is nothing to tap.
 
     Args:
       student, teacher, mapping, mask: see `HiddenStates`; the layers give probabilities, `(batch,

@@ -74,7 +74,7 @@ class SharedVocabulary(Objective):
       unknown: tokens that stand for whatever a vocabulary lacks. They mean another thing in either,
         so they are never shared and belong in the bucket.
       temperature: T > 0.
-      mask: a layer of the student whose output, `(batch, time)`, is non-zero at the real tokens.
+      mask: a layer or an input of the student, as in `HiddenStates`.
       weight, output, name: see `Objective`.
 
     Raises:

@@ -117,6 +117,7 @@ class Ensemble(Teacher):
             {name: join([one.logits for one in found]) for name, found in heads.items()},
             signals[self._taps_from].taps,
             {name: any(one.from_probabilities for one in found) for name, found in heads.items()},
+            {name: any(one.from_sigmoid for one in found) for name, found in heads.items()},
         )
 
     def _mean(self, logits: list) -> Any:

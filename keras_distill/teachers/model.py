@@ -201,6 +201,7 @@ class Model(Teacher):
             dict(zip(self._heads, flat[:count], strict=True)),
             tapped,
             dict(zip(self._heads, from_probabilities, strict=True)),
+            {name: self._kinds[name] == "sigmoid" for name in self._heads},
         )
 
     def _flat_specs(self, concrete: Any) -> list:

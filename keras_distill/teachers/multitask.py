@@ -113,4 +113,5 @@ class MultiTask(Teacher):
             {name: signals.logits for name, signals in found.items()},
             taps,
             {name: signals.from_probabilities for name, signals in found.items()},
+            {name: signals.from_sigmoid for name, signals in found.items()},
         )

@@ -86,6 +86,7 @@ class Noisy(Teacher):
             {name: self._noisy(head) for name, head in heads.items()},
             signals.taps,
             {name: head.from_probabilities for name, head in heads.items()},
+            {name: head.from_sigmoid for name, head in heads.items()},
         )
 
     def _noisy(self, head: Signals) -> Any:

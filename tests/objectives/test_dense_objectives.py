@@ -128,6 +128,55 @@ def test_models_that_end_in_a_sigmoid_say_what_their_logits_would(sigmoid):
     )
 
 
+def labeller(activation, seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, name="z"), keras.layers.Activation(activation)]
+    )
+
+
+@pytest.mark.parametrize("ours", ["linear", "sigmoid"])
+@pytest.mark.parametrize("theirs", ["linear", "sigmoid"])
+def test_a_final_sigmoid_is_seen(ours, theirs, tmp_path):
+    student, teacher = labeller(ours, 0), labeller(theirs, 1)
+    x = RNG.normal(size=(8, 3)).astype("float32")
+    expected = functional.multilabel_kl(*(m.get_layer("z")(x) for m in (student, teacher)))
+    cache = kd.TeacherCache.build(teacher, x, tmp_path / "c", dtype="float32", verbose=False)
+
+    def logged(distiller, data):
+        return distiller.fit(data, verbose=0).history["multi_label_targets"][0]
+
+    def new(source):
+        distiller = kd.Distiller(student, source, MultiLabelTargets())
+        distiller.compile(keras.optimizers.SGD(0.0), loss=None)
+        return distiller
+
+    distiller = new(teacher)
+    value = pytest.approx(float(np.mean(expected)), rel=1e-4)
+    assert logged(distiller, x) == value
+    distiller.save(tmp_path / "d.keras")
+    assert logged(kd.Distiller.load(tmp_path / "d.keras", teacher), x) == value
+    assert logged(new(kd.teachers.Ensemble([teacher, teacher])), x) == value
+    assert logged(new(cache), cache.dataset(8)) == value
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_student_whose_sigmoid_is_saturated_learns_all_the_same(eagerly):
+    # sigmoid(40) is 1 in float32, and nothing of 40 can be read off it.
+    head = keras.layers.Dense(2, "sigmoid", bias_initializer=keras.initializers.Constant(40.0))
+    student = keras.Sequential([keras.Input((3,)), head])
+    teacher = regressor(4, outputs=2, seed=1)
+    x = RNG.normal(size=(8, 3)).astype("float32")
+    expected = functional.multilabel_kl(x @ head.kernel + head.bias, teacher(x))
+    distiller = kd.Distiller(student, teacher, MultiLabelTargets(sigmoid="student"))
+    distiller.compile(keras.optimizers.SGD(1.0), loss=None, run_eagerly=eagerly)
+    history = distiller.fit(x, verbose=0).history["multi_label_targets"]
+    assert history[0] == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    # d KL / d z = sigmoid(z) - teacher's probability, over two labels' mean.
+    pull = np.mean(1 - keras.ops.sigmoid(teacher(x)), axis=0) / 2
+    np.testing.assert_allclose(40.0 - head.bias, pull, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -36,12 +36,6 @@ def encoder(width, blocks, seed, heads=2, length=LENGTH, dropout=0.1):
     return keras.Model(inputs, layers.Dense(2)(pooled), name=f"encoder_{width}")
 
 
-def probabilities(model, block):
-    """The path of an attention's softmax, whose name Keras numbers anew in every model."""
-    layer = model.get_layer(f"attention_{block}")
-    return f"attention_{block}/{layer._softmax.name}"
-
-
 def tapped(model, name, x=X):
     with taps.recording([taps.find(model, name)]) as recorder:
         answer = model(x, training=False)
@@ -118,16 +112,16 @@ def test_unequal_widths_get_a_projection_that_trains_and_stays_out_of_the_studen
 
 def test_attention_probabilities_of_keras_attention_are_tapped():
     student, teacher = encoder(8, 1, 1, heads=2), encoder(8, 1, 2, heads=4)
-    ours, theirs = probabilities(student, 0), probabilities(teacher, 0)
-    attention = tapped(student, ours)
+    attention = tapped(student, "attention_0/softmax")
     assert attention.shape == (16, 2, LENGTH, LENGTH)
     np.testing.assert_allclose(np.sum(attention, -1), 1.0, rtol=1e-5)
     # The same scores that the layer returns when it is asked for them.
     states = tapped(student, "embedding")
     _, scores = student.get_layer("attention_0")(states, states, return_attention_scores=True)
     np.testing.assert_allclose(attention, scores, rtol=1e-5)
-    expected = np.mean(functional.attention_kl(attention, tapped(teacher, theirs), mask=MASK))
-    objective = AttentionMaps(ours, theirs, mask="tokens")
+    theirs = tapped(teacher, "attention_0/softmax")
+    expected = np.mean(functional.attention_kl(attention, theirs, mask=MASK))
+    objective = AttentionMaps("attention_0/softmax", "attention_0/softmax", mask="tokens")
     assert logged(student, teacher, objective) == pytest.approx(expected, rel=1e-4)
 
 
@@ -167,7 +161,7 @@ def test_other_words_under_the_padding_change_nothing(kind):
     student, teacher = without_dropout(encoder(8, 1, 1)), encoder(8, 1, 2)
     names = {
         HiddenStates: ("embedding", "embedding"),
-        AttentionMaps: (probabilities(student, 0), probabilities(teacher, 0)),
+        AttentionMaps: ("attention_0/softmax", "attention_0/softmax"),
         ValueRelations: ("attention_0/value", "attention_0/value"),
     }[kind]
     objective = kind(*names, mask="mask")
@@ -213,6 +207,42 @@ def test_a_distiller_goes_on_from_its_checkpoint(tmp_path):
     loaded = kd.Distiller.load(tmp_path / "d.keras", teacher)
     assert [o.get_config() for o in loaded.objectives] == [o.get_config() for o in first.objectives]
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), first.predict(X, verbose=0))
+
+
+def with_mask_as_input(seed, length=LENGTH):
+    """An encoder that is given which tokens are real, as tokenizers say it."""
+    inner = without_dropout(encoder(8, 1, seed))
+    tokens = keras.Input((LENGTH,), dtype="int32", name="token_ids")
+    mask = keras.Input((length,), dtype="int32", name="padding_mask")
+    counted = keras.ops.cast(keras.ops.sum(mask, axis=1, keepdims=True), "float32")
+    return keras.Model([tokens, mask], inner(tokens) * counted)
+
+
+@pytest.mark.parametrize("kind", [HiddenStates, AttentionMaps])
+def test_the_mask_may_be_an_input_of_the_student(kind):
+    student, teacher = with_mask_as_input(1), with_mask_as_input(2)
+    inner = [model.get_layer("encoder_8") for model in (student, teacher)]
+    layer = {HiddenStates: "states_0", AttentionMaps: "attention_0/softmax"}[kind]
+    loss = {HiddenStates: functional.hidden_state_mse, AttentionMaps: functional.attention_kl}[kind]
+    ours, theirs = (tapped(model, layer) for model in inner)
+    expected = [np.mean(loss(ours, theirs, mask=mask)) for mask in (MASK, None)]
+    assert expected[0] != pytest.approx(expected[1], rel=1e-3)
+    distiller = kd.Distiller(student, teacher, kind(layer, layer, mask="padding_mask"))
+    distiller.compile(keras.optimizers.SGD(0.0), loss=None, run_eagerly=True)
+    (name,) = (objective.name for objective in distiller.objectives)
+    x = {"padding_mask": MASK, "token_ids": X}
+    value = distiller.fit(x, batch_size=16, shuffle=False, verbose=0).history[name][0]
+    assert value == pytest.approx(expected[0], rel=1e-4)
+
+
+def test_a_mask_input_of_another_length_is_refused_when_built():
+    student = with_mask_as_input(1, length=LENGTH - 1)
+    objective = HiddenStates("states_0", "states_0", mask="padding_mask")
+    message = (
+        r"HiddenStates\('states_0', 'states_0'\): mask='padding_mask' marks 5 positions.* of 6"
+    )
+    with pytest.raises(ValueError, match=message):
+        kd.Distiller(student, student, objective)
 
 
 def masked_student(mask_shape):

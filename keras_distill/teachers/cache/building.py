@@ -64,6 +64,7 @@ class Answers:
                 _known(signals.head(name).logits, "output" if name is None else name),
                 _dtype(signals.head(name).logits),
                 bool(signals.head(name).from_probabilities),
+                bool(signals.head(name).from_sigmoid),
             )
             for name in names
         )

@@ -15,8 +15,8 @@ import numpy as np
 from . import folder as folders
 from .cache import TeacherCache
 from .fingerprints import of_code
-from .options import Options
 from .manifest import NAME
+from .options import Options
 from .records import CacheReport
 
 __all__ = ["build_on_ray"]

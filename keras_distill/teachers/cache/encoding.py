@@ -62,6 +62,7 @@ def decode(fields: Mapping[str, Any], taps: Mapping[Any, str], layout: Layout) -
         logits,
         {key: _decode_layer(fields, layers[name], layout) for key, name in taps.items()},
         {head.name: head.from_probabilities for head in layout.heads},
+        {head.name: head.from_sigmoid for head in layout.heads},
     )
 
 
@@ -76,6 +77,7 @@ def promised(taps: Mapping[Any, str], layout: Layout) -> Signals:
         {head.name: symbolic(head) for head in layout.heads},
         {key: layers[name] for key, name in taps.items()},
         {head.name: head.from_probabilities for head in layout.heads},
+        {head.name: head.from_sigmoid for head in layout.heads},
     )
 
 

@@ -22,13 +22,14 @@ class Output:
       name: a head of the teacher (None for its only one), a layer's path, or an input's place.
       shape: without the batch.
       dtype: as the model or the data gives it.
-      from_probabilities: of a head, as in `Signals`.
+      from_probabilities, from_sigmoid: of a head, as in `Signals`.
     """
 
     name: str | None
     shape: tuple[int, ...]
     dtype: str
     from_probabilities: bool = False
+    from_sigmoid: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

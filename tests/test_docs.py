@@ -1,0 +1,67 @@
+"""The pages' snippets run from top to bottom, links lead somewhere, no class is missing."""
+
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+
+import keras_distill as kd
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["objectives", "schedules", "together"]
+eagerly = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+
+
+def snippets(path):
+    """The Python snippets of a page."""
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def reader(digits, small_cnn, tmp_path, monkeypatch):
+    """A folder, and the names that the pages take as given."""
+    monkeypatch.chdir(tmp_path)
+    # Two batches an epoch: tracing them costs more than they do.
+    tf.config.run_functions_eagerly(True)
+    models = {"teacher": 8, "student": 4, "small": 3, "medium": 5, "model": 6}
+    given = {name: small_cnn(width, seed=width) for name, width in models.items()}
+    x, y = digits.x_train[:64], digits.y_train[:64]
+    yield {**given, "x": x, "y": y, "x_val": x[:32], "y_val": y[:32]}
+    tf.config.run_functions_eagerly(False)
+
+
+@eagerly
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_runs_from_top_to_bottom(page, reader):
+    blocks = snippets(ROOT / "docs" / f"{page}.md")
+    assert len(blocks) > 3
+    exec(compile("\n\n".join(blocks), f"{page}.md", "exec"), reader)
+
+
+@eagerly
+def test_the_snippet_of_the_readme_runs(reader):
+    (block,) = [b for b in snippets(ROOT / "README.md") if "MutualDistiller" in b]
+    names = {**reader, "keras": keras, "kd": kd}
+    exec(compile(block.replace("block2", "low"), "README.md", "exec"), names)
+
+
+def test_every_objective_and_schedule_has_its_line():
+    objectives = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", objectives, re.M)
+    kinds = [kind for kind in vars(kd.objectives).values() if inspect.isclass(kind)]
+    final = [k.__name__ for k in kinds if issubclass(k, kd.Objective) and k is not kd.Objective]
+    assert sorted(listed) == sorted(final)
+    schedules = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
+    kinds = {name for name, found in vars(kd.schedules).items() if inspect.isclass(found)}
+    rows = set(re.findall(r"^\| `(\w+)\(", schedules, re.M))
+    assert rows == kinds - {"Schedule", "Balance"}  # the bases
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
