@@ -1,6 +1,7 @@
 """A cache's folder as a whole: claiming it, looking through it, putting parts together."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,7 +223,7 @@ def _chosen(parts: list[Path], plan: Manifest) -> dict[Shard, Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
         shutil.copyfile(source, beside)
         with open(beside, "rb") as file:

@@ -140,8 +140,8 @@ class Maker:
             # Another build may have begun it since.
             plan = self.plan(claim(folder))
             mine = _part(list(plan.shards()), part, parts)
-            names = None if parts == 1 else ["manifest.json", *(shard.name for shard in mine)]
-            sweep(folder, names)
+            # Beside other parts' builders only what is this part's own: one may be at its manifest.
+            sweep(folder, None if parts == 1 else [shard.name for shard in mine])
             plan.write(folder)
             whole = self._whole(folder, plan)
             self._check_data(folder, whole)

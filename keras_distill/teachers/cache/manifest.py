@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def write_whole(path: Path, *parts: Any, last: bool = True) -> None:
     Args:
       last: no other file follows that will sync the folder for this one too.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with open(beside, "wb") as file:
             for part in parts:
