@@ -11,7 +11,7 @@ from keras_distill import checks, data, outputs, saving, schedules, step
 from keras_distill.metrics import RunningMeans, labelled_only
 from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
-from keras_distill.teachers.base import Absent, Teacher
+from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.cache import CachedBatch, TeacherCache
 from keras_distill.teachers.model import as_teacher
 
@@ -83,7 +83,7 @@ class Distiller(saving.SavedWithoutTeacher):
                 "already. Give it to TeacherCache.build(teacher_preprocess=...)."
             )
         self._reader = StudentReader(student, self._student_taps(), student_output)
-        self._teacher_spec = _Held(self._built_teacher(self._teacher))
+        self._teacher_spec = saving.Held(self._built_teacher(self._teacher))
         self._build_objectives()
         self.built = True
         checks.warn_of_swap(student, self._teacher.count_params())
@@ -322,81 +322,6 @@ class Distiller(saving.SavedWithoutTeacher):
         self._log.update({**parts.objectives, **scheduled}, rows)
         if parts.label_loss is not None:
             self._log.update({"label_loss": parts.label_loss}, labelled_rows)
-
-    def get_config(self) -> dict:
-        """What rebuilds this distiller, its teacher's shapes in place of its teacher.
-
-        Raises:
-          ValueError: a lambda among the preprocessing functions.
-        """
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "student": serialize(self.student),
-            "objectives": [serialize(o) for o in self._objectives],
-            "label_weight": serialize(self._label_weight),
-            "student_preprocess": saving.function_to_config(
-                self._student_preprocess, "student_preprocess"
-            ),
-            "teacher_preprocess": saving.function_to_config(
-                self._teacher_preprocess, "teacher_preprocess"
-            ),
-            "student_output": self._student_output,
-            "name": self.name,
-            "teacher_spec": saving.signals_to_config(self._teacher_spec.signals),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Distiller":
-        """A distiller without its teacher: it evaluates and predicts."""
-        config = dict(config)
-        absent = Absent(saving.signals_from_config(config.pop("teacher_spec")))
-        revived = {
-            key: keras.saving.deserialize_keras_object(config.pop(key), custom_objects)
-            for key in (
-                *("student", "objectives", "label_weight"),
-                *("student_preprocess", "teacher_preprocess"),
-            )
-        }
-        student, objectives = revived.pop("student"), revived.pop("objectives")
-        return cls(student, absent, objectives, **revived, **config)
-
-    @staticmethod
-    def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> "Distiller":
-        """A saved distiller with its teacher back, ready to train on.
-
-        Args:
-          path: a `.keras` file that `save` wrote.
-          teacher: as the constructor takes it.
-          custom_objects: as `keras.saving.load_model` takes them.
-
-        Raises:
-          ValueError: the teacher's outputs are not those the distiller was built with.
-        """
-        distiller = keras.saving.load_model(path, custom_objects=custom_objects)
-        distiller._attach(as_teacher(teacher))
-        return distiller
-
-    def _attach(self, teacher: Teacher) -> None:
-        found = saving.signals_to_config(self._built_teacher(teacher))
-        expected = saving.signals_to_config(self._teacher_spec.signals)
-        if found != expected:
-            raise ValueError(
-                f"This teacher's outputs are not those the distiller was built with.\n"
-                f"expected: {expected}\ngot:      {found}"
-            )
-        held = self._teacher.held if isinstance(self._teacher, Absent) else []
-        # A teacher that did not learn in the file's training begins to now.
-        for variable, value in zip(teacher.state, held, strict=False):
-            variable.assign(value)
-        self._teacher = teacher
-        self.train_function = None
-
-
-class _Held:
-    """Keeps Signals where Keras' attribute tracking does not look into them."""
-
-    def __init__(self, signals: Signals):
-        self.signals = signals
 
 
 def _balanced(objective: Objective) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_distill.joint import JointDistiller, Peers, revive
+from keras_distill.joint import JointDistiller, Peers
 from keras_distill.objectives import Objective, Signals, SoftTargets
+from keras_distill.saving import revive
 
 __all__ = ["SelfDistiller", "with_exits"]
 

@@ -12,7 +12,7 @@ from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Teacher
 
-__all__ = ["JointDistiller", "Peers", "revive"]
+__all__ = ["JointDistiller", "Peers"]
 
 
 class JointDistiller(Distiller):
@@ -116,12 +116,6 @@ def _constants(signals: Signals) -> Signals:
         signals.from_probabilities,
         signals.from_sigmoid,
     )
-
-
-def revive(config: Mapping, keys: Sequence[str], custom_objects: dict | None) -> dict:
-    """The objects that a config holds under these keys."""
-    read = keras.saving.deserialize_keras_object
-    return {key: read(config[key], custom_objects) for key in keys}
 
 
 def _anew(given: Any) -> Any:

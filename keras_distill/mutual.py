@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
-from keras_distill.joint import JointDistiller, Peers, revive
+from keras_distill.joint import JointDistiller, Peers
 from keras_distill.objectives import Objective, Signals, SoftTargets
+from keras_distill.saving import revive
 from keras_distill.student import StudentReader
 
 __all__ = ["MutualDistiller"]

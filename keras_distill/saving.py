@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ import keras
 
 from keras_distill.objectives.base import Signals
 from keras_distill.teachers.base import Absent, Teacher
+from keras_distill.teachers.model import as_teacher
 
 __all__ = [
+    "Held",
     "SavedWithoutTeacher",
     "function_to_config",
     "refuse_lambdas",
+    "revive",
     "seed_states",
     "signals_from_config",
     "signals_to_config",
@@ -27,7 +30,14 @@ class SavedWithoutTeacher(keras.Model):
     Keras' own weight files omit the seed generators, and a Dropout would resume elsewhere.
     """
 
+    student: keras.Model
     _teacher: Teacher
+    _teacher_spec: "Held"
+    _objectives: list
+    _label_weight: Any
+    _student_preprocess: Callable | None
+    _teacher_preprocess: Callable | None
+    _student_output: str
 
     def save_own_variables(self, store: Any) -> None:
         """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
@@ -92,6 +102,77 @@ class SavedWithoutTeacher(keras.Model):
             super().save(partial, **kwargs)
             os.replace(partial, path)
 
+    def get_config(self) -> dict:
+        """What rebuilds this distiller, its teacher's shapes in place of its teacher.
+
+        Raises:
+          ValueError: a lambda among the preprocessing functions.
+        """
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "student": serialize(self.student),
+            "objectives": [serialize(o) for o in self._objectives],
+            "label_weight": serialize(self._label_weight),
+            "student_preprocess": function_to_config(
+                self._student_preprocess, "student_preprocess"
+            ),
+            "teacher_preprocess": function_to_config(
+                self._teacher_preprocess, "teacher_preprocess"
+            ),
+            "student_output": self._student_output,
+            "name": self.name,
+            "teacher_spec": signals_to_config(self._teacher_spec.signals),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Any:
+        """A distiller without its teacher: it evaluates and predicts."""
+        functions = ("student_preprocess", "teacher_preprocess")
+        revived = revive(
+            config, ("student", "objectives", "label_weight", *functions), custom_objects
+        )
+        config = {**config, **revived}
+        spec = signals_from_config(config.pop("teacher_spec"))
+        return cls(teacher=Absent(spec), **config)
+
+    @staticmethod
+    def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> Any:
+        """A saved distiller with its teacher back, ready to train on.
+
+        Args:
+          path: a `.keras` file that `save` wrote.
+          teacher: as the constructor takes it.
+          custom_objects: as `keras.saving.load_model` takes them.
+
+        Raises:
+          ValueError: the teacher's outputs are not those the distiller was built with.
+        """
+        distiller = keras.saving.load_model(path, custom_objects=custom_objects)
+        distiller._attach(as_teacher(teacher))
+        return distiller
+
+    def _attach(self, teacher: Teacher) -> None:
+        found = signals_to_config(self._built_teacher(teacher))
+        expected = signals_to_config(self._teacher_spec.signals)
+        if found != expected:
+            raise ValueError(
+                f"This teacher's outputs are not those the distiller was built with.\n"
+                f"expected: {expected}\ngot:      {found}"
+            )
+        held = self._teacher.held if isinstance(self._teacher, Absent) else []
+        # A teacher that did not learn in the file's training begins to now.
+        for variable, value in zip(teacher.state, held, strict=False):
+            variable.assign(value)
+        self._teacher = teacher
+        self.train_function = None
+
+
+class Held:
+    """Keeps Signals where Keras' attribute tracking does not look into them."""
+
+    def __init__(self, signals: Signals):
+        self.signals = signals
+
 
 def signals_to_config(signals: Signals) -> dict:
     """Shapes and dtypes of Signals, in JSON's types."""
@@ -120,6 +201,12 @@ def signals_from_config(config: Mapping[str, Any]) -> Signals:
         {head["name"]: head["from_probabilities"] for head in heads},
         {head["name"]: head["from_sigmoid"] for head in heads},
     )
+
+
+def revive(config: Mapping, keys: Sequence[str], custom_objects: dict | None) -> dict:
+    """The objects that a config holds under these keys."""
+    read = keras.saving.deserialize_keras_object
+    return {key: read(config[key], custom_objects) for key in keys}
 
 
 def function_to_config(function: Callable | None, argument: str) -> Any:
