@@ -28,6 +28,7 @@ class Task:
       targets: from images and class labels to what `fit` takes as y.
       loss: of the labels.
       accuracy: from outputs, images and class labels to the share that is right.
+      classes: whether y holds classes, so that -1 can say that there is no label.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Task:
     targets: Callable[[np.ndarray, np.ndarray], np.ndarray]
     loss: Callable[[], keras.losses.Loss]
     accuracy: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    classes: bool = True
 
 
 def cnn(shape: tuple, large: bool, seed: int) -> keras.Model:
@@ -112,7 +114,7 @@ def _transformer_block(x: Any, tokens: int, width: int, number: int, heads: int 
 
 
 def _classes(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return labels
+    return labels.copy()
 
 
 def _one_hot(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -141,8 +143,8 @@ _squared = keras.losses.MeanSquaredError
 TASKS = {
     "class": Task("CNN, classes", cnn, _classes, _cross_entropy, _share_of_classes),
     "rows": Task("transformer over rows", rows, _classes, _cross_entropy, _share_of_classes),
-    "values": Task("CNN, ten values to regress", cnn, _one_hot, _squared, _share_of_classes),
-    "sigmoid": Task("CNN, ten yes or no", cnn, _one_hot, _binary, _share_of_classes),
+    "values": Task("CNN, ten values to regress", cnn, _one_hot, _squared, _share_of_classes, False),
+    "sigmoid": Task("CNN, ten yes or no", cnn, _one_hot, _binary, _share_of_classes, False),
     "pixels": Task("a class for each pixel", pixels, _by_pixel, _cross_entropy, _share_of_pixels),
 }
 

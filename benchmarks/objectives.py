@@ -1,6 +1,7 @@
 """Every objective on real data under one budget: what it gains over the labels, what it costs.
 
     python benchmarks/objectives.py                        accuracies, where an earlier run stopped
+    python benchmarks/objectives.py --labelled 0.1         a tenth of the labels, another JSON
     python benchmarks/objectives.py --dataset digits       one data set; the other may run beside it
     python benchmarks/objectives.py --time                 steps timed; a quiet machine
     python benchmarks/objectives.py --crd                  CRD's memory, 10,000 and 1,000,000 rows
@@ -8,11 +9,13 @@
     python benchmarks/objectives.py --smoke                tiny, another JSON
 
 Within a task (benchmarks/_tasks.py) every row has the same students (one a seed), batches, updates
-and learning rate, Adam on a cosine to zero, all labels. One rule weighs all objectives, so that
-none is tuned: label loss and objective have the same share (`label_weight=0.5`), and the
-objective's weight is `GradientNorm()`: it pulls at the student as hard as the label loss does.
-Other arguments are the classes' defaults, but where the table says so. Accuracy is the final
-weights' on the test images. SharedVocabulary needs text: benchmarks/vocabulary.py.
+and learning rate, Adam on a cosine to zero. With `--labelled` a share of the images of each class
+has a label: the labels-only student sees these alone, the others see all images; tasks whose labels
+are no classes are left out. One rule weighs all objectives, so that none is tuned: label loss and
+objective have the same share (`label_weight=0.5`), and the objective's weight is `GradientNorm()`:
+it pulls at the student as hard as the label loss does. Other arguments are the classes' defaults,
+but where the table says so. Accuracy is the final weights' on the test images. SharedVocabulary
+needs text: benchmarks/vocabulary.py.
 
 Extra memory is what the objective's adapters and queues hold, Adam's two moments included; the
 student's activations are not counted.
@@ -38,6 +41,7 @@ import _common
 import keras
 import numpy as np
 import tensorflow as tf
+import when_it_pays as pays
 from _tasks import TASKS, Task, part, scored
 from step_time import Stamps
 
@@ -60,6 +64,7 @@ class Settings:
       steps: updates of a student, by data set.
       teacher_steps: of a teacher, by data set.
       rate: the learning rate to begin with.
+      labelled: share of the images that have a label; the teacher knows all.
     """
 
     seeds: int = 3
@@ -67,6 +72,7 @@ class Settings:
     steps: tuple = (("digits", 300), ("fashion_mnist", 600))
     teacher_steps: tuple = (("digits", 600), ("fashion_mnist", 2000))
     rate: float = 3e-3
+    labelled: float = 1.0
 
 
 SMOKE = Settings(
@@ -154,6 +160,8 @@ class Bench:
         self.dataset, self.settings = dataset, settings
         self.splits = DATASETS[dataset]()
         self.steps = dict(settings.steps)[dataset]
+        labels = self.splits.y_train
+        self.known = pays.keep_labels(labels, settings.labelled, 0) >= 0
         self._teachers: dict[str, keras.Model] = {}
 
     def teacher(self, name: str) -> keras.Model:
@@ -161,7 +169,8 @@ class Bench:
         if name not in self._teachers:
             steps = dict(self.settings.teacher_steps)[self.dataset]
             model = self.model(name, large=True, seed=1000)
-            self._fit(model, TASKS[name], steps, seed=1000)
+            every = np.ones_like(self.known)
+            self._fit(model, self.batches(TASKS[name], steps, 1000, every, every), steps, name)
             self._teachers[name] = model
         return self._teachers[name]
 
@@ -173,33 +182,43 @@ class Bench:
         student = self.model(task, large=False, seed=seed)
         memory = 0
         if make is None:
-            self._fit(student, TASKS[task], self.steps, seed)
+            data = self.batches(TASKS[task], self.steps, seed, self.known, self.known)
+            self._fit(student, data, self.steps, task)
         else:
             objective = make(weight=GradientNorm())
             distiller = kd.Distiller(student, self.teacher(task), [objective], label_weight=0.5)
-            self._fit(distiller, TASKS[task], self.steps, seed)
+            every = np.ones_like(self.known)
+            data = self.batches(TASKS[task], self.steps, seed, every, self.known)
+            self._fit(distiller, data, self.steps, task)
             memory = held(distiller)
         return {"accuracy": self.score(student, task), "bytes": memory}
 
     def score(self, model: keras.Model, task: str) -> float:
         return scored(model, TASKS[task], *part(self.splits, "test"))
 
-    def batches(self, task: Task, steps: int, seed: int) -> tf.data.Dataset:
-        """`steps` full batches, every image once before any comes again."""
+    def batches(
+        self, task: Task, steps: int, seed: int, seen: np.ndarray, known: np.ndarray
+    ) -> tf.data.Dataset:
+        """`steps` full batches of the images `seen`, each once before any comes again.
+
+        Labels that are not `known` are -1.
+        """
         x, y = part(self.splits, "train")
-        random, batch = np.random.default_rng([seed, 7]), self.settings.batch
-        epochs = -(-steps * batch // len(x))
-        order = np.concatenate([random.permutation(len(x)) for _ in range(epochs)])
-        images, targets = tf.constant(x), tf.constant(task.targets(x, y))
+        rows, batch = np.flatnonzero(seen), self.settings.batch
+        random = np.random.default_rng([seed, 7])
+        epochs = -(-steps * batch // len(rows))
+        order = np.concatenate([random.permutation(rows) for _ in range(epochs)])
+        targets = task.targets(x, y)
+        targets[~known] = -1
+        images, targets = tf.constant(x), tf.constant(targets)
         return tf.data.Dataset.from_tensor_slices(order[: steps * batch].reshape(steps, batch)).map(
             lambda row: (tf.gather(images, row), tf.gather(targets, row))
         )
 
-    def _fit(self, model: keras.Model, task: Task, steps: int, seed: int) -> None:
+    def _fit(self, model: keras.Model, data: tf.data.Dataset, steps: int, task: str) -> None:
         rate = keras.optimizers.schedules.CosineDecay(self.settings.rate, steps)
-        model.compile(keras.optimizers.Adam(rate), task.loss())
-        data = self.batches(task, steps, seed).prefetch(4)
-        model.fit(data, shuffle=False, verbose=0)
+        model.compile(keras.optimizers.Adam(rate), TASKS[task].loss())
+        model.fit(data.prefetch(4), shuffle=False, verbose=0)
 
 
 def held(distiller: kd.Distiller) -> int:
@@ -214,11 +233,18 @@ def held(distiller: kd.Distiller) -> int:
 
 def jobs(settings: Settings) -> Iterator[tuple[str, str, Callable | None, int]]:
     """(row, task, objective or None, seed)."""
+    tasks = tasks_of(settings.labelled)
     for seed in range(settings.seeds):
-        for task in TASKS:
+        for task in tasks:
             yield f"{LABELS}: {task}", task, None, seed
         for name, row in ROWS.items():
-            yield name, row.task, row.make, seed
+            if row.task in tasks:
+                yield name, row.task, row.make, seed
+
+
+def tasks_of(labelled: float) -> list[str]:
+    """Where labels are missing, those whose labels are classes: -1 is a value elsewhere."""
+    return [name for name, task in TASKS.items() if labelled == 1.0 or task.classes]
 
 
 def run_all(settings: Settings, datasets: Sequence[str], output: Path) -> None:
@@ -231,7 +257,7 @@ def run_all(settings: Settings, datasets: Sequence[str], output: Path) -> None:
     _common.write_json(output, stored)
     for dataset in datasets:
         bench = Bench(dataset, settings)
-        for task in TASKS:
+        for task in tasks_of(settings.labelled):
             found = bench.score(bench.teacher(task), task)
             store(output, dataset, f"teacher: {task}", 0, {"accuracy": found})
         for name, task, make, seed in jobs(settings):
@@ -275,7 +301,8 @@ class Contest:
     def __init__(self, bench: Bench, row: Row, steps: int):
         self._steps = steps
         task = TASKS[row.task]
-        self._data = bench.batches(task, steps, 0).cache().repeat().prefetch(4)
+        every = np.ones_like(bench.known)
+        self._data = bench.batches(task, steps, 0, every, every).cache().repeat().prefetch(4)
         self._without = self._distiller(bench, row, [])
         self._with = self._distiller(bench, row, [row.make(name="timed")])
         self._alone = alone(self._with, next(iter(self._data)))
@@ -420,7 +447,8 @@ def header(stored: dict[str, Any]) -> str:
         f"{_common.host_line(stored['host'])}.\n\nTest accuracy in %, mean ± sample standard "
         f"deviation over {s['seeds']} seeds; gain in points over the labels-only student of the "
         f"same seed, bold where its mean is beyond two standard errors, (-) where it is not above "
-        f"zero by that. {steps} of {s['batch']} images, all labels; no argument was tuned."
+        f"zero by that. {steps} of {s['batch']} images; {s['labelled']:.0%} of the images have a "
+        f"label. No argument was tuned."
     )
 
 
@@ -433,13 +461,15 @@ def accuracy_table(stored: dict[str, Any]) -> str:
     if "time" in stored:
         head += ["a step costs, ms", "ratio"]
     lines = []
-    for task, kind in TASKS.items():
+    for task in tasks_of(stored["settings"]["labelled"]):
         teachers = [
             value
             for name in datasets
             for value in (percent(stored, name, f"teacher: {task}"), "teacher")
         ]
-        lines.append([f"**{kind.label}**", *teachers, *[""] * (len(head) - 1 - len(teachers))])
+        lines.append(
+            [f"**{TASKS[task].label}**", *teachers, *[""] * (len(head) - 1 - len(teachers))]
+        )
         names = [f"{LABELS}: {task}", *(n for n, row in ROWS.items() if row.task == task)]
         lines += [line(stored, datasets, name, task) for name in names]
     return _common.markdown(head, lines)
@@ -510,6 +540,7 @@ def crd_words(found: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=DATASETS, help="this data set only")
+    parser.add_argument("--labelled", type=float, default=1.0, help="share of labels, with a JSON")
     parser.add_argument("--time", action="store_true", help="time the steps, train nothing")
     parser.add_argument("--rounds", type=int, default=5, help="of the timing")
     parser.add_argument("--crd", action="store_true", help="memory of CRD's queue")
@@ -524,7 +555,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     folder = Path(tempfile.gettempdir()) if args.smoke else _common.RESULTS
-    output = args.output or folder / ("objectives_smoke.json" if args.smoke else "objectives.json")
+    share = "" if args.labelled == 1.0 else f"_{args.labelled:g}"
+    output = args.output or folder / f"objectives{share}{'_smoke' * args.smoke}.json"
+    settings = dataclasses.replace(SMOKE if args.smoke else Settings(), labelled=args.labelled)
     if args.crd_child:
         crd_child(args.crd_child)
         return
@@ -536,7 +569,7 @@ def main() -> None:
             crd_all(output, (1_000, 10_000) if args.smoke else (10_000, 1_000_000))
         else:
             datasets = [args.dataset] if args.dataset else list(DATASETS)
-            run_all(SMOKE if args.smoke else Settings(), datasets, output)
+            run_all(settings, datasets, output)
     print("\n" + tables(_common.read_json(output)))
 
 
