@@ -342,10 +342,10 @@ def alone(distiller: kd.Distiller, batch: tuple) -> Callable[[], Any]:
     """The last objective's value, and its gradients by the student's tensors and its adapters."""
     x, y = batch
     student, _ = distiller._student_signals(x)
-    teacher = distiller._teacher_signals(x, y, student)
     objective = distiller.objectives[-1]
-    heads = kd.step.pairs_of_heads(objective, student, teacher, y)
-    (ours, theirs, labels) = heads[0]
+    ours, theirs, labels = kd.step.pairs_of_heads(
+        objective, *distiller._pairs(x, y, student)[0], y
+    )[0]
     keys = list(ours.taps)
     given = [tf.Variable(tensor) for tensor in (ours.logits, *ours.taps.values())]
     adapters = [v for a in distiller._adapters.values() for v in a.trainable_variables]

@@ -197,8 +197,8 @@ class Distiller(saving.SavedWithoutTeacher):
             label_weight = schedules.value_at(self._label_weight, self.optimizer.iterations)
             student, y_pred = self._student_signals(x)
             with tape.stop_recording():
-                teacher = self._teacher_signals(x, y, student)
-            values = self._objective_values(objectives, student, teacher, y)
+                pairs = self._pairs(x, y, student)
+            values = step.mean_values(objectives, pairs, y)
             label_loss, labelled_rows = self._label_loss(x, y, y_pred, sample_weight)
             parts = step.total(
                 label_loss,
@@ -211,7 +211,7 @@ class Distiller(saving.SavedWithoutTeacher):
             )
             loss = self.optimizer.scale_loss(self._scaled_for_replicas(parts.total))
         variables = self.trainable_variables
-        scheduled = step.scheduled_values(self._objectives, objectives, teacher)
+        scheduled = step.scheduled_values(self._objectives, objectives, *pairs[0])
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._measure(tape, parts)
         self._after_update()
@@ -253,15 +253,11 @@ class Distiller(saving.SavedWithoutTeacher):
         """Which of the student's layers are read in a step."""
         return [key for objective in self._objectives for key in objective.student_taps]
 
-    def _objective_values(
-        self, objectives: Sequence[Objective], student: Signals, teacher: Signals, y: Any
-    ) -> dict[str, Any]:
-        return step.objective_values(objectives, student, teacher, y)
-
-    def _teacher_signals(self, x: Any, y: Any, student: Signals) -> Signals:
+    def _pairs(self, x: Any, y: Any, student: Signals) -> list[tuple[Signals, Signals]]:
+        """Who learns of whom in this batch; objectives are averaged over the pairs."""
         if self._teacher_preprocess is not None:
             x = self._teacher_preprocess(x)
-        return self._teacher.answer(x, y)
+        return [(student, self._teacher.answer(x, y))]
 
     def _student_signals(self, x: Any) -> tuple[Signals, Any]:
         with self._reader.recording() as recorder:

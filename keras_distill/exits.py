@@ -154,13 +154,6 @@ def _exit(tapped: Any, classes: int, name: str) -> Any:
 def _pairs(signals: Signals, deepest: str) -> list[tuple[Signals, Signals]]:
     """The earlier exits, and the deepest one's answer for each of them."""
     exits = [name for name in signals.heads if name != deepest]
-    learner, teacher = (
-        Signals(
-            {name: signals.logits[name if said is None else said] for name in exits},
-            signals.taps,
-            {name: signals.from_probabilities[name if said is None else said] for name in exits},
-            {name: signals.from_sigmoid[name if said is None else said] for name in exits},
-        )
-        for said in (None, deepest)
-    )
+    learner = signals.speaking_for({name: name for name in exits})
+    teacher = signals.speaking_for(dict.fromkeys(exits, deepest))
     return [(learner, teacher)]

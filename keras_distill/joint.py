@@ -1,14 +1,13 @@
 """Several answers to one question: what mutual learning and self-distillation share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_distill import step
 from keras_distill.distiller import Distiller
-from keras_distill.objectives import Objective, Signals
+from keras_distill.objectives import Signals
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Teacher
 
@@ -58,19 +57,8 @@ class JointDistiller(Distiller):
     def _learner_spec(self) -> Signals:
         return self._teacher.pairs(super()._learner_spec())[0][0]
 
-    def _teacher_signals(self, x: Any, y: Any, student: Signals) -> Signals:
-        return self._teacher.pairs(_constants(student))[0][1]
-
-    def _objective_values(
-        self, objectives: Sequence[Objective], student: Signals, teacher: Signals, y: Any
-    ) -> dict[str, Any]:
-        learners = [learner for learner, _ in self._teacher.pairs(student)]
-        teachers = [teacher for _, teacher in self._teacher.pairs(_constants(student))]
-        found = [
-            step.objective_values(objectives, *pair, y)
-            for pair in zip(learners, teachers, strict=True)
-        ]
-        return {name: tf.add_n([f[name] for f in found]) / len(found) for name in found[0]}
+    def _pairs(self, x: Any, y: Any, student: Signals) -> list[tuple[Signals, Signals]]:
+        return [(ours, _constants(theirs)) for ours, theirs in self._teacher.pairs(student)]
 
     def _for_each(self, given: Any) -> Any:
         names = self._reader.spec.heads

@@ -95,12 +95,7 @@ def _rotated(signals: Signals, shift: int) -> Signals:
     """For each student, what the peer `shift` places further on says."""
     names = signals.heads
     peers = {name: names[(i + shift) % len(names)] for i, name in enumerate(names)}
-    return Signals(
-        {name: signals.logits[peer] for name, peer in peers.items()},
-        signals.taps,
-        {name: signals.from_probabilities[peer] for name, peer in peers.items()},
-        {name: signals.from_sigmoid[peer] for name, peer in peers.items()},
-    )
+    return signals.speaking_for(peers)
 
 
 def _checked(students: Sequence[keras.Model]) -> list[keras.Model]:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_distill.objectives.base import Signals
+from keras_distill.objectives.layer_base import layer_name
 from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.model import as_teacher
 
@@ -187,7 +188,7 @@ def signals_to_config(signals: Signals) -> dict:
             }
             for head in heads
         ],
-        "taps": {_tap_name(key): _spec(tensor) for key, tensor in signals.taps.items()},
+        "taps": {layer_name(key): _spec(tensor) for key, tensor in signals.taps.items()},
     }
 
 
@@ -252,7 +253,3 @@ def _spec(tensor: Any) -> dict:
 
 def _tensor(spec: Mapping[str, Any]) -> keras.KerasTensor:
     return keras.KerasTensor(tuple(spec["shape"]), dtype=spec["dtype"])
-
-
-def _tap_name(key: Any) -> str:
-    return key if isinstance(key, str) else key.name

@@ -21,6 +21,7 @@ __all__ = [
     "Total",
     "gradient_norm",
     "labelled",
+    "mean_values",
     "objective_values",
     "reduce",
     "scheduled_names",
@@ -95,6 +96,16 @@ def objective_values(
     return {o.name: _value(o, student, teacher, labels) for o in objectives}
 
 
+def mean_values(
+    objectives: Sequence[Objective], pairs: Sequence[tuple[Signals, Signals]], labels: Any
+) -> dict[str, Any]:
+    """`objective_values`, averaged over pairs of (student, teacher)."""
+    found = [objective_values(objectives, *pair, labels) for pair in pairs]
+    if len(found) == 1:
+        return found[0]
+    return {name: tf.add_n([values[name] for values in found]) / len(found) for name in found[0]}
+
+
 def reduce(values: Any, sample_weight: Any = None):
     """Sum of value x sample weight over the batch's size, a float32 scalar."""
     values = tf.cast(values, "float32")
@@ -139,21 +150,25 @@ def total(
 
 
 def scheduled_values(
-    objectives: Sequence[Objective], at_step: Sequence[Objective], teacher: Signals
+    objectives: Sequence[Objective],
+    at_step: Sequence[Objective],
+    student: Signals,
+    teacher: Signals,
 ) -> dict[str, Any]:
     """What follows a schedule, as this step has it: scalars by `objective_argument`.
 
     Args:
       objectives: as the user gave them.
       at_step: the same, with the step's numbers in them.
-      teacher: whose answers a temperature may follow.
+      student, teacher: the teacher's answers a temperature may follow; of several heads that an
+        objective compares, the first's.
     """
     found = {}
     for given, now in zip(objectives, at_step, strict=True):
         for key in scheduled_names(given):
             value = getattr(now, key)
             if isinstance(value, TeacherEntropy):
-                value = value(teacher.head(_first_head(now, teacher)).logits)
+                value = value(pairs_of_heads(now, student, teacher)[0][1].logits)
             found[f"{given.name}_{key}"] = tf.reduce_mean(value)
     return found
 
@@ -165,16 +180,10 @@ def scheduled_names(objective: Objective) -> list[str]:
 
 def gradient_norm(gradients: Sequence[Any]):
     """The length of all gradients as one vector, a float32 scalar; None is zero."""
-    parts = [tf.cast(tf.norm(g), "float32") for g in map(_dense, gradients) if g is not None]
-    return tf.norm(tf.stack(parts or [tf.zeros(())]))
-
-
-def _dense(gradient: Any):
-    return None if gradient is None else tf.convert_to_tensor(gradient)
-
-
-def _first_head(objective: Objective, signals: Signals) -> str | None:
-    return objective.output or next(iter(signals.heads), None)
+    # Dense first: of rows that come twice a sparse gradient holds two parts, and it is their sum
+    # that counts.
+    dense = [tf.cast(tf.convert_to_tensor(g), "float32") for g in gradients if g is not None]
+    return tf.linalg.global_norm([tf.zeros(()), *dense])
 
 
 def _value(objective: Objective, student: Signals, teacher: Signals, labels: Any):

@@ -67,6 +67,15 @@ class Signals:
         sigmoid = sigmoid[name] if isinstance(sigmoid, Mapping) else sigmoid
         return Signals(self.logits[name], self.taps, self.from_probabilities[name], sigmoid)
 
+    def speaking_for(self, heads: Mapping[str, str]) -> "Signals":
+        """These signals with other heads: each name with the head that answers for it."""
+        return Signals(
+            {name: self.logits[said] for name, said in heads.items()},
+            self.taps,
+            {name: self.from_probabilities[said] for name, said in heads.items()},
+            {name: self.from_sigmoid[said] for name, said in heads.items()},
+        )
+
 
 class Objective:
     """One thing to learn from a teacher. Subclass it, inside or outside the package.

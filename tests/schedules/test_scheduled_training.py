@@ -181,3 +181,24 @@ def test_refused_before_training(rows):
     shared = schedules.Uncertainty()
     with pytest.raises(ValueError, match="its weight is the very Uncertainty of soft_targets"):
         make([kd.SoftTargets(weight=shared), kd.HardTargets(weight=shared)])
+
+
+def test_entropy_is_that_of_the_output_which_stands_for_the_students(rows):
+    x, _ = rows
+
+    def two_outputs(first, second, seed):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((6,))
+        return keras.Model(
+            inputs, {name: keras.layers.Dense(3)(inputs) for name in (first, second)}
+        )
+
+    # The teacher calls its outputs something else: they match by their order.
+    student, teacher = two_outputs("a", "b", 1), two_outputs("one", "two", 2)
+    temperature = schedules.TeacherEntropy(1.0, 5.0)
+    objective = kd.SoftTargets(temperature=temperature, output="b")
+    distiller = kd.Distiller(student, teacher, [objective])
+    distiller.compile("sgd", loss=None)
+    logs = distiller.train_on_batch(x, return_dict=True)
+    expected = tf.reduce_mean(temperature(teacher(x)["two"]))
+    assert float(logs["soft_targets_temperature"]) == pytest.approx(float(expected), rel=1e-5)
