@@ -93,9 +93,7 @@ def check_student(student: Any) -> None:
 
 def check_label_weight(label_weight: Any) -> Any:
     """`label_weight`, a number or a schedule in [0, 1]."""
-    follows = (schedules.TeacherEntropy, schedules.Balance)
-    known = isinstance(label_weight, (int, float)) or schedules.is_scheduled(label_weight)
-    if not known or isinstance(label_weight, follows):
+    if not (isinstance(label_weight, (int, float)) or schedules.is_scheduled(label_weight)):
         raise ValueError(
             f"label_weight must be a number in [0, 1], or a schedule over the updates; got "
             f"{label_weight!r}."

@@ -122,7 +122,7 @@ class Objective:
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def __init__(self, *, weight: Any = 1.0, output: str | None = None, name: str | None = None):
-        schedules.check_within(type(self).__name__, "weight", weight, 0)
+        schedules.check_within(type(self).__name__, "weight", weight, 0, follows=schedules.Balance)
         self.weight = weight
         self.output = output
         self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()

@@ -88,19 +88,18 @@ def check_class_labels(name: str, labels: Any, logits: Any) -> Any:
 def check_positive(owner: str, **values: Any) -> None:
     """ValueError where a hyper-parameter, constant or schedule, is not positive and finite."""
     for name, value in values.items():
-        _check_followable(owner, name, value)
         schedules.check_within(owner, name, value, 0, above=True)
 
 
 def check_temperature(owner: str, temperature: Any) -> None:
     """As `check_positive`, for an objective that takes a temperature an example, too."""
-    schedules.check_within(owner, "temperature", temperature, 0, above=True)
+    kind = schedules.TeacherEntropy
+    schedules.check_within(owner, "temperature", temperature, 0, above=True, follows=kind)
 
 
 def check_not_negative(owner: str, **values: Any) -> None:
     """ValueError where a hyper-parameter, constant or schedule, is negative or not finite."""
     for name, value in values.items():
-        _check_followable(owner, name, value)
         schedules.check_within(owner, name, value, 0)
 
 
@@ -112,16 +111,6 @@ def check_constant(owner: str, **values: Any) -> None:
                 f"{owner}: {name} is read once, when the Distiller is built: give a number, not "
                 f"{type(value).__name__}."
             )
-
-
-def _check_followable(owner: str, name: str, value: Any) -> None:
-    if isinstance(value, (schedules.TeacherEntropy, schedules.Balance)):
-        kind = type(value).__name__
-        meant = "a weight" if isinstance(value, schedules.Balance) else "SoftTargets' temperature"
-        raise ValueError(
-            f"{owner}: {name} can't be {kind}, which is for {meant}. Give a number or a schedule "
-            f"over the updates."
-        )
 
 
 def _assert_in_graph(smallest: Any, largest: Any, classes: int, expected: str) -> None:

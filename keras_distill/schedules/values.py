@@ -31,9 +31,6 @@ def bounds(value: Any) -> tuple[float, float]:
     """The least and the largest value; of Keras' own schedules, among those looked at."""
     if isinstance(value, (Schedule, TeacherEntropy)):
         return value.bounds
-    if isinstance(value, Balance):
-        # Both kinds stay above 0 whatever they see.
-        return 0.0, 0.0
     if isinstance(value, _KerasSchedule):
         values = [float(value(step)) for step in _LOOKED_AT]
         return min(values), max(values)
@@ -41,7 +38,14 @@ def bounds(value: Any) -> tuple[float, float]:
 
 
 def check_within(
-    owner: str, name: str, value: Any, least: float, most: float = float("inf"), *, above=False
+    owner: str,
+    name: str,
+    value: Any,
+    least: float,
+    most: float = float("inf"),
+    *,
+    above: bool = False,
+    follows: type | None = None,
 ) -> None:
     """Refuse a constant, or a schedule that at some update goes, out of `[least, most]`.
 
@@ -51,10 +55,19 @@ def check_within(
       value: a number or what stands for one.
       least, most: the range, both ends in it; infinity is never.
       above: whether `least`, then 0, is itself out.
+      follows: `TeacherEntropy` or `Balance`, where the argument takes that kind besides.
 
     Raises:
-      ValueError: with the value, or with what the schedule reaches.
+      ValueError: with the value, or with what the schedule reaches, or with the kind.
     """
+    if isinstance(value, (TeacherEntropy, Balance)) and not isinstance(value, follows or ()):
+        meant = "a weight" if isinstance(value, Balance) else "SoftTargets' temperature"
+        raise ValueError(
+            f"{owner}: {name} can't be {type(value).__name__}, which is for {meant}. Give a number "
+            f"or a schedule over the updates."
+        )
+    if isinstance(value, Balance):
+        return  # Both kinds stay above 0 whatever they see.
     low, high = bounds(value)
     if (low > least if above else low >= least) and high <= most and high < float("inf"):
         return

@@ -120,6 +120,18 @@ KERAS = keras.optimizers.schedules
         ),
         (lambda: kd.DIST(beta=schedules.Uncertainty()), "Uncertainty, which is for a weight"),
         (
+            lambda: kd.SoftTargets(temperature=schedules.Uncertainty()),
+            "temperature can't be Uncertainty, which is for a weight",
+        ),
+        (
+            lambda: kd.SoftTargets(weight=schedules.TeacherEntropy(1, 2)),
+            "weight can't be TeacherEntropy, which is for SoftTargets' temperature",
+        ),
+        (
+            lambda: kd.objectives.BootstrappedLabels(min_confidence=schedules.GradientNorm()),
+            "min_confidence can't be GradientNorm",
+        ),
+        (
             lambda: kd.objectives.VariationalInformation(
                 "a", "b", initial_variance=schedules.WarmUp(1.0, 2)
             ),
