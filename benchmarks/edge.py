@@ -34,7 +34,6 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import _common
 import keras
 import numpy as np
-import tensorflow as tf
 import when_it_pays as pays
 
 import keras_distill as kd
@@ -167,24 +166,14 @@ class Bench:
             pays.images_of(pays.FASHION, 0),
             labels, np.arange(len(labels)), self.settings.batch, steps, self.seed,
         )  # fmt: skip
-        trained = self._distiller(model) if teacher else model
+        trained = model
+        if teacher:
+            trained = self.guide.distiller(
+                model, temperature=TEMPERATURE, label_weight=LABEL_WEIGHT
+            )
         pays.compile_adam(trained, pays.Cosine(rate, steps))
         train = train if teacher else pays.images_only(train)
         trained.fit(train.prefetch(4), shuffle=False, verbose=0)
-
-    def _distiller(self, model: keras.Model) -> kd.Distiller:
-        answers = tf.constant(self.guide.answers)
-        by_row = kd.teachers.Model(
-            lambda row: tf.gather(answers, row), input_spec=keras.KerasTensor((None,), "int64")
-        )
-        return kd.Distiller(
-            model,
-            by_row,
-            [kd.SoftTargets(temperature=TEMPERATURE)],
-            label_weight=LABEL_WEIGHT,
-            student_preprocess=lambda x: x["image"],
-            teacher_preprocess=lambda x: x["row"],
-        )
 
     def _kept(self, name: str, make: Callable, train: Callable) -> keras.Model:
         """Trained now, or read from where an earlier run left it."""

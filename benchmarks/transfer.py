@@ -237,24 +237,14 @@ class Bench:
         """Distilled, or on the labels alone, for the updates that are left after `done`."""
         s = self.settings
         train = batches_of(s, s.steps, self.seed).skip(done)
-        trained = self._distiller(model) if teacher else model
+        trained = model
+        if teacher:
+            trained = self.guide.distiller(
+                model, temperature=TEMPERATURE, label_weight=LABEL_WEIGHT
+            )
         pays.compile_adam(trained, pays.Cosine(s.rate, s.steps - done))
         train = train if teacher else pays.images_only(train)
         trained.fit(train.prefetch(4), shuffle=False, verbose=0)
-
-    def _distiller(self, model: keras.Model) -> kd.Distiller:
-        answers = tf.constant(self.guide.answers)
-        by_row = kd.teachers.Model(
-            lambda row: tf.gather(answers, row), input_spec=keras.KerasTensor((None,), "int64")
-        )
-        return kd.Distiller(
-            model,
-            by_row,
-            [kd.SoftTargets(temperature=TEMPERATURE)],
-            label_weight=LABEL_WEIGHT,
-            student_preprocess=lambda x: x["image"],
-            teacher_preprocess=lambda x: x["row"],
-        )
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -232,6 +232,23 @@ class Guide:
     model: keras.Model
     answers: np.ndarray
 
+    def distiller(
+        self, student: keras.Model, *, temperature: float, label_weight: float
+    ) -> kd.Distiller:
+        """`student` under these answers, for batches of images and their rows."""
+        answers = tf.constant(self.answers)
+        by_row = kd.teachers.Model(
+            lambda row: tf.gather(answers, row), input_spec=keras.KerasTensor((None,), "int64")
+        )
+        return kd.Distiller(
+            student,
+            by_row,
+            [kd.SoftTargets(temperature=temperature)],
+            label_weight=label_weight,
+            student_preprocess=lambda x: x["image"],
+            teacher_preprocess=lambda x: x["row"],
+        )
+
 
 def guide_of(plan: Plan, seed: int, folder: Path) -> Guide:
     """The teacher of the seed's split."""
