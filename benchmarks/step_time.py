@@ -111,10 +111,11 @@ APPLICATION = {
 }
 
 
-def small_teacher() -> keras.Model:
+def small_teacher(narrower: int = 1) -> keras.Model:
+    """Five convolutions, their widths divided by `narrower`."""
     image = x = keras.Input((28, 28, 1))
     for index, width in enumerate((24, 32, 64, 64, 128)):
-        x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.Conv2D(width // narrower, 3, padding="same", use_bias=False)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU(name=f"block{index}_relu")(x)
         if index in (1, 2):

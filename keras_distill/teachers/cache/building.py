@@ -14,7 +14,7 @@ from keras_distill.objectives.base import Signals
 from keras_distill.teachers.base import Teacher
 
 from .checking import column
-from .elements import as_is, batched, named
+from .elements import as_is, batched, named, untuned
 from .encoding import encode
 from .fingerprints import of_graph, of_rows
 from .layout import Layout, Output
@@ -175,7 +175,7 @@ class Builder:
             num_parallel_calls=tf.data.AUTOTUNE if self._views.augmented else 1,
         )
         at = start
-        for stored, view, prints in prepared.prefetch(2):
+        for stored, view, prints in untuned(prepared.prefetch(2)):
             fields, bad = self._answer(view)
             kept = {**stored, **prints, **fields}
             batch = {name: tensor.numpy() for name, tensor in kept.items()}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["as_is", "batched", "called", "described", "named", "unnamed"]
+__all__ = ["as_is", "batched", "called", "described", "named", "unnamed", "untuned"]
 
 # AutoGraph would take seconds to convert what has nothing to convert.
 as_is = tf.autograph.experimental.do_not_convert
@@ -62,6 +62,17 @@ def called(function: Any, arguments: list, spec: Any) -> Any:
     for tensor, one in zip(found, flat, strict=True):
         tensor.set_shape(one.shape)
     return keras.tree.pack_sequence_as(spec, list(found))
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The data set, its threads and buffers as they are given.
+
+    An iterator that is let go of can wait for its tuner to wake, and that sleeps twice as long
+    each time: up to as long as the pass has taken.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _listed(part: Any) -> Any:

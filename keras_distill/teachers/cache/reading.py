@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from .clock import Clock
-from .elements import as_is, called, unnamed
+from .elements import as_is, called, unnamed, untuned
 from .fingerprints import of_rows
 from .layout import Layout
 from .manifest import Manifest
@@ -104,7 +104,7 @@ class Reader:
         replay = tf.data.AUTOTUNE if self._views.augmented else None
         packed = found.map(as_is(self._packed), num_parallel_calls=replay)
         sized = packed.apply(tf.data.experimental.assert_cardinality(steps - start_step))
-        return sized.prefetch(_PREFETCHED)
+        return untuned(sized.prefetch(_PREFETCHED))
 
     def _begun(self) -> tuple:
         epoch = self._clock.take()

@@ -72,6 +72,12 @@ def test_an_epoch_goes_on_at_any_step_however_it_is_cut_into_blocks(cache, monke
     assert batches(start_step=3, drop_remainder=True, **options) == whole[3:8]
 
 
+@pytest.mark.parametrize("augment", [None, lambda x, seed: x], ids=["plain", "views"])
+def test_no_epoch_ends_in_waiting_for_a_tuner(teacher, data, tmp_path, augment):
+    cache = kd.TeacherCache.build(teacher, data, tmp_path / "c", augment=augment, **QUIET)
+    assert not cache.dataset(8).options().autotune.enabled
+
+
 def test_python_is_called_once_an_epoch(teacher, data, tmp_path, monkeypatch):
     real, calls = tf.numpy_function, []
 
