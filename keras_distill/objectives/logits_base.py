@@ -22,7 +22,9 @@ class LogitsObjective(Objective):
     """An objective that sees nothing but logits over the same classes."""
 
     def build(self, student: Signals, teacher: Signals) -> dict:
-        if not self.shift_invariant:
+        if self.shift_invariant:
+            self._check_one_of_many(student, teacher)
+        else:
             self._check_reachable(student, teacher)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
         if ours[-1] != theirs[-1]:
@@ -34,10 +36,20 @@ class LogitsObjective(Objective):
         if ours[-1] == 1 and self.shift_invariant:
             raise ValueError(
                 f"{self.name}: both models answer with one number an example ({ours}), and "
-                f"a softmax over one class is always 1. Use two classes, or LogitsMSE."
+                f"a softmax over one class is always 1. Use MultiLabelTargets, LogitsMSE, or two "
+                f"classes."
             )
         self._check_positions(ours, theirs)
         return {}
+
+    def _check_one_of_many(self, student: Signals, teacher: Signals) -> None:
+        for who, signals in (("student", student), ("teacher", teacher)):
+            if signals.from_sigmoid:
+                raise ValueError(
+                    f"{self.name}: the {who} ends in a sigmoid, a yes or no for each label, and "
+                    f"this objective chooses one class of many by a softmax. Use "
+                    f"MultiLabelTargets, or a {who} that ends in logits or a softmax."
+                )
 
     def _check_reachable(self, student: Signals, teacher: Signals) -> None:
         for who, signals in (("student", student), ("teacher", teacher)):

@@ -13,6 +13,7 @@ from keras_distill.objectives import (
     BalancedTargets,
     BootstrappedLabels,
     HardExamples,
+    HardTargets,
     LogitsMSE,
     SoftTargets,
 )
@@ -148,6 +149,8 @@ def test_arguments_out_of_range(make, message):
         (SoftTargets(), (spec(8, 8, 5), spec(4, 4, 5)), r"\(None, 8, 8, 5\).*\(None, 4, 4, 5\)"),
         (DIST(), (spec(5), spec(3, 5)), r"dist: .*\(None, 5\).*\(None, 3, 5\)"),
         (LogitsMSE(), (spec(5), spec(5, from_probabilities=True)), "the teacher gives probabil"),
+        (SoftTargets(), (spec(5), spec(5, from_sigmoid=True)), "teacher ends in a s.*MultiLabel"),
+        (HardTargets(), (spec(5, from_sigmoid=True), spec(5)), "student ends in a s.*MultiLabel"),
         (BalancedTargets(class_counts=[1, 2]), (spec(5), spec(5)), "2 class counts.*has 5 classes"),
     ],
 )
@@ -159,6 +162,14 @@ def test_answers_that_do_not_fit(objective, pair, message):
 @pytest.mark.parametrize("objective", [SoftTargets(), DKD(), DIST()])
 def test_maps_of_unknown_size_fit(objective):
     objective.build(spec(None, None, 5), spec(None, None, 5))
+
+
+def test_a_distiller_of_yes_and_no_answers_names_the_objective_for_them():
+    def model():
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "sigmoid")])
+
+    with pytest.raises(ValueError, match="soft_targets: the student ends in a sigmoid"):
+        kd.Distiller(model(), model())
 
 
 def test_one_number_an_example_has_a_squared_distance():
