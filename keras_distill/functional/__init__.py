@@ -18,6 +18,7 @@ from .labels import bootstrapped_ce as bootstrapped_ce
 from .labels import hard_example_ce as hard_example_ce
 from .logits import decoupled_kd as decoupled_kd
 from .logits import dist_relation as dist_relation
+from .logits import generalized_jsd as generalized_jsd
 from .logits import hard_target_ce as hard_target_ce
 from .logits import logits_mse as logits_mse
 from .logits import soft_target_kl as soft_target_kl

@@ -20,6 +20,7 @@ from .labels import BalancedTargets as BalancedTargets
 from .labels import BootstrappedLabels as BootstrappedLabels
 from .labels import HardExamples as HardExamples
 from .logits import DIST as DIST
+from .logits import GeneralizedJSD as GeneralizedJSD
 from .logits import HardTargets as HardTargets
 from .logits import LogitsMSE as LogitsMSE
 from .logits import SoftTargets as SoftTargets
