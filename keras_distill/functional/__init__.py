@@ -16,6 +16,7 @@ from .features import variational_information as variational_information
 from .labels import balanced_kl as balanced_kl
 from .labels import bootstrapped_ce as bootstrapped_ce
 from .labels import hard_example_ce as hard_example_ce
+from .labels import normalized_kd as normalized_kd
 from .logits import decoupled_kd as decoupled_kd
 from .logits import dist_relation as dist_relation
 from .logits import generalized_jsd as generalized_jsd

@@ -13,10 +13,8 @@ from .tensors import (
     of_rows,
     per_example,
     unit,
+    without_target,
 )
-
-# Stands for minus infinity: its exponential is zero, and its difference with itself too.
-_EXCLUDED = -1e30
 
 
 def soft_target_kl(
@@ -270,7 +268,7 @@ def _z_score(logits: Any):
 
 def _decoupled(logits: Any, target: Any):
     """Log-probabilities of (label, not the label), and of the other classes among themselves."""
-    others = ops.where(target > 0, ops.cast(_EXCLUDED, logits.dtype), logits)
+    others = without_target(logits, target)
     log_target = ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
     log_not_target = ops.logsumexp(others, axis=-1) - ops.logsumexp(logits, axis=-1)
     return ops.stack([log_target, log_not_target], axis=-1), ops.log_softmax(others, axis=-1)

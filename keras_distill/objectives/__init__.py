@@ -19,6 +19,7 @@ from .labels import DKD as DKD
 from .labels import BalancedTargets as BalancedTargets
 from .labels import BootstrappedLabels as BootstrappedLabels
 from .labels import HardExamples as HardExamples
+from .labels import NormalizedKD as NormalizedKD
 from .logits import DIST as DIST
 from .logits import GeneralizedJSD as GeneralizedJSD
 from .logits import HardTargets as HardTargets

@@ -15,7 +15,7 @@ from keras_distill.objectives.logits_base import (
     check_temperature,
 )
 
-__all__ = ["DKD", "BalancedTargets", "BootstrappedLabels", "HardExamples"]
+__all__ = ["DKD", "BalancedTargets", "BootstrappedLabels", "HardExamples", "NormalizedKD"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -158,6 +158,49 @@ class BootstrappedLabels(LogitsObjective):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "min_confidence": self.min_confidence}
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class NormalizedKD(LogitsObjective):
+    """The label's class by the teacher's trust in it, and the other classes among themselves.
+
+    See `functional.normalized_kd` for the formula. A row labelled -1 counts zero.
+
+    Args:
+      gamma: weight of the other classes' part.
+      temperature: T > 0, of the other classes alone.
+      weight, output, name: see `Objective`.
+
+    Raises:
+      ValueError: gamma is negative, or the temperature not positive.
+
+    Source: Yang et al., ICCV 2023, who take gamma 1.5 and T 1 on ImageNet, and add it to the label
+    loss: `label_weight=0.5` has the same proportion.
+
+    >>> NormalizedKD(gamma=1.0).name
+    'normalized_kd'
+    """
+
+    needs_labels: ClassVar[bool] = True
+    at_teacher: ClassVar[str] = "elsewhere"
+
+    def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        check_not_negative("NormalizedKD", gamma=gamma)
+        check_temperature("NormalizedKD", temperature)
+        self.gamma, self.temperature = gamma, temperature
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        return functional.normalized_kd(
+            student.logits,
+            teacher.logits,
+            check_class_labels(self.name, labels, student.logits),
+            gamma=self.gamma,
+            temperature=self.temperature,
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "gamma": self.gamma, "temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -167,6 +167,27 @@ def test_dist_a_batch_of_one_is_refused_and_a_remainder_of_one_is_not():
     np.testing.assert_allclose(step(STUDENT[:1], TEACHER[:1]), between_classes, rtol=1e-9)
 
 
+def test_normalized_three_classes_by_hand():
+    # Label 0, p_t = (1/2, 1/4, 1/4), p_s = (1/4, 1/4, 1/2), T = 2: the label's class by
+    # 1/2 * ln 4. Others: square roots of (1/4, 1/4) and (1/4, 1/2), at sum 1, so (1/2, 1/2)
+    # and (1, r) / (1 + r) with r = sqrt 2.
+    r = np.sqrt(2)
+    others = -(np.log(1 / (1 + r)) + np.log(r / (1 + r))) / 2
+    student, teacher = np.log([[0.25, 0.25, 0.5]]), np.log([[0.5, 0.25, 0.25]])
+    given = functional.normalized_kd(student, teacher, [0], gamma=3.0, temperature=2.0)
+    assert float(given[0]) == pytest.approx(np.log(4) / 2 + 3 * 4 * others, rel=1e-9)
+
+
+def test_normalized_beside_the_decoupled_others_is_what_no_student_changes():
+    # Cross-entropy of the other classes = NCKD + the teacher's entropy over them.
+    trusted = softmax(TEACHER, 1)[range(6), LABELS] * keras_ce(LABELS, STUDENT)
+    apart = functional.decoupled_kd(STUDENT, TEACHER, LABELS, alpha=0, beta=1, temperature=1.0)
+    rest = np.array([np.delete(t, label) for t, label in zip(TEACHER, LABELS, strict=True)])
+    given = functional.normalized_kd(STUDENT, TEACHER, LABELS)
+    expected = trusted + 1.5 * (apart + stats.entropy(softmax(rest, 1), axis=1))
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+
 def test_jsd_by_hand():
     # p_t = (3/4, 1/4), p_s = (1/4, 3/4), beta = 1/4: m = (3/8, 5/8).
     # KL(p_t || m) = 3/4 ln 2 + 1/4 ln(2/5), KL(p_s || m) = 1/4 ln(2/3) + 3/4 ln(6/5).
