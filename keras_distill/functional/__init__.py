@@ -27,6 +27,7 @@ from .maps import attention_transfer as attention_transfer
 from .maps import factor_transfer as factor_transfer
 from .maps import flow_of_solution as flow_of_solution
 from .maps import hierarchical_context as hierarchical_context
+from .maps import inter_channel_correlation as inter_channel_correlation
 from .maps import neuron_selectivity as neuron_selectivity
 from .relations import contrastive_representation as contrastive_representation
 from .relations import correlation_congruence as correlation_congruence

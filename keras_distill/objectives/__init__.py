@@ -27,6 +27,7 @@ from .logits import LogitsMSE as LogitsMSE
 from .logits import SoftTargets as SoftTargets
 from .maps import AttentionTransfer as AttentionTransfer
 from .maps import FlowOfSolution as FlowOfSolution
+from .maps import InterChannelCorrelation as InterChannelCorrelation
 from .maps import NeuronSelectivity as NeuronSelectivity
 from .relations import CorrelationCongruence as CorrelationCongruence
 from .relations import ProbabilisticTransfer as ProbabilisticTransfer
