@@ -137,10 +137,12 @@ def normalized_kd(
     trusted = target * ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1)
     by_row = of_rows(temperature, student)
     ours, theirs = (without_target(x / by_row, target) for x in (student, teacher))
-    others = ops.sum(ops.softmax(theirs, axis=-1) * ops.log_softmax(ours, axis=-1), axis=-1)
-    others *= gamma * ops.square(by_row if not by_row.shape else by_row[..., 0])
-    value = -ops.sum(trusted, axis=-1) - others
-    return per_example(ops.where(known, value, ops.zeros_like(value)))
+    others = ops.softmax(theirs, axis=-1) * ops.log_softmax(ours, axis=-1)
+    of_target, of_others = (
+        per_example(ops.where(known, -part, ops.zeros_like(part)))
+        for part in (ops.sum(trusted, axis=-1), ops.sum(others, axis=-1))
+    )
+    return of_target + gamma * ops.cast(temperature, student.dtype) ** 2 * of_others
 
 
 def balanced_kl(

@@ -111,7 +111,7 @@ def test_selectivity_sees_neither_order_nor_scale_nor_sign_of_channels():
 def test_channels_by_hand():
     # Positions (1, 0) and (0, 1): G = identity. One position (3, 4): G = [[9, 12], [12, 16]], rows
     # (3, 4) / 5 both. Squared distances 2 - 2 * 3/5 and 2 - 2 * 4/5, over two channels.
-    ours, theirs = [[[1.0, 0.0], [0.0, 1.0]]], [[[3.0, 4.0]]]
+    ours, theirs = np.array([[[1.0, 0.0], [0.0, 1.0]]]), np.array([[[3.0, 4.0]]])
     assert one(functional.inter_channel_correlation(ours, theirs)) == (0.8 + 0.4) / 2
 
 

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from keras_distill.graph.copying import weight_paths
 from keras_distill.graph.replay import Value, trace
-from keras_distill.transfer import costs
+from keras_distill.transfer.costing import costs
 
 
 def one(shape):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_distill.transfer import selection
+from keras_distill.transfer.width import selection
 from keras_distill.transfer.width.channels import Channels, Group
 
 
