@@ -6,13 +6,14 @@
     python benchmarks/cache.py --table            the tables and targets, from the JSON
     python benchmarks/cache.py --smoke            a few minutes, its own JSON
 
-**Steps.** All contestants live in one process and take turns, a block of steps each, the first in
-turn another each round. A step is the time from one batch's end to the next's inside `fit`, so that
-start-up, tracing and a block's first step don't count; a ratio is taken within a round, of two
-medians, and reported as the median over the rounds with the least and the largest. Plain fit and
-the online contestants read whole batches from memory, repeated and prefetched, the cheapest data
-there is; the caches read shuffled examples. Only augmentation has a plain twin of its own, which
-augments the same examples by the same function.
+**Steps.** All contestants live in one process. For each ratio its two take turns, a short block of
+steps each, so that they meet the same moods of the machine; who is first changes from round to
+round. A step is the time from one batch's end to the next's inside `fit`, so that start-up, tracing
+and a block's first two steps don't count; a ratio is taken within a round, of two medians, and
+reported as the median over the rounds with the quartiles. Plain fit and the online contestants read
+whole batches from memory, repeated and prefetched, the cheapest data there is; the caches read
+shuffled examples. Only augmentation has a plain twin of its own, which augments the same examples
+by the same function.
 
 **Build.** `TeacherCache.build` against the frozen teacher's own forward over the same arrays, its
 answers taken to NumPy. Both have a start-up (freezing, tracing): over n examples and over a part of
@@ -37,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,10 @@ class Settings:
     """How much is run.
 
     Args:
-      rounds, steps: of the contestants' blocks, by pair.
-      examples, few: in a cache, and in the part of it that is built for the difference, by pair.
-      build_rounds: of builds and forwards.
+      rounds, steps: of a ratio, and of a block, by pair.
+      examples: in a cache, by pair.
+      few, many, build_rounds: examples of the builds whose difference is taken, and how often, by
+        pair. The third pair has the first one's teacher.
       seeds, budget, teacher_steps: of the accuracies.
       test: images.
       streamed, small: examples of the synthetic caches.
@@ -102,7 +104,8 @@ class Settings:
     steps: dict
     examples: dict
     few: dict
-    build_rounds: int = 5
+    many: dict
+    build_rounds: dict
     seeds: int = 3
     budget: int = 800
     teacher_steps: int = 1200
@@ -112,13 +115,14 @@ class Settings:
 
 
 FULL = Settings(
-    {"a": 15, "b": 7, "c": 15}, {"a": 50, "b": 12, "c": 100},
-    {"a": 32768, "b": 1024, "c": 32768}, {"a": 4096, "b": 128, "c": 4096},
+    {"a": 31, "b": 21, "c": 31}, {"a": 14, "b": 8, "c": 20},
+    {"a": 32768, "b": 1024, "c": 32768}, {"a": 2048, "b": 128}, {"a": 12288, "b": 640},
+    {"a": 15, "b": 5},
 )  # fmt: skip
 SMOKE = Settings(
     {"a": 2, "b": 1, "c": 2}, {"a": 6, "b": 4, "c": 6},
-    {"a": 1024, "b": 128, "c": 1024}, {"a": 256, "b": 32, "c": 256},
-    build_rounds=1, seeds=1, budget=6, teacher_steps=6, test=200, streamed=200_000, small=100_000,
+    {"a": 1024, "b": 128, "c": 1024}, {"a": 256, "b": 32}, {"a": 1024, "b": 128},
+    {"a": 1, "b": 1}, seeds=1, budget=6, teacher_steps=6, test=200, streamed=200_000, small=100_000,
 )  # fmt: skip
 
 
@@ -217,20 +221,20 @@ def settled(make: Callable[[], keras.Model], x: np.ndarray) -> Callable[[], kera
 # --- the contestants ----------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Contestant:
     """A compiled model and the data that it is fitted to."""
 
     model: keras.Model
     data: tf.data.Dataset
 
-    def block(self, steps: int) -> list[float]:
-        """Milliseconds of all steps of a block but its first."""
+    def block(self, steps: int) -> float:
+        """Milliseconds of a step: the median of a block without its first two."""
         stamps = step_time.Stamps()
         self.model.fit(
             self.data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[stamps]
         )
-        return list(1e3 * np.diff(stamps.ends))
+        return float(np.median(1e3 * np.diff(stamps.ends)[1:]))
 
 
 def kinds(pair: Pair) -> dict[str, dict[str, Any]]:
@@ -306,21 +310,33 @@ def steps_part(name: str, settings: Settings, folder: Path) -> dict[str, Any]:
         kind: bytes_an_example(built(pair, kind, folder / kind, teacher)) for kind in kinds(pair)
     }
     everyone = {label: contestant(pair, label, folder, teacher) for label in LABELS}
-    medians: dict[str, list[float]] = {label: [] for label in everyone}
-    for index in range(settings.rounds[name]):
-        for label in step_time.rotated(list(everyone), index):
-            times = everyone[label].block(settings.steps[name])[2 if index == 0 else 0 :]
-            medians[label].append(round(float(statistics.median(times)), 3))
-            print(f"  round {index + 1}: {label} {medians[label][-1]:.2f} ms", flush=True)
+    for one in everyone.values():
+        one.block(settings.steps[name])
+    duels = {}
+    for words, above, below, *_ in RATIOS:
+        two = everyone[above], everyone[below]
+        duels[words] = duel(*two, settings.rounds[name], settings.steps[name])
+        middle, *span = paired(*zip(*duels[words], strict=True))
+        print(f"  {words} {middle:.3f} ({span[0]:.3f}-{span[1]:.3f})", flush=True)
     return {
         "batch": pair.batch,
         "examples": len(pair.x),
         "top_k": pair.top_k,
         "teacher_parameters": teacher.count_params(),
         "student_parameters": pair.student().count_params(),
-        "median_ms_by_round": medians,
+        "duels": duels,
         "bytes_an_example": sizes,
     }
+
+
+def duel(above: Contestant, below: Contestant, rounds: int, steps: int) -> list[list[float]]:
+    """Milliseconds of a step of both, round by round."""
+    found = []
+    for index in range(rounds):
+        first, second = (above, below) if index % 2 else (below, above)
+        times = {first: first.block(steps), second: second.block(steps)}
+        found.append([round(times[above], 3), round(times[below], 3)])
+    return found
 
 
 def bytes_an_example(cache: kd.TeacherCache) -> float:
@@ -331,13 +347,13 @@ def bytes_an_example(cache: kd.TeacherCache) -> float:
 
 def build_part(name: str, settings: Settings, folder: Path) -> dict[str, Any]:
     """Seconds of forwards and builds over a part of the examples and over all, round by round."""
-    pair = pair_of(name, data_of(name, settings.examples[name]))
+    pair = pair_of(name, data_of(name, settings.many[name]))
     teacher = pair.teacher()
     forward = forward_of(pair, teacher)
-    sizes = {"few": settings.few[name], "all": settings.examples[name]}
+    sizes = {"few": settings.few[name], "all": settings.many[name]}
     forward(pair.first(pair.batch))
     rounds = []
-    for index in range(settings.build_rounds):
+    for index in range(settings.build_rounds[name]):
         found: dict[str, dict[str, float]] = {}
         for label in step_time.rotated(["forward", *BUILD_TARGETS], index):
             found[label] = {}
@@ -526,7 +542,7 @@ def stream_table(found: dict[str, Any]) -> str:
         f"{memory['epoch_seconds']:.0f} s out of memory, {found['disk']['epoch_seconds']:.0f} s "
         f"from disk; a process without a cache {memory['bare_mib']:,.0f} MiB."
     )
-    head = ["stream", "median", "over rounds", "target", ""]
+    head = ["stream", "median", "quartiles", "target", ""]
     return f"{title}\n\n{_common.markdown(head, lines)}"
 
 
@@ -548,32 +564,37 @@ def tables(stored: dict[str, Any]) -> str:
 def steps_tables(name: str, parts: dict[str, Any]) -> list[str]:
     pair = parts[f"steps {name}"]
     memory = parts.get(f"memory {name}", {})
-    rounds = pair["median_ms_by_round"]
+    duels = pair["duels"]
     title = (
         f"**({name}) {PAIRS[name]}**: teacher {pair['teacher_parameters']:,} weights, student "
-        f"{pair['student_parameters']:,}; batch {pair['batch']}, {len(rounds['plain'])} rounds; "
-        f"{pair['examples']:,} examples, k = {pair['top_k']}."
+        f"{pair['student_parameters']:,}; batch {pair['batch']}, {len(duels['cached / plain'])} "
+        f"rounds; {pair['examples']:,} examples, k = {pair['top_k']}."
     )
     lines = []
     for label, words in LABELS.items():
-        each, size = rounds[label], pair["bytes_an_example"].get(label)
-        middle, least, largest = paired(each, rounds["plain"])
+        size = pair["bytes_an_example"].get(label)
         lines.append([
-            words, f"{statistics.median(each):.2f}", f"{middle:.3f} ({least:.3f}-{largest:.3f})",
+            words, f"{milliseconds(label, duels):.2f}",
             "" if size is None else f"{size:.2f}",
             f"{memory[label]:,.0f}" if label in memory else "",
         ])  # fmt: skip
-    head = ["contestant", "ms a step", "to plain fit", "bytes an example", "peak MiB"]
-    found = [title, _common.markdown(head, lines), ratios_table(name, rounds)]
+    head = ["contestant", "ms a step", "bytes an example", "peak MiB"]
+    found = [title, _common.markdown(head, lines), ratios_table(name, duels)]
     return found + ([build_table(parts[f"build {name}"])] if f"build {name}" in parts else [])
 
 
-def ratios_table(name: str, rounds: dict[str, list[float]]) -> str:
+def milliseconds(label: str, duels: dict[str, list]) -> float:
+    """The median over all duels of a contestant."""
+    places = [(words, two.index(label)) for words, *two, _, _ in RATIOS if label in two]
+    return statistics.median(times[place] for words, place in places for times in duels[words])
+
+
+def ratios_table(name: str, duels: dict[str, list]) -> str:
     lines = []
-    for words, above, below, targets, sense in RATIOS:
-        middle, *span = paired(rounds[above], rounds[below])
+    for words, _, _, targets, sense in RATIOS:
+        middle, *span = paired(*zip(*duels[words], strict=True))
         lines.append(judged(words, middle, span, targets.get(name), sense))
-    return _common.markdown(["ratio", "median", "over rounds", "target", ""], lines)
+    return _common.markdown(["ratio", "median", "quartiles", "target", ""], lines)
 
 
 def build_table(build: dict[str, Any]) -> str:
@@ -587,7 +608,7 @@ def build_table(build: dict[str, Any]) -> str:
         lines.append(judged(words, middle, span, target, "at most"))
     more = build["examples"]["all"] - build["examples"]["few"]
     seconds = statistics.median(examples_alone("forward"))
-    head = [f"{more:,} examples, {seconds:.2f} s forward", "median", "over rounds", "target", ""]
+    head = [f"{more:,} examples, {seconds:.2f} s forward", "median", "quartiles", "target", ""]
     return _common.markdown(head, lines)
 
 
@@ -613,10 +634,10 @@ def judged(words: str, middle: float, span: list[float], target: float | None, s
     return [words, f"{middle:.3f}", f"{span[0]:.3f}-{span[1]:.3f}", f"{sense} {target:g}", verdict]
 
 
-def paired(above: list[float], below: list[float]) -> tuple[float, float, float]:
-    """The rounds' ratios: median, least, largest."""
-    each = [a / b for a, b in zip(above, below, strict=True)]
-    return statistics.median(each), min(each), max(each)
+def paired(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """The rounds' ratios: median and quartiles."""
+    each = np.divide(above, below)
+    return tuple(float(x) for x in np.quantile(each, (0.5, 0.25, 0.75)))
 
 
 def _spread(values: list[float]) -> float:
@@ -652,7 +673,7 @@ def jobs(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[str
         place = folder / name
         place.mkdir()
         for part, run in (("steps", steps_part), ("build", build_part), ("memory", memory_part)):
-            if args.part in (None, part):
+            if args.part in (None, part) and (part != "build" or name in settings.build_rounds):
                 found[f"{part} {name}"] = lambda run=run, name=name, place=place: run(
                     name, settings, place
                 )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from ..outputs import check_kind
-from ..teachers.cache.progress import bar
+from ..progress import bar
 from .reading import PairReader, View, small_batches, student_inputs
 from .record import Explanation
 from .similarity import FEWEST_ROWS, MinibatchCKA, Similarity, propose_map

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ..graph.replay import functional, trace
-from ..transfer.grouping import HEAD, grouped
+from ..transfer.depth.grouping import HEAD, grouped
 
 MOST_LAYERS = 12
 

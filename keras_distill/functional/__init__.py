@@ -16,8 +16,10 @@ from .features import variational_information as variational_information
 from .labels import balanced_kl as balanced_kl
 from .labels import bootstrapped_ce as bootstrapped_ce
 from .labels import hard_example_ce as hard_example_ce
+from .labels import normalized_kd as normalized_kd
 from .logits import decoupled_kd as decoupled_kd
 from .logits import dist_relation as dist_relation
+from .logits import generalized_jsd as generalized_jsd
 from .logits import hard_target_ce as hard_target_ce
 from .logits import logits_mse as logits_mse
 from .logits import soft_target_kl as soft_target_kl
@@ -25,6 +27,7 @@ from .maps import attention_transfer as attention_transfer
 from .maps import factor_transfer as factor_transfer
 from .maps import flow_of_solution as flow_of_solution
 from .maps import hierarchical_context as hierarchical_context
+from .maps import inter_channel_correlation as inter_channel_correlation
 from .maps import neuron_selectivity as neuron_selectivity
 from .relations import contrastive_representation as contrastive_representation
 from .relations import correlation_congruence as correlation_congruence

@@ -4,7 +4,14 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import check_positive, class_targets, logit_pair, of_rows, per_example
+from .tensors import (
+    check_positive,
+    class_targets,
+    logit_pair,
+    of_rows,
+    per_example,
+    without_target,
+)
 
 FOCUSES = ("disagreement", "margin")
 
@@ -87,6 +94,55 @@ def bootstrapped_ce(
     trust = _trust(teacher_probs, target, known, min_confidence)
     mixed = (1 - trust) * target + trust * teacher_probs
     return per_example(-ops.sum(mixed * ops.log_softmax(student, axis=-1), axis=-1))
+
+
+def normalized_kd(
+    student_logits: Any,
+    teacher_logits: Any,
+    labels: Any,
+    *,
+    gamma: Any = 1.5,
+    temperature: Any = 1.0,
+):
+    """The label's class by the teacher's trust in it, and the other classes among themselves.
+
+    With y the label, `p = softmax(logits)` and o the softmax of `logits / T` over the classes other
+    than y: `-p_t(y) log p_s(y) - gamma * T^2 * sum_c o_t(c) log o_s(c)`. Soft cross-entropy has the
+    other classes' probabilities as they are, which do not sum to the same in both models, so that
+    it can't be least where they are alike; at sum 1 it is.
+
+    Args:
+      student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised, or log-probabilities.
+      labels: `(batch, ...)` integers, or one-hot of the logits' shape. A row labelled -1 counts
+        zero, a label out of range gives NaN.
+      gamma: weight of the other classes.
+      temperature: T > 0, of the other classes.
+
+    Returns:
+      `(batch,)`, in nats.
+
+    Raises:
+      ValueError: the shapes do not fit, or T is not positive.
+
+    Source: Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
+    Approach with Normalized Loss and Customized Soft Labels", ICCV 2023; gamma and T as in the
+    authors' code.
+
+    >>> round(float(normalized_kd([[0., 0.]], [[0., 0.]], [1])[0]), 4)  # log 2 / 2; one other class
+    0.3466
+    """
+    check_positive("temperature", temperature)
+    student, teacher = logit_pair("normalized_kd", student_logits, teacher_logits)
+    target, known = class_targets("normalized_kd", labels, student)
+    trusted = target * ops.softmax(teacher, axis=-1) * ops.log_softmax(student, axis=-1)
+    by_row = of_rows(temperature, student)
+    ours, theirs = (without_target(x / by_row, target) for x in (student, teacher))
+    others = ops.softmax(theirs, axis=-1) * ops.log_softmax(ours, axis=-1)
+    of_target, of_others = (
+        per_example(ops.where(known, -part, ops.zeros_like(part)))
+        for part in (ops.sum(trusted, axis=-1), ops.sum(others, axis=-1))
+    )
+    return of_target + gamma * ops.cast(temperature, student.dtype) ** 2 * of_others
 
 
 def balanced_kl(

@@ -1,5 +1,6 @@
 """Losses on what two models answer: logits over the same classes."""
 
+import math
 from typing import Any
 
 from keras import ops
@@ -12,10 +13,8 @@ from .tensors import (
     of_rows,
     per_example,
     unit,
+    without_target,
 )
-
-# Stands for minus infinity: its exponential is zero, and its difference with itself too.
-_EXCLUDED = -1e30
 
 
 def soft_target_kl(
@@ -162,6 +161,49 @@ def decoupled_kd(
     return divergence * ops.cast(temperature, student.dtype) ** 2
 
 
+def generalized_jsd(
+    student_logits: Any, teacher_logits: Any, *, beta: float = 0.5, temperature: Any = 1.0
+):
+    """Generalised Jensen-Shannon divergence: between the two directions of Kullback and Leibler.
+
+    With `p = softmax(logits / T)` and the mixture `m = beta p_t + (1 - beta) p_s`: `beta KL(p_t ||
+    m) + (1 - beta) KL(p_s || m)`. A beta of exactly 0 is `KL(p_t || p_s)`, one of exactly 1
+    `KL(p_s || p_t)`, to which the divergence over beta, and over 1 - beta, tends. The closer to 1,
+    the more the student keeps to what the teacher finds likely, at the price of its variety.
+
+    Args:
+      student_logits, teacher_logits: `(batch, ..., classes)`, unnormalised, or log-probabilities.
+        Positions between batch and classes are averaged.
+      beta: the teacher's share of the mixture, in [0, 1].
+      temperature: T > 0; the value is not rescaled by T^2.
+
+    Returns:
+      `(batch,)`, in nats, at most log 2 where beta is inside its range.
+
+    Raises:
+      ValueError: the class counts differ, beta is out of range, or T is not positive.
+
+    Source: Agarwal et al., "On-Policy Distillation of Language Models", ICLR 2024, equation 1.
+
+    >>> round(float(generalized_jsd([[0., 99.]], [[99., 0.]])[0]), 4)  # nothing in common: log 2
+    0.6931
+    """
+    check_positive("temperature", temperature)
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must be in [0, 1]; got {beta}.")
+    student, teacher = logit_pair("generalized_jsd", student_logits, teacher_logits)
+    by_row = of_rows(temperature, student)
+    student = ops.log_softmax(student / by_row, axis=-1)
+    teacher = ops.log_softmax(teacher / by_row, axis=-1)
+    if beta == 0:
+        return per_example(_kl_of_log_probs(student, teacher))
+    if beta == 1:
+        return per_example(_kl_of_log_probs(teacher, student))
+    mixture = ops.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    ours, theirs = _kl_of_log_probs(mixture, student), _kl_of_log_probs(mixture, teacher)
+    return per_example(beta * theirs + (1 - beta) * ours)
+
+
 def dist_relation(
     student_logits: Any,
     teacher_logits: Any,
@@ -226,7 +268,7 @@ def _z_score(logits: Any):
 
 def _decoupled(logits: Any, target: Any):
     """Log-probabilities of (label, not the label), and of the other classes among themselves."""
-    others = ops.where(target > 0, ops.cast(_EXCLUDED, logits.dtype), logits)
+    others = without_target(logits, target)
     log_target = ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
     log_not_target = ops.logsumexp(others, axis=-1) - ops.logsumexp(logits, axis=-1)
     return ops.stack([log_target, log_not_target], axis=-1), ops.log_softmax(others, axis=-1)

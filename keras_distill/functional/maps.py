@@ -79,6 +79,36 @@ def factor_transfer(student: Any, teacher: Any, *, p1: int | None = 2, p2: int =
     return per_example(_to_the(ops.abs(ours - theirs), p2))
 
 
+def inter_channel_correlation(student: Any, teacher: Any):
+    """How far the channels' products with each other lie apart.
+
+    `sum_cd (G_s / |G_s|_c - G_t / |G_t|_c)_cd^2 / channels` with `G_cd = sum_p x_pc x_pd` over the
+    positions p, each row c scaled to length 1.
+
+    Args:
+      student, teacher: `(batch, ..., channels)`, equally many channels; the sizes may differ, and
+        nothing is pooled.
+
+    Returns:
+      `(batch,)`.
+
+    Raises:
+      ValueError: no maps, or maps of different rank or channel counts.
+
+    Source: Liu et al., "Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge
+    Distillation", ICCV 2021, ICKD-C; the rows' lengths and the division by the channels once, not
+    squared, are the authors' code's.
+
+    >>> ours, theirs = [[[1., 0.], [0., 1.]]], [[[1., 1.], [0., 0.]]]  # rows 45 degrees apart
+    >>> round(float(inter_channel_correlation(ours, theirs)[0]), 4)
+    0.5858
+    """
+    student, teacher = _maps("inter_channel_correlation", student, teacher)
+    _check_equal_channels("inter_channel_correlation", student, teacher)
+    ours, theirs = (_unit(_between_channels(_scaled(x)), axis=-1) for x in (student, teacher))
+    return ops.sum(ops.square(ours - theirs), axis=(1, 2)) / student.shape[-1]
+
+
 def neuron_selectivity(student: Any, teacher: Any):
     """How far the student's channels, as a distribution of patterns over positions, lie apart.
 
@@ -214,6 +244,11 @@ def _polynomial_kernel(first: Any, second: Any):
     return ops.mean(ops.square(products), axis=(1, 2))
 
 
+def _between_channels(x: Any):
+    x = _positions(x)
+    return ops.matmul(ops.transpose(x, (0, 2, 1)), x)
+
+
 def _between_positions(x: Any):
     return ops.matmul(x, ops.transpose(x, (0, 2, 1))) / x.shape[2]
 
@@ -246,6 +281,11 @@ def _to_the(x: Any, power: int):
 
 def _pair(function: str, student: Any, teacher: Any, who: tuple = ("student", "teacher")):
     """Both maps at the smaller size, in one dtype of at least float32."""
+    return match_sizes(*_maps(function, student, teacher, who))
+
+
+def _maps(function: str, student: Any, teacher: Any, who: tuple = ("student", "teacher")):
+    """Both maps in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     if len(ours) != len(theirs) or len(ours) < 3 or None in (*ours[1:], *theirs[1:]):
@@ -254,7 +294,7 @@ def _pair(function: str, student: Any, teacher: Any, who: tuple = ("student", "t
             f"axis of positions and all sizes known; the {who[0]}'s is {ours} and the {who[1]}'s "
             f"{theirs}."
         )
-    return match_sizes(student, ops.cast(teacher, student.dtype))
+    return student, ops.cast(teacher, student.dtype)
 
 
 def _check_equal_channels(function: str, student: Any, teacher: Any) -> None:

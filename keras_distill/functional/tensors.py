@@ -6,6 +6,8 @@ from keras import backend, ops
 
 # The label of a row that has none.
 UNLABELLED = -1
+# Stands for minus infinity: its exponential is zero, and its difference with itself too.
+_EXCLUDED = -1e30
 
 
 def logit_pair(function: str, student: Any, teacher: Any):
@@ -84,6 +86,11 @@ def class_targets(function: str, labels: Any, logits: Any):
     poison = ops.where(in_range, ops.cast(0, logits.dtype), ops.cast(float("nan"), logits.dtype))
     one_hot = ops.one_hot(index, classes, dtype=logits.dtype) + poison[..., None]
     return one_hot, ops.not_equal(index, UNLABELLED)
+
+
+def without_target(logits: Any, target: Any):
+    """The logits with the label's class, one-hot in `target`, out of the softmax."""
+    return ops.where(target > 0, ops.cast(_EXCLUDED, logits.dtype), logits)
 
 
 def _class_index(function: str, labels: Any, shape: tuple):

@@ -6,6 +6,8 @@ from .boundaries import ActivationBoundaries as ActivationBoundaries
 from .boundaries import Overhaul as Overhaul
 from .boundaries import batch_norm_margin as batch_norm_margin
 from .contrastive import ContrastiveRepresentation as ContrastiveRepresentation
+from .decoupled import DKD as DKD
+from .decoupled import NormalizedKD as NormalizedKD
 from .dense import AttentiveRegression as AttentiveRegression
 from .dense import BoundedRegression as BoundedRegression
 from .dense import ChannelWiseTargets as ChannelWiseTargets
@@ -15,16 +17,17 @@ from .factors import FactorTransfer as FactorTransfer
 from .features import FeatureHint as FeatureHint
 from .features import VariationalInformation as VariationalInformation
 from .fusion import LayerFusion as LayerFusion
-from .labels import DKD as DKD
 from .labels import BalancedTargets as BalancedTargets
 from .labels import BootstrappedLabels as BootstrappedLabels
 from .labels import HardExamples as HardExamples
 from .logits import DIST as DIST
+from .logits import GeneralizedJSD as GeneralizedJSD
 from .logits import HardTargets as HardTargets
 from .logits import LogitsMSE as LogitsMSE
 from .logits import SoftTargets as SoftTargets
 from .maps import AttentionTransfer as AttentionTransfer
 from .maps import FlowOfSolution as FlowOfSolution
+from .maps import InterChannelCorrelation as InterChannelCorrelation
 from .maps import NeuronSelectivity as NeuronSelectivity
 from .relations import CorrelationCongruence as CorrelationCongruence
 from .relations import ProbabilisticTransfer as ProbabilisticTransfer

@@ -15,54 +15,7 @@ from keras_distill.objectives.logits_base import (
     check_temperature,
 )
 
-__all__ = ["DKD", "BalancedTargets", "BootstrappedLabels", "HardExamples"]
-
-
-@keras.saving.register_keras_serializable("keras_distill")
-class DKD(LogitsObjective):
-    """Decoupled distillation: the label's class and the other classes, weighted apart.
-
-    The authors ramp the whole up over the first 20 epochs (CIFAR-100): give `weight=` a schedule
-    that warms up. A row labelled -1 counts zero.
-
-    Args:
-      alpha: weight of the target class' part (TCKD).
-      beta: weight of the other classes' part (NCKD); the surer the teacher, the larger.
-      temperature: T > 0.
-      weight, output, name: see `Objective`.
-
-    Raises:
-      ValueError: a weight is negative, or the temperature not positive.
-
-    Source: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022.
-
-    >>> DKD(beta=2.0).get_config()["beta"]
-    2.0
-    """
-
-    needs_labels: ClassVar[bool] = True
-
-    def __init__(
-        self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        check_not_negative("DKD", alpha=alpha, beta=beta)
-        check_temperature("DKD", temperature)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
-
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
-        return functional.decoupled_kd(
-            student.logits,
-            teacher.logits,
-            check_class_labels(self.name, labels, student.logits),
-            alpha=self.alpha,
-            beta=self.beta,
-            temperature=self.temperature,
-        )
-
-    def get_config(self) -> dict:
-        config = {"alpha": self.alpha, "beta": self.beta, "temperature": self.temperature}
-        return {**super().get_config(), **config}
+__all__ = ["BalancedTargets", "BootstrappedLabels", "HardExamples"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -9,12 +9,13 @@ from keras_distill.functional.tensors import check_several
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
+    check_constant,
     check_not_negative,
     check_positive,
     check_temperature,
 )
 
-__all__ = ["DIST", "HardTargets", "LogitsMSE", "SoftTargets"]
+__all__ = ["DIST", "GeneralizedJSD", "HardTargets", "LogitsMSE", "SoftTargets"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -111,6 +112,49 @@ class LogitsMSE(LogitsObjective):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "half_squared_norm": self.half_squared_norm}
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class GeneralizedJSD(LogitsObjective):
+    """The teacher's distribution, met between both directions of the divergence.
+
+    See `functional.generalized_jsd` for the formula. `SoftTargets` makes a student cover all that
+    the teacher finds likely; one too small for that does better at a beta near 1, where it chooses
+    among it.
+
+    Args:
+      beta: 0 is `KL(teacher || student)`, 1 is `KL(student || teacher)`, in between it is the
+        Jensen-Shannon divergence of that mixture; a number.
+      temperature: T > 0.
+      weight, output, name: see `Objective`.
+
+    Raises:
+      ValueError: beta is out of range or a schedule, or the temperature is not positive.
+
+    Source: Agarwal et al., "On-Policy Distillation of Language Models", ICLR 2024. There the texts
+    are the student's own; this objective learns on whatever `fit` is given.
+
+    >>> GeneralizedJSD(beta=0.9).name
+    'generalized_jsd'
+    """
+
+    examples: ClassVar[tuple] = ({}, {"beta": 0.0}, {"beta": 1.0}, {"beta": 0.1})
+
+    def __init__(self, *, beta: float = 0.5, temperature: Any = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        check_constant("GeneralizedJSD", beta=beta)
+        if not 0 <= beta <= 1:
+            raise ValueError(f"GeneralizedJSD: beta must be in [0, 1]; got {beta}.")
+        check_temperature("GeneralizedJSD", temperature)
+        self.beta, self.temperature = beta, temperature
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        return functional.generalized_jsd(
+            student.logits, teacher.logits, beta=self.beta, temperature=self.temperature
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "beta": self.beta, "temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -7,11 +7,16 @@ import keras
 
 from keras_distill import functional
 from keras_distill.functional.tensors import match_sizes
-from keras_distill.objectives.adapters import projection
+from keras_distill.objectives.adapters import Chain, normalization, projection
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name, smaller
 
-__all__ = ["AttentionTransfer", "FlowOfSolution", "NeuronSelectivity"]
+__all__ = [
+    "AttentionTransfer",
+    "FlowOfSolution",
+    "InterChannelCorrelation",
+    "NeuronSelectivity",
+]
 
 
 class _OverPositions(LayerObjective):
@@ -140,3 +145,44 @@ class FlowOfSolution(LayerObjective):
         ours = match_sizes(*(pair[0] for pair in pairs))
         ours = [x if a is None else a(x) for a, x in zip(self._adapters, ours, strict=True)]
         return functional.flow_of_solution(ours, [pair[1] for pair in pairs])
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class InterChannelCorrelation(LayerObjective):
+    """The student's channels go together as the teacher's do.
+
+    See `functional.inter_channel_correlation` for the formula, which is added over pairs of layers.
+    Where the widths differ a linear adapter with batch normalisation projects the student's
+    features. The sizes may differ: a correlation has no positions.
+
+    Args:
+      student, teacher: layers that give maps, `(batch, ..., channels)`: one, or equally long lists.
+      weight, output, name: see `Objective`. The authors' weight is 2.5.
+
+    Raises:
+      ValueError: no maps, maps of different rank or of unknown size.
+
+    Source: Liu et al., ICCV 2021 (ICKD-C), who project equal widths, too.
+
+    >>> InterChannelCorrelation("block4", "conv5_out", weight=2.5).weight
+    2.5
+    """
+
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        def make(shape: tuple, channels: int, name: str):
+            if shape[-1] == channels:
+                return None
+            return Chain([projection(shape, channels), normalization()], name=name)
+
+        # Of a teacher of the student's own sizes: nothing is pooled.
+        shapes = self.shapes(student, teacher, maps=True)
+        return self.make_adapters([(o, (*o[:-1], t[-1])) for o, t in shapes], make)
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+        pairs = zip(self._adapters, self.pairs(student, teacher), strict=True)
+        return sum(
+            functional.inter_channel_correlation(
+                ours if adapter is None else adapter(ours, training=True), theirs
+            )
+            for adapter, (ours, theirs) in pairs
+        )

@@ -4,33 +4,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .channelwise import copy_important, copy_random
-    from .depth import Block, blocks, submodel
-    from .layerwise import copy_layers
-    from .profiling import LayerProfile, ModelProfile, profile
+    from .copying.channelwise import copy_important, copy_random
+    from .copying.layerwise import copy_layers
+    from .copying.vocabulary import copy_vocabulary
+    from .costing.profiling import LayerProfile, ModelProfile, profile
+    from .depth.submodel import Block, blocks, submodel
     from .recovery import Recovery
     from .report import TransferReport, TransferRow
     from .unfreezing import GradualUnfreezing
-    from .vocabulary import copy_vocabulary
-    from .width import shrink
+    from .width.shrink import shrink
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {
-    "Block": "depth",
+    "Block": "depth.submodel",
     "GradualUnfreezing": "unfreezing",
-    "LayerProfile": "profiling",
-    "ModelProfile": "profiling",
+    "LayerProfile": "costing.profiling",
+    "ModelProfile": "costing.profiling",
     "Recovery": "recovery",
     "TransferReport": "report",
     "TransferRow": "report",
-    "blocks": "depth",
-    "copy_important": "channelwise",
-    "copy_layers": "layerwise",
-    "copy_random": "channelwise",
-    "copy_vocabulary": "vocabulary",
-    "profile": "profiling",
-    "shrink": "width",
-    "submodel": "depth",
+    "blocks": "depth.submodel",
+    "copy_important": "copying.channelwise",
+    "copy_layers": "copying.layerwise",
+    "copy_random": "copying.channelwise",
+    "copy_vocabulary": "copying.vocabulary",
+    "profile": "costing.profiling",
+    "shrink": "width.shrink",
+    "submodel": "depth.submodel",
 }
 
 __all__ = [

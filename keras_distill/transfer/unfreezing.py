@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from ..distiller import Distiller
-from .matching import find_all, kind, parts_of, weighted_layers
+from .copying.matching import find_all, kind, parts_of, weighted_layers
 from .report import TransferReport
 
 ORDERS = ("last_first", "first_first")

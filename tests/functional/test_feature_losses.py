@@ -108,6 +108,28 @@ def test_selectivity_sees_neither_order_nor_scale_nor_sign_of_channels():
     np.testing.assert_allclose(own, 0.0, atol=1e-12)
 
 
+def test_channels_by_hand():
+    # Positions (1, 0) and (0, 1): G = identity. One position (3, 4): G = [[9, 12], [12, 16]], rows
+    # (3, 4) / 5 both. Squared distances 2 - 2 * 3/5 and 2 - 2 * 4/5, over two channels.
+    ours, theirs = np.array([[[1.0, 0.0], [0.0, 1.0]]]), np.array([[[3.0, 4.0]]])
+    assert one(functional.inter_channel_correlation(ours, theirs)) == (0.8 + 0.4) / 2
+
+
+def test_channels_are_numpys_covariances_where_maps_are_centred():
+    # Rows of a Gram matrix and of a covariance matrix differ by the mean alone.
+    student, teacher = maps(size=4), maps(size=6)
+    student -= student.mean((1, 2), keepdims=True)
+    teacher -= teacher.mean((1, 2), keepdims=True)
+
+    def rows(x):
+        found = np.array([np.cov(e.reshape(-1, 5), rowvar=False) for e in x])
+        return found / np.linalg.norm(found, axis=2, keepdims=True)
+
+    expected = ((rows(student) - rows(teacher)) ** 2).sum((1, 2)) / 5
+    given = functional.inter_channel_correlation(student, 7 * teacher)
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+
+
 def test_flow_by_hand():
     # (1 * 2 + 3 * 4) / 2 = 7 against 1: 36. Pooled in twos, the longer layer is the shorter one.
     teacher = column(1, 1), column(1, 1)
@@ -219,6 +241,7 @@ def test_information_by_hand():
 ALIKE = {
     "attention": functional.attention_transfer,
     "selectivity": functional.neuron_selectivity,
+    "channels": functional.inter_channel_correlation,
     "flow": lambda s, t: functional.flow_of_solution((s, s), (t, t)),
     "factor": functional.factor_transfer,
     "whole factor": lambda s, t: functional.factor_transfer(s, t, p1=None),

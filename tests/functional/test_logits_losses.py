@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
+from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax, rel_entr, softmax
 
 from keras_distill import functional
@@ -164,6 +165,60 @@ def test_dist_a_batch_of_one_is_refused_and_a_remainder_of_one_is_not():
 
     between_classes = functional.dist_relation(STUDENT, TEACHER, gamma=0.0)[:1]
     np.testing.assert_allclose(step(STUDENT[:1], TEACHER[:1]), between_classes, rtol=1e-9)
+
+
+def test_normalized_three_classes_by_hand():
+    # Label 0, p_t = (1/2, 1/4, 1/4), p_s = (1/4, 1/4, 1/2), T = 2: the label's class by
+    # 1/2 * ln 4. Others: square roots of (1/4, 1/4) and (1/4, 1/2), at sum 1, so (1/2, 1/2)
+    # and (1, r) / (1 + r) with r = sqrt 2.
+    r = np.sqrt(2)
+    others = -(np.log(1 / (1 + r)) + np.log(r / (1 + r))) / 2
+    student, teacher = np.log([[0.25, 0.25, 0.5]]), np.log([[0.5, 0.25, 0.25]])
+    given = functional.normalized_kd(student, teacher, [0], gamma=3.0, temperature=2.0)
+    assert float(given[0]) == pytest.approx(np.log(4) / 2 + 3 * 4 * others, rel=1e-9)
+
+
+def test_normalized_beside_the_decoupled_others_is_what_no_student_changes():
+    # Cross-entropy of the other classes = NCKD + the teacher's entropy over them.
+    trusted = softmax(TEACHER, 1)[range(6), LABELS] * keras_ce(LABELS, STUDENT)
+    apart = functional.decoupled_kd(STUDENT, TEACHER, LABELS, alpha=0, beta=1, temperature=1.0)
+    rest = np.array([np.delete(t, label) for t, label in zip(TEACHER, LABELS, strict=True)])
+    given = functional.normalized_kd(STUDENT, TEACHER, LABELS)
+    expected = trusted + 1.5 * (apart + stats.entropy(softmax(rest, 1), axis=1))
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+
+def test_jsd_by_hand():
+    # p_t = (3/4, 1/4), p_s = (1/4, 3/4), beta = 1/4: m = (3/8, 5/8).
+    # KL(p_t || m) = 3/4 ln 2 + 1/4 ln(2/5), KL(p_s || m) = 1/4 ln(2/3) + 3/4 ln(6/5).
+    theirs = 3 / 4 * np.log(2) + 1 / 4 * np.log(2 / 5)
+    ours = 1 / 4 * np.log(2 / 3) + 3 / 4 * np.log(6 / 5)
+    given = functional.generalized_jsd(np.log([[1.0, 3.0]]), np.log([[3.0, 1.0]]), beta=0.25)
+    assert float(given[0]) == pytest.approx(theirs / 4 + 3 / 4 * ours, rel=1e-9)
+
+
+def test_jsd_halfway_it_is_the_square_of_scipys_distance():
+    given = functional.generalized_jsd(STUDENT, TEACHER, temperature=3.0)
+    expected = jensenshannon(softmax(TEACHER / 3, 1), softmax(STUDENT / 3, 1), axis=1) ** 2
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("beta", "first", "second"), [(0, TEACHER, STUDENT), (1, STUDENT, TEACHER)]
+)
+def test_jsd_at_its_ends_it_is_scipys_divergence_of_either_direction(beta, first, second):
+    expected = rel_entr(softmax(first, 1), softmax(second, 1)).sum(1)
+    given = functional.generalized_jsd(STUDENT, TEACHER, beta=beta)
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+    # From within, what remains over the share that goes to zero.
+    near = functional.generalized_jsd(STUDENT, TEACHER, beta=abs(beta - 1e-6)) / 1e-6
+    np.testing.assert_allclose(near, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.1])
+def test_jsd_a_share_out_of_range_is_refused(beta):
+    with pytest.raises(ValueError, match=rf"beta must be in \[0, 1\]; got {beta}"):
+        functional.generalized_jsd(STUDENT, TEACHER, beta=beta)
 
 
 def test_standardised_it_is_the_divergence_of_scipys_z_scores_times_t_squared():

@@ -71,6 +71,7 @@ def test_the_paraphraser_learns_from_its_own_loss_alone(reconstruction_weight):
 
 
 def test_a_paraphraser_learns_to_restore_the_teachers_features():
+    keras.utils.set_random_seed(0)
     objective = FactorTransfer("a", "a", rate=1.0)
     made = objective.build(shaped(a=(3, 3, 2)), shaped(a=(3, 3, 2)))
     # Two numbers an example, which every position and channel follows.

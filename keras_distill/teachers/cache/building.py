@@ -1,7 +1,7 @@
 """Running the teacher over the data, shard by shard."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Answers:
         def answer(*tensors):
             return encode(self._ask(*tensors), self._keys, layout)
 
-        compiled = tf.function(answer, input_signature=self._specs, autograph=False)
+        compiled = tf.function(answer, autograph=False).get_concrete_function(*self._specs)
         return lambda views: compiled(*keras.tree.flatten(views))
 
     def _ask(self, *tensors: Any) -> Signals:
@@ -175,14 +175,16 @@ class Builder:
             num_parallel_calls=tf.data.AUTOTUNE if self._views.augmented else 1,
         )
         at = start
-        for stored, view, prints in untuned(prepared.prefetch(2)):
-            fields, bad = self._answer(view)
-            kept = {**stored, **prints, **fields}
-            batch = {name: tensor.numpy() for name, tensor in kept.items()}
-            if int(bad):
-                raise self._unstorable(int(bad), at, len(batch["input"]))
+        for batch, bad in _one_ahead(self._asked, untuned(prepared.prefetch(2))):
+            if bad:
+                raise self._unstorable(bad, at, len(batch["input"]))
             yield batch
             at += len(batch["input"])
+
+    def _asked(self, stored: dict, view: Any, prints: dict) -> tuple[dict[str, np.ndarray], int]:
+        fields, bad = self._answer(view)
+        kept = {**stored, **prints, **fields}
+        return {name: tensor.numpy() for name, tensor in kept.items()}, int(bad)
 
     def _prepared(self, epoch: int, at: Any, element: tuple) -> tuple:
         x, prints = element[0], {"input": of_rows(element[0])}
@@ -243,6 +245,18 @@ class Builder:
             f"finite, or too large for dtype={layout.dtype!r} (layers: {layout.layer_dtype!r}). "
             f"If they are only large, build with dtype='bfloat16' or 'float32' in another folder."
         )
+
+
+def _one_ahead(function: Callable, items: Iterable[tuple]) -> Iterator:
+    """What the function gives for each item, already at work on the next while one is used."""
+    with ThreadPoolExecutor(1) as worker:
+        coming: Future | None = None
+        for item in items:
+            coming, ready = worker.submit(function, *item), coming
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def layer_name(key: Any) -> str:

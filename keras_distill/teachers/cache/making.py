@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.progress import bar
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.model import as_teacher
 
-from . import locking, progress
+from . import locking
 from .building import Answers, Builder
 from .checking import check_inputs, check_views
 from .elements import batched, described, named
@@ -147,7 +148,7 @@ class Maker:
             self._check_data(folder, whole)
             with (
                 _explained(folder),
-                progress.bar("teacher", _left(plan, mine, whole), verbose) as report,
+                bar("teacher", _left(plan, mine, whole), verbose) as report,
             ):
                 if plan.examples is None:
                     plan = self._to_the_end(folder, plan, whole, report)

@@ -1,0 +1,145 @@
+"""The memory of activations: which tensors there are, and when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ...graph.replay import Graph, Value
+from .costs import Shape
+
+layers = keras.layers
+ShapeOf = Callable[[Value], Shape]
+
+
+# What LiteRT makes no tensor for: the same numbers, at most under another shape.
+_VIEW_LAYERS = (
+    *(layers.Reshape, layers.Flatten, layers.Identity, layers.ActivityRegularization),
+    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
+)
+_VIEW_OPERATORS = frozenset(("Reshape", "Ravel", "Squeeze", "ExpandDims", "StopGradient"))
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
+_KERNELS = (
+    *(layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+    *(layers.SeparableConv1D, layers.SeparableConv2D, layers.Dense, *_TRANSPOSED),
+)
+_RELUS = (keras.activations.relu, keras.activations.relu6)
+
+
+def is_view(operation: Any) -> bool:
+    """Whether the file hands the input's own memory on."""
+    if isinstance(operation, layers.Activation):
+        return operation.activation is keras.activations.linear
+    if isinstance(operation, layers.Layer):
+        return isinstance(operation, _VIEW_LAYERS)
+    return type(operation).__name__ in _VIEW_OPERATORS
+
+
+def joined_steps(graph: Graph, operations: Sequence[Any]) -> dict[int, Any]:
+    """The steps that become part of the operator before them, by number, with that operation."""
+    readers = Counter(id(value) for step in graph.steps for value in step.inputs)
+    readers.update(id(value) for value in graph.outputs)
+    calls = Counter(map(id, operations))
+    joined: dict[int, Any] = {}
+    for number, (step, operation) in enumerate(zip(graph.steps, operations, strict=True)):
+        value = step.inputs[0] if len(step.inputs) == 1 else None
+        if value is None or value.step is None or readers[id(value)] > 1:
+            continue
+        maker = operations[value.step]
+        if calls[id(maker)] == 1 and (
+            _folds(operation, maker, len(value.shape))
+            or (_is_relu(operation) and _takes_relu(maker, joined.get(value.step)))
+        ):
+            joined[number] = maker
+    return joined
+
+
+def _folds(operation: Any, maker: Any, rank: int) -> bool:
+    """Whether a BatchNormalization goes into the kernel before it."""
+    if not isinstance(operation, layers.BatchNormalization) or not _ends_in_kernel(maker):
+        return False
+    channels = 1 if getattr(maker, "data_format", None) == "channels_first" else rank - 1
+    return operation.axis % rank == channels
+
+
+def _ends_in_kernel(operation: Any) -> bool:
+    return isinstance(operation, _KERNELS) and operation.activation is keras.activations.linear
+
+
+def _takes_relu(maker: Any, before: Any) -> bool:
+    """Whether a ReLU behind `maker`, which itself may be a folded one, becomes part of it."""
+    if isinstance(maker, layers.BatchNormalization):
+        return before is not None and not isinstance(before, _TRANSPOSED)
+    if isinstance(maker, layers.Layer):
+        is_kernel = _ends_in_kernel(maker) and not isinstance(maker, _TRANSPOSED)
+        return is_kernel or isinstance(maker, layers.Add)
+    return type(maker).__name__ == "Add"
+
+
+def _is_relu(operation: Any) -> bool:
+    if isinstance(operation, layers.ReLU):
+        shape = (operation.negative_slope, operation.threshold)
+        return shape == (0, 0) and operation.max_value in (None, 6)
+    if isinstance(operation, layers.Activation):
+        return operation.activation in _RELUS
+    return type(operation).__name__ in ("Relu", "Relu6") and not isinstance(operation, layers.Layer)
+
+
+def _item_bytes(value: Value) -> tuple[int, int]:
+    """Bytes an element in a float32 file and in an int8 one."""
+    dtype = tf.as_dtype(value.dtype)
+    return (4, 1) if dtype.is_floating else (dtype.size, dtype.size)
+
+
+def tensor_bytes(values: Sequence[Value], shape_of: ShapeOf) -> tuple[int, int]:
+    """What tensors take together in a float32 file and in an int8 one."""
+    sizes = [(prod(shape_of(value)), *_item_bytes(value)) for value in values]
+    return sum(n * size for n, size, _ in sizes), sum(n * size for n, _, size in sizes)
+
+
+class Memory:
+    """When each tensor of a graph comes and goes, views left out."""
+
+    def __init__(self, graph: Graph, views: set[int]):
+        owners = {id(value): number for number, value in enumerate(graph.inputs)}
+        self._tensors = list(graph.inputs)
+        # The first moment is before the first step.
+        self._born: list[list[int]] = [list(owners.values())]
+        last_read = dict.fromkeys(owners.values(), 0)
+        for number, step in enumerate(graph.steps, start=1):
+            last_read.update({owners[id(value)]: number for value in step.inputs})
+            if number - 1 in views and len(step.inputs) == len(step.outputs) == 1:
+                owners[id(step.outputs[0])] = owners[id(step.inputs[0])]
+                self._born.append([])
+                continue
+            made = range(len(self._tensors), len(self._tensors) + len(step.outputs))
+            owners.update({id(v): n for v, n in zip(step.outputs, made, strict=True)})
+            self._tensors += step.outputs
+            self._born.append(list(made))
+            last_read.update(dict.fromkeys(made, number))
+        last_read.update({owners[id(value)]: len(graph.steps) for value in graph.outputs})
+        self._gone: list[list[int]] = [[] for _ in self._born]
+        for tensor, number in last_read.items():
+            self._gone[number].append(tensor)
+        self._item_bytes = [_item_bytes(tensor) for tensor in self._tensors]
+
+    def peaks(self, shape_of: ShapeOf) -> tuple[int, int]:
+        """The most bytes at once, at float32 and at int8."""
+        sizes = [prod(shape_of(tensor)) for tensor in self._tensors]
+        float32 = [n * size for n, (size, _) in zip(sizes, self._item_bytes, strict=True)]
+        int8 = [n * size for n, (_, size) in zip(sizes, self._item_bytes, strict=True)]
+        return self._peak(float32), self._peak(int8)
+
+    def _peak(self, sizes: Sequence[int]) -> int:
+        alive = peak = 0
+        for born, gone in zip(self._born, self._gone, strict=True):
+            alive += sum(sizes[tensor] for tensor in born)
+            peak = max(peak, alive)
+            alive -= sum(sizes[tensor] for tensor in gone)
+        return peak
