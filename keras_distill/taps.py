@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["Tap", "find", "recording"]
+__all__ = ["Tap", "find", "layer_paths", "recording"]
 
 _state = threading.local()
 _lock = threading.Lock()
@@ -60,7 +60,7 @@ def find(model: Any, tap: Any) -> Tap:
       ValueError: no layer or more than one answers to the name, or a layer on the path
         recomputes its forward (remat), where a recorded output would carry no gradient.
     """
-    layers = _layer_paths(model)
+    layers = layer_paths(model)
     name, call = _split_call(tap)
     matches = _matches(layers, name)
     if not matches:
@@ -134,9 +134,10 @@ class Recorder:
             the model's, an RNN cell), or returned more than one tensor.
         """
         graph = getattr(keras.tree.flatten(model_outputs)[0], "graph", None)
-        return [self._output(tap, graph) for tap in self._taps]
+        return [self.output(tap, graph) for tap in self._taps]
 
-    def _output(self, tap: Tap, graph: Any):
+    def output(self, tap: Tap, graph: Any):
+        """What one layer gave, in the graph (None for eagerly) of the model's outputs."""
         calls = self._calls[id(tap.layer)]
         if tap.call >= len(calls):
             raise ValueError(
@@ -190,7 +191,8 @@ def _recorded(layer: Any, call: Any, own_call: Any):
     return recorded
 
 
-def _layer_paths(model: Any) -> dict[str, Any]:
+def layer_paths(model: Any) -> dict[str, Any]:
+    """The layers of a model and of the models nested in it, by path."""
     paths: dict[str, Any] = {}
 
     def walk(parent: Any, prefix: str, above: tuple) -> None:

@@ -205,7 +205,7 @@ class LayerTrace:
 
 def _every_tap(model: keras.Model) -> list[taps.Tap]:
     """All layers and the operations that are no layers; for one tensor, the first counts."""
-    layers = taps._layer_paths(model)
+    layers = taps.layer_paths(model)
     # A nested model's output is its last layer's, which says more; a wrapper's says as much.
     order = sorted(layers, key=lambda p: (isinstance(layers[p], keras.Model), p.count("/")))
     found = [taps.Tap(layers[path], 0, path) for path in order]
@@ -220,7 +220,7 @@ def _every_tap(model: keras.Model) -> list[taps.Tap]:
 def _calls(recorder: taps.Recorder, tap: taps.Tap, graph: Any) -> Iterator[tuple[str, Any]]:
     for call in itertools.count():
         try:
-            tensor = recorder._output(dataclasses.replace(tap, call=call), graph)
+            tensor = recorder.output(dataclasses.replace(tap, call=call), graph)
         except ValueError:  # No further call, or nothing that a graph outside it can read.
             return
         yield (f"{tap.path}:{call}" if call else tap.path), tensor
