@@ -53,11 +53,17 @@ def freeze(concrete: Any, precision: str) -> Any:
       ValueError: the machine has no way to the precision.
     """
     _check_freezable(concrete)
+    _forget_tables(concrete.graph)
     try:
         frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
     except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
         raise CannotFreezeError(str(error)) from error
     return frozen if precision == "float32" else _rewrite(frozen, precision)
+
+
+def _forget_tables(graph: Any) -> None:
+    """Keep a graph's export quiet: eager lookup tables, anyone's, left it None for initialisers."""
+    graph.clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
 
 
 def _check_freezable(concrete: Any) -> None:
@@ -87,6 +93,7 @@ def _rewrite(frozen: Any, precision: str) -> Any:
     options.layout_optimizer = rewriter_config_pb2.RewriterConfig.OFF
     setattr(options, _PASSES[precision, device], rewriter_config_pb2.RewriterConfig.ON)
     names = [t.name for t in frozen.inputs], [t.name for t in frozen.outputs]
+    _forget_tables(frozen.graph)
     meta = tf.compat.v1.train.export_meta_graph(
         graph_def=frozen.graph.as_graph_def(), graph=frozen.graph
     )
