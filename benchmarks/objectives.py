@@ -452,7 +452,7 @@ def tables(stored: dict[str, Any]) -> str:
 
 def header(stored: dict[str, Any]) -> str:
     s = stored["settings"]
-    steps = ", ".join(f"{name} {count} updates" for name, count in s["steps"])
+    steps = ", ".join(f"{name} {count} updates" for name, count in s["steps"] if name in stored)
     return (
         f"{_common.host_line(stored['host'])}.\n\nTest accuracy in %, mean ± sample standard "
         f"deviation over {s['seeds']} seeds; gain in points over the labels-only student of the "
@@ -580,7 +580,9 @@ def main() -> None:
         else:
             datasets = [args.dataset] if args.dataset else list(DATASETS)
             run_all(settings, datasets, output)
-    print("\n" + tables(_common.read_json(output)))
+    stored = _common.read_json(output)
+    shown = [args.dataset] if args.dataset else list(DATASETS)
+    print("\n" + tables({k: v for k, v in stored.items() if k in shown or k not in DATASETS}))
 
 
 if __name__ == "__main__":
