@@ -374,12 +374,12 @@ def alone(distiller: kd.Distiller, batch: tuple) -> Callable[[], Any]:
 
 
 def time_all(output: Path, rounds: int, smoke: bool) -> None:
-    """The ratio of each objective that looks into layers, on Fashion-MNIST."""
+    """The ratio of each objective that is not in the JSON yet, on Fashion-MNIST."""
     dataset = "digits" if smoke else "fashion_mnist"
     settings = dataclasses.replace(Settings(), teacher_steps=((dataset, 3),))
     bench = Bench(dataset, settings)
     for name, row in ROWS.items():
-        if not row.taps:
+        if name in _common.read_json(output).get("time", {}).get("rows", {}):
             continue
         contest = Contest(bench, row, 5 if smoke else 40)
         found = [contest.round() for _ in range(rounds)]
@@ -528,13 +528,14 @@ def gain(stored: dict[str, Any], dataset: str, name: str, task: str) -> str:
 
 
 def time_words(found: dict[str, Any]) -> str:
-    worst = {name: statistics.median(ratios(rounds)) for name, rounds in found["rows"].items()}
+    tapping = {name: rounds for name, rounds in found["rows"].items() if ROWS[name].taps}
+    worst = {name: statistics.median(ratios(rounds)) for name, rounds in tapping.items()}
     over = [f"{name} {value:.2f}" for name, value in worst.items() if value > 1.10]
     verdict = f"MISSED by {', '.join(over)}" if over else "met by all"
     return (
         f"- Step with `[SoftTargets(), objective]` over (step with `[SoftTargets()]` + the "
-        f"objective alone), Fashion-MNIST, {_common.host_line(found['host'])}: largest median "
-        f"{max(worst.values()):.2f}; wanted at most 1.10: {verdict}."
+        f"objective alone), Fashion-MNIST, {_common.host_line(found['host'])}: largest median of "
+        f"those that look into layers {max(worst.values()):.2f}; wanted at most 1.10: {verdict}."
     )
 
 
