@@ -101,9 +101,10 @@ class LayerObjective(Objective):
             self._adapters.append(adapter)
         return {f"adapter_{i}": a for i, a in enumerate(self._adapters) if a is not None}
 
-    def adapted(self, student: Signals, teacher: Signals) -> list[tuple]:
-        """The pairs at the smaller size, the student's behind its adapter."""
-        pairs = [match_sizes(*pair) for pair in self.pairs(student, teacher)]
+    def adapted(self, student: Signals, teacher: Signals, *, pooled: bool = True) -> list[tuple]:
+        """The pairs, at the smaller size if `pooled`, the student's behind its adapter."""
+        pairs = self.pairs(student, teacher)
+        pairs = [match_sizes(*pair) for pair in pairs] if pooled else pairs
         return [
             (ours if adapter is None else adapter(ours, training=True), theirs)
             for adapter, (ours, theirs) in zip(self._adapters, pairs, strict=True)

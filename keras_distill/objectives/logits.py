@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_distill import functional
+from keras_distill import functional, schedules
 from keras_distill.functional.tensors import check_several
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
@@ -143,8 +143,7 @@ class GeneralizedJSD(LogitsObjective):
     def __init__(self, *, beta: float = 0.5, temperature: Any = 1.0, **options: Any) -> None:
         super().__init__(**options)
         check_constant("GeneralizedJSD", beta=beta)
-        if not 0 <= beta <= 1:
-            raise ValueError(f"GeneralizedJSD: beta must be in [0, 1]; got {beta}.")
+        schedules.check_within("GeneralizedJSD", "beta", beta, 0, 1)
         check_temperature("GeneralizedJSD", temperature)
         self.beta, self.temperature = beta, temperature
 

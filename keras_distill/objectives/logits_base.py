@@ -22,10 +22,8 @@ class LogitsObjective(Objective):
     """An objective that sees nothing but logits over the same classes."""
 
     def build(self, student: Signals, teacher: Signals) -> dict:
-        if self.shift_invariant:
-            self._check_one_of_many(student, teacher)
-        else:
-            self._check_reachable(student, teacher)
+        for who, signals in (("student", student), ("teacher", teacher)):
+            self._check_end(who, signals)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
         if ours[-1] != theirs[-1]:
             raise ValueError(
@@ -42,22 +40,18 @@ class LogitsObjective(Objective):
         self._check_positions(ours, theirs)
         return {}
 
-    def _check_one_of_many(self, student: Signals, teacher: Signals) -> None:
-        for who, signals in (("student", student), ("teacher", teacher)):
-            if signals.from_sigmoid:
-                raise ValueError(
-                    f"{self.name}: the {who} ends in a sigmoid, a yes or no for each label, and "
-                    f"this objective chooses one class of many by a softmax. Use "
-                    f"MultiLabelTargets, or a {who} that ends in logits or a softmax."
-                )
-
-    def _check_reachable(self, student: Signals, teacher: Signals) -> None:
-        for who, signals in (("student", student), ("teacher", teacher)):
-            if signals.from_probabilities:
-                raise ValueError(
-                    f"{self.name}: the {who} gives probabilities, and their logits are known only "
-                    f"up to a constant. Use SoftTargets, or a {who} without the final softmax."
-                )
+    def _check_end(self, who: str, signals: Signals) -> None:
+        if self.shift_invariant and signals.from_sigmoid:
+            raise ValueError(
+                f"{self.name}: the {who} ends in a sigmoid, a yes or no for each label, and this "
+                f"objective chooses one class of many by a softmax. Use MultiLabelTargets, or a "
+                f"{who} that ends in logits or a softmax."
+            )
+        if not self.shift_invariant and signals.from_probabilities:
+            raise ValueError(
+                f"{self.name}: the {who} gives probabilities, and their logits are known only "
+                f"up to a constant. Use SoftTargets, or a {who} without the final softmax."
+            )
 
     def _check_positions(self, ours: tuple, theirs: tuple) -> None:
         if len(ours) != len(theirs) or any(

@@ -179,10 +179,5 @@ class InterChannelCorrelation(LayerObjective):
         return self.make_adapters([(o, (*o[:-1], t[-1])) for o, t in shapes], make)
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
-        pairs = zip(self._adapters, self.pairs(student, teacher), strict=True)
-        return sum(
-            functional.inter_channel_correlation(
-                ours if adapter is None else adapter(ours, training=True), theirs
-            )
-            for adapter, (ours, theirs) in pairs
-        )
+        pairs = self.adapted(student, teacher, pooled=False)
+        return sum(functional.inter_channel_correlation(*pair) for pair in pairs)

@@ -1,6 +1,7 @@
 """Running the teacher over the data, shard by shard."""
 
 import errno
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -98,7 +99,7 @@ class Builder:
       folder: which this process holds.
       manifest: the plan; its `examples` may be None.
       source, views: the data, and what is seen of it.
-      answer: from `Answers.encoder`.
+      encoder: gives what `Answers.encoder` does, when the first batch is there to be answered.
       finished: the shards that are whole.
       report: called with the examples of each batch.
     """
@@ -109,12 +110,12 @@ class Builder:
         manifest: Manifest,
         source: Source,
         views: Views,
-        answer: Callable,
+        encoder: Callable[[], Callable],
         finished: set[int],
         report: Callable[[int], None],
     ):
         self._folder, self._manifest = folder, manifest
-        self._source, self._views, self._answer = source, views, answer
+        self._source, self._views, self._encoder = source, views, encoder
         self._finished, self._report = finished, report
         self._record = manifest.layout.record
         self._writer = ThreadPoolExecutor(1)
@@ -174,17 +175,12 @@ class Builder:
             as_is(lambda i, element: self._prepared(epoch, start + i * size, element)),
             num_parallel_calls=tf.data.AUTOTUNE if self._views.augmented else 1,
         )
-        at = start
-        for batch, bad in _one_ahead(self._asked, untuned(prepared.prefetch(2))):
+        at, ask = start, functools.partial(_asked, self._encoder())
+        for batch, bad in _one_ahead(ask, untuned(prepared.prefetch(2))):
             if bad:
                 raise self._unstorable(bad, at, len(batch["input"]))
             yield batch
             at += len(batch["input"])
-
-    def _asked(self, stored: dict, view: Any, prints: dict) -> tuple[dict[str, np.ndarray], int]:
-        fields, bad = self._answer(view)
-        kept = {**stored, **prints, **fields}
-        return {name: tensor.numpy() for name, tensor in kept.items()}, int(bad)
 
     def _prepared(self, epoch: int, at: Any, element: tuple) -> tuple:
         x, prints = element[0], {"input": of_rows(element[0])}
@@ -245,6 +241,13 @@ class Builder:
             f"finite, or too large for dtype={layout.dtype!r} (layers: {layout.layer_dtype!r}). "
             f"If they are only large, build with dtype='bfloat16' or 'float32' in another folder."
         )
+
+
+def _asked(encode: Callable, stored: dict, view: Any, prints: dict) -> tuple[dict[str, Any], int]:
+    """The fields of a batch of records as arrays, and how many examples can't be stored."""
+    fields, bad = encode(view)
+    kept = {**stored, **prints, **fields}
+    return {name: tensor.numpy() for name, tensor in kept.items()}, int(bad)
 
 
 def _one_ahead(function: Callable, items: Iterable[tuple]) -> Iterator:

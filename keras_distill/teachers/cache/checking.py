@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .elements import as_is, described
+from .elements import as_is, described, untuned
 from .fingerprints import of_code, of_rows
 from .manifest import Manifest, Shard
 from .shards import problem_of
@@ -124,7 +124,8 @@ def _fingerprints(source: Source, stop: int, whole: bool) -> Iterator[tuple[int,
     for start, end in [(0, stop)] if whole else _spans(source, stop):
         at = start
         # Where all of it is looked at, what comes after the end is found too.
-        for element in source.batches(start, None if whole else end, min(_CHUNK, end - start)):
+        batches = source.batches(start, None if whole else end, min(_CHUNK, end - start))
+        for element in untuned(batches):
             found = of_rows(element[0]).numpy()
             yield at, found if whole else found[: end - at]
             at += len(found)

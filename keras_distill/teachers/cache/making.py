@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,11 @@ class Maker:
         self._answers = Answers(self._teacher, options.layers, preprocess, self.views.spec)
         self.layout = self._layout()
         self._augment, self._preprocess = augment, preprocess
-        self._encode = self._answers.encoder(self.layout)
+
+    @functools.cached_property
+    def _encode(self) -> Callable:
+        # Not before a batch is to be answered: a cache that is complete needs no tracing.
+        return self._answers.encoder(self.layout)
 
     def plan(self, there: Manifest | None) -> Manifest:
         """The manifest of this cache.
@@ -202,7 +207,7 @@ class Maker:
         self, folder: Path, plan: Manifest, whole: list[Shard], report: Callable[[int], None]
     ) -> Builder:
         done = {shard.index for shard in whole}
-        return Builder(folder, plan, self.source, self.views, self._encode, done, report)
+        return Builder(folder, plan, self.source, self.views, lambda: self._encode, done, report)
 
     def _whole(self, folder: Path, plan: Manifest) -> list[Shard]:
         record = plan.layout.record
