@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
 ORDER = [
+    "_json",
     "progress",
     "schedules",
     "functional",
