@@ -81,9 +81,11 @@ def filter_descriptor_2():
 
 
 def load_app():
-    """The typer application, read from its file: importing the package would load TensorFlow."""
-    path = Path(__file__).with_name("keras_distill") / "cli.py"
-    spec = importlib.util.spec_from_file_location("keras_distill.cli", path)
+    """The typer application, read from its folder: importing the package would load TensorFlow."""
+    path = Path(__file__).with_name("keras_distill") / "cli" / "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        "keras_distill.cli", path, submodule_search_locations=[str(path.parent)]
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

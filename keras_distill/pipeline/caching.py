@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..teachers import TeacherCache, cache
-from . import arguments, gate
+from . import arguments, inputs
 from .stages import UsageError
 
 __all__ = ["build", "load_arrays", "refusals", "repair", "stopped_words"]
@@ -34,7 +34,7 @@ def build(
     """
     part = None if shard is None else arguments.part_of(shard)
     arrays = load_arrays(data)
-    model = gate.load_model(teacher)
+    model = inputs.load_model(teacher)
     with refusals():
         TeacherCache.build(model, arrays, directory, shard=part, **options)
         return cache.info(directory)
@@ -55,7 +55,7 @@ def repair(directory: Path, teacher: Path | None, data: Path | None) -> cache.Ca
         report = cache.verify(directory)
     if not report.damaged:
         return report
-    arrays, model = load_arrays(data), gate.load_model(teacher)
+    arrays, model = load_arrays(data), inputs.load_model(teacher)
     with refusals(), warnings.catch_warnings():
         # That it is damaged is known here.
         warnings.simplefilter("ignore", UserWarning)
@@ -76,7 +76,7 @@ def load_arrays(path: Path) -> tuple[np.ndarray, ...]:
             f"the data must be a .npz file of an array x and, if there are labels, y, as "
             f"np.savez(path, x=x, y=y) writes it; got {path}. Other data: TeacherCache.build."
         )
-    x, y = gate.load_data(str(path))
+    x, y = inputs.load_data(str(path))
     return (x,) if y is None else (x, y)
 
 
@@ -98,6 +98,6 @@ def refusals() -> Iterator[None]:
     except UsageError:
         raise
     except (ValueError, TypeError, RuntimeError, OSError) as error:
-        raise UsageError(str(error) or gate.one_line(error)) from error
+        raise UsageError(str(error) or inputs.one_line(error)) from error
     except tf.errors.OpError as error:
-        raise UsageError(gate.one_line(error)) from error
+        raise UsageError(inputs.one_line(error)) from error

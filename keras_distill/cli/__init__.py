@@ -1,0 +1,41 @@
+"""The command line. Each command imports what it runs, so that `--help` stays quick."""
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from .benchmark import benchmark
+from .cache import cache
+from .demo import demo
+from .explain import explain
+from .inspect import inspect
+from .profile import profile
+from .verify import verify
+
+app = typer.Typer(
+    name="keras-distill",
+    help="From a large Keras teacher to a small student, verified inside its .tflite.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (demo, inspect, profile, benchmark, verify, explain):
+    app.command()(command)
+app.add_typer(cache, name="cache")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keras-distill {importlib.metadata.version('keras_distill')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
+    ] = False,
+) -> None:
+    """From a large Keras teacher to a small student, verified inside its .tflite."""

@@ -1,0 +1,42 @@
+"""`keras-distill explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import guarded
+
+
+def explain(
+    student: Annotated[Path, typer.Argument(metavar="STUDENT.keras", help="What has learned.")],
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.keras", help="What has taught.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="digits, fashion_mnist (their test images), or a .npz of x and y."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder for record and pictures.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
+) -> None:
+    """What the student learned, and what not: agreement, calibration, layers, worst examples."""
+
+    def work() -> int:
+        from ..pipeline import inputs
+
+        models = inputs.load_model(student), inputs.load_model(teacher)
+        found = inputs.load_data(data, limit)
+        with inputs.usage_errors():
+            # First: a long pass must not end in a missing library.
+            try:
+                from ..explaining import explain, pictures  # noqa: F401
+            except ModuleNotFoundError as error:
+                raise ValueError('it needs pip install "keras_distill[demo]".') from error
+            record = explain(*models, found)
+            files = record.save(output)
+        typer.echo(str(record))
+        typer.echo(f"\nWritten to {output}: {', '.join(path.name for path in files)}")
+        return 0
+
+    raise typer.Exit(guarded(work))

@@ -1,0 +1,23 @@
+"""`keras-distill inspect`."""
+
+import typer
+
+from .shared import AsJson, Model, guarded, print_record
+
+
+def inspect(
+    model: Model,
+    as_json: AsJson = False,
+) -> None:
+    """Layer by layer: what can be pruned and quantised, how, and why not."""
+
+    def work() -> int:
+        from ..edge.inspection import inspect as inspected
+        from ..pipeline import inputs
+
+        loaded = inputs.load_model(model)
+        with inputs.usage_errors():
+            print_record(inspected(loaded), as_json)
+        return 0
+
+    raise typer.Exit(guarded(work))
