@@ -25,6 +25,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from . import _files
+
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
 WORKER = (sys.executable, "-m", "keras_distill._converter_worker")
@@ -142,14 +144,15 @@ def convert(
     Raises:
       ConversionError: the converter failed or its process died.
     """
-    output = Path(output)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    with tempfile.TemporaryDirectory(prefix="keras_distill_convert_") as folder:
+    with (
+        _files.whole(output) as fresh,
+        tempfile.TemporaryDirectory(prefix="keras_distill_convert_") as folder,
+    ):
         request = {
             "saved_model": saved_model.directory,
             "inputs": saved_model.inputs,
             "outputs": list(saved_model.outputs),
-            "output": os.fspath(partial.absolute()),
+            "output": os.fspath(fresh),
             "failure": os.path.join(folder, "failure.json"),
             "precision": precision,
             "calibration": _written(calibration or {}, saved_model.inputs, folder),
@@ -157,11 +160,7 @@ def convert(
             "batch_size": batch_size,
             "allow_flex": allow_flex,
         }
-        try:
-            _run_worker(request, folder)
-            os.replace(partial, output)
-        finally:
-            partial.unlink(missing_ok=True)
+        _run_worker(request, folder)
 
 
 def _written(

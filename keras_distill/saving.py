@@ -1,13 +1,13 @@
 """What of a distiller goes into a file: signals' shapes, functions by name, random state."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_distill import _files
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import layer_name
 from keras_distill.teachers.base import Absent, Teacher
@@ -98,10 +98,9 @@ class SavedWithoutTeacher(keras.Model):
         path = Path(os.fspath(filepath))
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists. Give overwrite=True to replace it.")
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            partial = Path(folder, path.name)
-            super().save(partial, **kwargs)
-            os.replace(partial, path)
+        kind = _files.whole if kwargs.get("zipped", True) else _files.whole_folder
+        with kind(path) as fresh:
+            super().save(fresh, **kwargs)
 
     def get_config(self) -> dict:
         """What rebuilds this distiller, its teacher's shapes in place of its teacher.

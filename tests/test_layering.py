@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
 ORDER = [
     "_json",
+    "_files",
     "progress",
     "schedules",
     "functional",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import converter, litert
+from .. import _files, converter, litert
 from ..converter import CALIBRATED, PRECISIONS, ConversionError
 from ..data import batches
 from ..graph.replay import Functional, trace
@@ -82,11 +81,10 @@ def export_tflite(
         for name, spec in interface.specs.items()
     }
     names = None if labels is None else check_labels(labels)
-    with _folder_beside(path) as beside, tempfile.TemporaryDirectory() as saved:
+    with _files.whole(path) as fresh, tempfile.TemporaryDirectory() as saved:
         with exporting():
             traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
         _check_label_count(names, traced.outputs)
-        fresh = Path(beside, path.name)
         converted = functools.partial(
             converter.convert,
             traced,
@@ -106,7 +104,6 @@ def export_tflite(
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
-        os.replace(fresh, path)
     counts = dict(vars(content))
     float_names = counts.pop("float_names")
     return TFLiteExport(
@@ -208,22 +205,6 @@ def _check_label_count(labels: tuple[str, ...] | None, outputs: dict[str, tf.Ten
             f"Expected a label for each class of an output, of sizes {classes}; "
             f"got {len(labels)} labels."
         )
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[str]:
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected a file to write; {path} is a folder.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected an existing folder for {path}; create {folder} first.")
-    try:
-        # In the same folder, because os.replace is atomic only within one file system.
-        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".keras_distill_export_")
-    except OSError as error:
-        raise PermissionError(f"Expected a folder to write into; {folder}: {error}.") from error
-    with temporary as name:
-        yield name
 
 
 def _proven(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _files
 from .calibration import Calibration
 from .similarity import Similarity
 
@@ -179,11 +179,12 @@ class Explanation:
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(f"Expected a folder to write to; {target} is a file.")
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".explanation.") as made:
-            Path(made, RECORD).write_text(self.to_json() + "\n", encoding="utf-8")
+        _files.sweep(target, ["explanation"])
+        with _files.scratch(target, "explanation") as made:
+            (made / RECORD).write_text(self.to_json() + "\n", encoding="utf-8")
             for name, figure in figures.items():
-                figure.savefig(Path(made, f"{name}.png"), dpi=120)
-            return _put(Path(made), target)
+                figure.savefig(made / f"{name}.png", dpi=120)
+            return _put(made, target)
 
 
 def _put(made: Path, target: Path) -> tuple[Path, ...]:
@@ -191,7 +192,7 @@ def _put(made: Path, target: Path) -> tuple[Path, ...]:
 
     names = sorted(path.name for path in made.iterdir())
     for name in names:
-        os.replace(made / name, target / name)
+        _files.place(made / name, target / name)
     # A picture of an earlier record beside this one would tell of another student.
     for stale in {f"{name}.png" for name in PICTURES} - set(names):
         (target / stale).unlink(missing_ok=True)

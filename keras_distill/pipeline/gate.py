@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .. import edge
+from .. import _files, edge
 from ..edge.interface import interface_of
 from ..edge.records import VerificationReport
 from ..litert import TFLiteRunner, load_tflite
 from .inputs import load_data, load_model, one_line, usage_errors
-from .junit import Check, write_junit, write_whole
+from .junit import Check, write_junit
 from .stages import UsageError
 
 MAX_DROP = 0.01
@@ -71,7 +71,7 @@ def run(request: Request) -> Outcome:
             write_junit(request.junit, request.file, (), time.monotonic() - begin, str(error))
         raise
     if request.json is not None:
-        write_whole(request.json, (outcome.report.to_json() + "\n").encode())
+        _files.write(request.json, (outcome.report.to_json() + "\n").encode())
     if request.junit is not None:
         seconds, table = time.monotonic() - begin, str(outcome.report)
         write_junit(request.junit, request.file, outcome.checks, seconds, output=table)

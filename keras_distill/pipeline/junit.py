@@ -2,11 +2,12 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+from .. import _files
 
 # XML 1.0 has no way to write these, and a path may hold them.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -62,7 +63,7 @@ def write_junit(
     if output is not None:
         ElementTree.SubElement(suite, "system-out").text = _plain(output)
     ElementTree.indent(suites)
-    write_whole(path, ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))
+    _files.write(path, ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))
 
 
 def _case(
@@ -79,12 +80,3 @@ def _case(
 
 def _plain(text: str) -> str:
     return _FORBIDDEN.sub("?", text)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Puts `content` at `path`, whole or not at all."""
-    folder = path.absolute().parent
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".keras_distill_") as beside:
-        fresh = Path(beside, path.name)
-        fresh.write_bytes(content)
-        os.replace(fresh, path)

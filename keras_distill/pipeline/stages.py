@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import _files
+
 RECORD = "stages.json"
-UNFINISHED = ".unfinished-"
+UNFINISHED = "unfinished"
 
 
 class UsageError(ValueError):
@@ -73,8 +73,7 @@ class Folder:
             self._refuse_strangers(stages)
             self._record = {"settings": settings, "finished": {}}
             self._write()
-        for leftover in self.path.glob(UNFINISHED + "*"):
-            shutil.rmtree(leftover)
+        _files.sweep(self.path)
 
     def is_finished(self, stage: Stage) -> bool:
         """Whether the stage's files are there as it left them."""
@@ -84,10 +83,10 @@ class Folder:
     def run(self, stage: Stage) -> str:
         """Run one stage; its files appear in the folder only when all of them are whole."""
         begin = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=UNFINISHED) as made:
-            outcome = stage.make(Path(made))
+        with _files.scratch(self.path, UNFINISHED) as made:
+            outcome = stage.make(made)
             for name in stage.artefacts:
-                os.replace(Path(made) / name, self.path / name)
+                _files.place(made / name, self.path / name)
         self._record["finished"][stage.name] = {
             "seconds": round(time.monotonic() - begin, 3),
             "outcome": outcome,
@@ -150,9 +149,7 @@ class Folder:
         return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
     def _write(self) -> None:
-        beside = self.path / (RECORD + ".new")
-        beside.write_text(json.dumps(self._record, indent=2) + "\n", encoding="utf-8")
-        os.replace(beside, self.path / RECORD)
+        _files.write(self.path / RECORD, (json.dumps(self._record, indent=2) + "\n").encode())
 
 
 def run_stages(stages: Sequence[Stage], folder: Folder) -> Iterator[tuple[Stage, str, bool]]:

@@ -65,9 +65,9 @@ def test_leftovers_of_a_kill_are_swept(tmp_path):
     work = Recorder()
     stages = [work.stage("a")]
     run(tmp_path, stages)
-    (tmp_path / ".unfinished-x").mkdir()
+    (tmp_path / ".unfinished.12345678.partial").mkdir()
     run(tmp_path, stages)
-    assert not (tmp_path / ".unfinished-x").exists()
+    assert not (tmp_path / ".unfinished.12345678.partial").exists()
 
 
 def test_another_run_is_not_overwritten(tmp_path):

@@ -1,13 +1,12 @@
 """A cache's folder as a whole: claiming it, looking through it, putting parts together."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ... import _files
 from . import locking, manifest
 from .bounds import rest_bound
 from .checking import column
@@ -54,10 +53,7 @@ def claim(folder: Path) -> Manifest | None:
 
 def sweep(folder: Path, names: Sequence[str] | None = None) -> None:
     """Remove what killed builds left half-written: of these files, or of all."""
-    for path in folder.glob(".*.partial"):
-        owner = path.name[1:].rsplit(".", 2)[0]
-        if names is None or owner.removesuffix(".b2") in names:
-            path.unlink(missing_ok=True)
+    _files.sweep(folder, names and [stem for name in names for stem in (name, f"{name}.b2")])
 
 
 def finished(folder: Path, plan: Manifest) -> list[Shard]:
@@ -199,7 +195,7 @@ def merge(
         for shard, part in chosen.items():
             if part != folder and problem_of(folder, shard, plans[0].layout.record) is not None:
                 for name in (shard.name, f"{shard.name}.b2"):
-                    _copy(part / name, folder / name)
+                    _files.write(folder / name, (part / name).read_bytes())
     return verify(folder)
 
 
@@ -220,18 +216,6 @@ def _chosen(parts: list[Path], plan: Manifest) -> dict[Shard, Path]:
             f"machines whose parts they are, then merge again; nothing was written."
         )
     return chosen
-
-
-def _copy(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        shutil.copyfile(source, beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _refuse_different(differences: list[str], who: str) -> None:
@@ -263,4 +247,4 @@ def _rest(
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(locking.NAME) or (name.startswith(".") and name.endswith(".partial"))
+    return name.startswith(locking.NAME) or _files.is_scratch(name)

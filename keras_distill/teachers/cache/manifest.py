@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ... import _files
 from .layout import Layout
 
-__all__ = ["Manifest", "Shard", "digest_of", "write_whole"]
+__all__ = ["Manifest", "Shard", "digest_of"]
 
 NAME = "manifest.json"
 _FORMAT = "keras_distill teacher cache"
@@ -98,7 +97,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put it into the folder, whole or not at all."""
-        write_whole(folder / NAME, self.render())
+        _files.write(folder / NAME, self.render())
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -143,36 +142,6 @@ def digest_of(*parts: Any) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def write_whole(path: Path, *parts: Any, last: bool = True) -> None:
-    """Write a file that appears whole or not at all, and outlives a power cut.
-
-    Args:
-      last: no other file follows that will sync the folder for this one too.
-    """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with open(beside, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    if last:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _flat(manifest: Manifest) -> dict[str, Any]:

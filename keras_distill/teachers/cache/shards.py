@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .manifest import Manifest, Shard, digest_of, write_whole
+from ... import _files
+from .manifest import Manifest, Shard, digest_of
 
 __all__ = ["Held", "OnDisk", "is_whole", "problem_of", "records_in", "write_shard"]
 
@@ -19,8 +20,8 @@ MEMORY_BYTES = 2**29
 def write_shard(folder: Path, shard: Shard, records: np.ndarray) -> None:
     """Write the records as .npy, then their checksum in a file beside; both whole or not at all."""
     header, body = _header(records), records.view("u1").data
-    write_whole(folder / shard.name, header, body, last=False)
-    write_whole(_checksum_path(folder, shard), _checksum_line(shard, digest_of(header, body)))
+    _files.write(folder / shard.name, header, body, last=False)
+    _files.write(_checksum_path(folder, shard), _checksum_line(shard, digest_of(header, body)))
 
 
 def is_whole(folder: Path, shard: Shard) -> bool:

@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
+from keras_distill import _files
 from keras_distill.teachers import cache as package
-from keras_distill.teachers.cache import building, locking, making, manifest, shards
+from keras_distill.teachers.cache import building, locking, making
 
 SMALL = {"batch_size": 8, "shard_examples": 16, "verbose": False}
 
@@ -148,16 +149,19 @@ def test_cut_off_before_and_after_every_write_it_ends_in_the_same_bytes(
         pass
 
     def dying(after):
-        """`write_whole` that leaves what a kill leaves at its `after`-th point of five a file."""
+        """`write` that leaves what a kill leaves at its `after`-th point of five a file."""
         count = iter(range(10_000))
 
         def write(path, *parts, last=True):
-            beside, whole = path.with_name(f".{path.name}.1.partial"), b"".join(parts)
+            folder, whole = path.with_name(f".{path.name}.killed__.partial"), b"".join(parts)
+            folder.mkdir(exist_ok=True)
+            beside = folder / path.name
             for reach in (0, 1, len(whole) // 2, len(whole)):
                 beside.write_bytes(whole[:reach])
                 if next(count) == after:
                     raise Killed
             os.replace(beside, path)
+            folder.rmdir()
             if next(count) == after:
                 raise Killed
 
@@ -169,8 +173,7 @@ def test_cut_off_before_and_after_every_write_it_ends_in_the_same_bytes(
     # Five points each for a manifest, five shards and their checksums.
     for point in range(0, 5 * 11, 4):
         with monkeypatch.context() as patched:
-            patched.setattr(shards, "write_whole", write := dying(point))
-            patched.setattr(manifest, "write_whole", write)
+            patched.setattr(_files, "write", dying(point))
             with pytest.raises(Killed):
                 build(doubled, data, folder)
         build(doubled, data, folder)
@@ -319,7 +322,7 @@ def test_an_answer_that_does_not_fit_is_refused(data, tmp_path):
 
 def test_a_full_disk_leaves_what_is_whole(teacher, data, tmp_path, monkeypatch, content):
     build(teacher, data, tmp_path / "whole")
-    write, calls = shards.write_whole, []
+    write, calls = _files.write, []
 
     def full(path, *parts, **options):
         calls.append(path)
@@ -327,7 +330,7 @@ def test_a_full_disk_leaves_what_is_whole(teacher, data, tmp_path, monkeypatch, 
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, *parts, **options)
 
-    monkeypatch.setattr(shards, "write_whole", full)
+    monkeypatch.setattr(_files, "write", full)
     with pytest.raises(OSError, match="The disk is full: 2 shards are whole") as refusal:
         build(teacher, data, tmp_path / "c")
     assert refusal.value.errno == errno.ENOSPC
