@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import checks, data, outputs, saving, schedules, step
+from keras_distill import checks, data, outputs, resuming, saving, schedules, step
 from keras_distill.metrics import RunningMeans, labelled_only
 from keras_distill.objectives import Objective, Signals
 from keras_distill.student import StudentReader
@@ -334,13 +334,14 @@ def _with_callbacks(fit: Callable, args: tuple, kwargs: dict, extra: list) -> di
     """`fit`'s arguments by name, with these callbacks besides the caller's."""
     given = inspect.signature(fit).bind(*args, **kwargs).arguments
     callbacks = given.get("callbacks")
-    if not extra:
-        return given
     if isinstance(callbacks, keras.callbacks.CallbackList):
         for callback in extra:
             callbacks.append(callback)
+        callbacks.callbacks[:] = resuming.with_epochs(callbacks.callbacks)
+        callbacks.set_model(callbacks.model)
         return given
-    return {**given, "callbacks": [*keras.tree.flatten(callbacks or []), *extra]}
+    every = resuming.with_epochs([*keras.tree.flatten(callbacks or []), *extra])
+    return {**given, "callbacks": every} if every else given
 
 
 def _rows(x: Any):

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_distill import _files
 from keras_distill.objectives.base import Signals
@@ -39,13 +39,20 @@ class SavedWithoutTeacher(keras.Model):
     _student_preprocess: Callable | None
     _teacher_preprocess: Callable | None
     _student_output: str
+    epochs_behind: int | None = None
+    epochs_loaded: int | None = None
 
     def save_own_variables(self, store: Any) -> None:
-        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them."""
+        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them.
+
+        Besides what moves of the teacher, and how many epochs a fit with a backup has behind it.
+        """
         for index, state in enumerate(seed_states(self)):
             store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
         for index, state in enumerate(self.teacher_state()):
             store[f"teacher_{index}"] = keras.ops.convert_to_numpy(state)
+        if self.epochs_behind is not None:
+            store["epochs"] = np.asarray(self.epochs_behind, "int64")
 
     def teacher_state(self) -> tuple:
         """The variables of a teacher that training moves: its noise, its moving average."""
@@ -87,6 +94,7 @@ class SavedWithoutTeacher(keras.Model):
         for kind, (states, _, _) in kinds.items():
             for index, state in enumerate(states):
                 state.assign(store[f"{kind}_{index}"])
+        self.epochs_loaded = int(store["epochs"][()]) if "epochs" in set(store.keys()) else None
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.
@@ -95,12 +103,30 @@ class SavedWithoutTeacher(keras.Model):
           ValueError: something that can't be saved (a lambda); nothing was written.
         """
         refuse_lambdas(keras.saving.serialize_keras_object(self))
-        path = Path(os.fspath(filepath))
-        if path.exists() and not overwrite:
+        path, zipped = os.fspath(filepath), kwargs.get("zipped") is not False
+        if os.path.exists(path) and not overwrite:
             raise FileExistsError(f"{path} exists. Give overwrite=True to replace it.")
-        kind = _files.whole if kwargs.get("zipped", True) else _files.whole_folder
-        with kind(path) as fresh:
+        if "://" in path or path.endswith(".keras") != zipped:
+            # Keras uploads what goes elsewhere, and refuses the rest by its name.
+            super().save(filepath, overwrite=overwrite, **kwargs)
+            return
+        with (_files.whole if zipped else _files.whole_folder)(path) as fresh:
             super().save(fresh, **kwargs)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """As `keras.Model.save_weights`; each file appears whole or not at all."""
+        path, sharded = os.fspath(filepath), kwargs.get("max_shard_size") is not None
+        asks = os.path.exists(path) and not overwrite
+        if (
+            asks
+            or "://" in path
+            or not path.endswith(".weights.json" if sharded else ".weights.h5")
+        ):
+            # Keras asks, uploads, refuses by name, or warns that it takes another name.
+            super().save_weights(filepath, overwrite=overwrite, **kwargs)
+            return
+        with _files.whole(path) as fresh:
+            super().save_weights(fresh, **kwargs)
 
     def get_config(self) -> dict:
         """What rebuilds this distiller, its teacher's shapes in place of its teacher.

@@ -26,6 +26,7 @@ ORDER = [
     "metrics",
     "checks",
     "saving",
+    "resuming",
     "distiller",
     "joint",
     "exits",

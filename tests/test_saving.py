@@ -1,5 +1,8 @@
 """What a distiller's files hold, and that a run goes on from them as if nothing had happened."""
 
+import re
+import stat
+
 import keras
 import numpy as np
 import pytest
@@ -178,19 +181,44 @@ def test_a_lambda_is_refused_before_anything_is_written(where, make, small_cnn, 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_save_that_fails_half_way_leaves_the_old_file(make, tmp_path, monkeypatch):
-    path = tmp_path / "d.keras"
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt("by hand")])
+@pytest.mark.parametrize("name", ["d.keras", "d.weights.h5"])
+def test_a_save_that_fails_half_way_leaves_the_old_file(name, error, make, tmp_path, monkeypatch):
+    path = tmp_path / name
     path.write_bytes(b"the file that was there before")
+    path.chmod(0o600)
     distiller = make()
 
     def broken(store):
-        raise OSError("disk full")
+        raise error
 
-    monkeypatch.setattr(distiller, "save_own_variables", broken)
-    with pytest.raises(OSError, match="disk full"):
-        distiller.save(path)
+    save = distiller.save if path.suffix == ".keras" else distiller.save_weights
+    with monkeypatch.context() as patched:
+        patched.setattr(distiller, "save_own_variables", broken)
+        with pytest.raises(type(error), match=str(error)):
+            save(path)
     assert path.read_bytes() == b"the file that was there before"
     assert list(tmp_path.iterdir()) == [path]
+    save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_keras_saves_otherwise_it_saves_as_ever(make, tmp_path):
+    distiller = make()
+    with pytest.warns(UserWarning, match="renamed"):
+        distiller.save_weights(tmp_path / "a.weights.h5", max_shard_size=1.0)
+    distiller.save_weights(tmp_path / "b.weights.json", max_shard_size=1.0)
+    distiller.save(tmp_path / "folder", zipped=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a.weights.json", "a_00000.weights.h5", "b.weights.json", "b_00000.weights.h5"),
+        "folder",
+    ]
+    other = make(seed=1)
+    other.load_weights(tmp_path / "b.weights.json")
+    assert_same_variables(other.student, distiller.student)
+    for save, name in ((distiller.save, "x.zip"), (distiller.save_weights, "x.h5")):
+        with pytest.raises(ValueError, match=re.escape(f"filepath={tmp_path / name}")):
+            save(tmp_path / name)
 
 
 def test_overwrite_false_keeps_the_file(make, tmp_path):
@@ -232,6 +260,45 @@ def test_a_killed_run_resumes_to_the_bit(make, fit, tmp_path):
     resumed = fit(fresh, EPOCHS, callbacks=[keras.callbacks.BackupAndRestore(backup)])
     assert resumed.epoch == [2, 3]
     assert_goes_on(whole, resumed, (uninterrupted, fresh))
+
+
+@pytest.mark.parametrize(
+    "left", ['{"epoch": 1, "batch": 0}', "", '{"epo', None], ids=["old", "empty", "cut", "none"]
+)
+def test_killed_between_a_backups_two_files_it_resumes_to_the_bit(make, fit, tmp_path, left):
+    uninterrupted = make(seed=0)
+    whole = fit(uninterrupted, EPOCHS)
+    backup = tmp_path / "backup"
+    callbacks = [keras.callbacks.BackupAndRestore(backup), KilledAfter(2)]
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(seed=0), EPOCHS, callbacks=callbacks)
+    # The weights stand at epoch 2; the other file is still the first epoch's, or cut off.
+    metadata = backup / "training_metadata.json"
+    metadata.unlink() if left is None else metadata.write_text(left)
+
+    fresh = make(seed=1)
+    resumed = fit(fresh, EPOCHS, callbacks=[keras.callbacks.BackupAndRestore(backup)])
+    assert resumed.epoch == [2, 3]
+    assert_goes_on(whole, resumed, (uninterrupted, fresh))
+
+
+def test_a_list_of_callbacks_of_kerass_own_resumes_too(make, fit, tmp_path):
+    backup = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), EPOCHS, callbacks=[keras.callbacks.BackupAndRestore(backup), KilledAfter(2)])
+    (backup / "training_metadata.json").write_text("")
+    fresh = make(seed=1)
+    callbacks = keras.callbacks.CallbackList(
+        [keras.callbacks.BackupAndRestore(backup)], add_history=True, model=fresh, epochs=EPOCHS
+    )
+    assert fit(fresh, EPOCHS, callbacks=callbacks).epoch == [2, 3]
+
+
+def test_weights_without_an_epoch_beside_a_cut_off_file_are_refused(make, fit, tmp_path):
+    make().save_weights(tmp_path / "latest.weights.h5")
+    (tmp_path / "training_metadata.json").write_text("")
+    with pytest.raises(ValueError, match="initial_epoch"):
+        fit(make(), EPOCHS, callbacks=[keras.callbacks.BackupAndRestore(tmp_path)])
 
 
 def test_weights_of_a_checkpoint_resume_to_the_bit(make, fit, tmp_path):
