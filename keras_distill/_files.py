@@ -16,7 +16,17 @@ try:
 except ImportError:  # no advisory locks here: nothing proves a folder's owner dead
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["is_scratch", "place", "scratch", "sweep", "whole", "whole_folder", "write"]
+__all__ = [
+    "HeldError",
+    "held",
+    "is_scratch",
+    "place",
+    "scratch",
+    "sweep",
+    "whole",
+    "whole_folder",
+    "write",
+]
 
 _END = ".partial"
 # Eight characters are what mkdtemp puts between prefix and suffix.
@@ -24,6 +34,10 @@ _SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.partial", re.DOTALL)
 # With what is around it no longer than a name may be, at four bytes a character.
 _STEM_LENGTH = 56
 _STREAMS = re.compile("/dev/(stdout|stderr|fd/)|/proc/")
+
+
+class HeldError(RuntimeError):
+    """Somebody else holds the folder."""
 
 
 def write(path: str | os.PathLike[str], *parts: Any, last: bool = True) -> None:
@@ -115,6 +129,29 @@ def scratch(parent: Path, stem: str) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process: the system lets go of it when that ends, however it ends.
+
+    Where there are no locks on folders (another system, some network's file systems) it is not
+    kept.
+
+    Raises:
+      HeldError: somebody holds it, in this process or in another.
+    """
+    try:
+        lock = _lock(folder)
+    except BlockingIOError as error:
+        raise HeldError(f"Somebody else holds {folder}.") from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            # Not by closing alone: processes forked meanwhile have the handle, too.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+
 def sweep(parent: Path, stems: Collection[str] | None = None) -> None:
     """Remove the scratch folders, of these stems or of all, whose process has ended.
 
@@ -124,8 +161,9 @@ def sweep(parent: Path, stems: Collection[str] | None = None) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(parent):
             found = _SCRATCH.fullmatch(name)
-            if found and (wanted is None or found[1] in wanted):
-                _remove_dead(Path(parent, name))
+            path = Path(parent, name)
+            if found and (wanted is None or found[1] in wanted) and not path.is_symlink():
+                _remove_dead(path)
 
 
 def is_scratch(name: str) -> bool:
@@ -198,7 +236,7 @@ def _lock(folder: Path) -> int | None:
     if fcntl is None:
         return None
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None
     try:

@@ -14,7 +14,7 @@ from .. import checks
 from ..distiller import Distiller
 from ..objectives import Objective
 from ..teachers import Teacher
-from ..teachers.model import as_teacher
+from ..teachers.model import Model, as_teacher
 from .architecture import architecture_digest, plain_config
 from .chain_report import ChainReport, Generation, outcome
 from .stages import Folder, Stage, run_stages
@@ -92,9 +92,9 @@ def distill_chain(
     chain = _Chain(teacher, models, train, _makers(objectives, len(models)), label_weight, seed)
     decided = {**chain.settings(), "settings": _plain(settings or {})}
     output = Folder(folder)
-    output.open(decided, chain.stages())
     try:
-        return chain.run(output, verbose)
+        with output.open(decided, chain.stages(), added=["teacher's graph"]):
+            return chain.run(output, verbose)
     except KeyboardInterrupt:
         if verbose:
             kept = output.finished_words()
@@ -110,6 +110,8 @@ class _Chain:
         self._teachers = [as_teacher(teacher), *models[:-1]]
         self._models, self._train, self._makers = models, train, makers
         self._label_weight, self._seed = label_weight, seed
+        # Of the model whose stage is at work, until its files and their record are whole.
+        self._before: list[tuple[Any, np.ndarray]] = []
 
     def settings(self) -> dict[str, Any]:
         """What decides the result; finds it by building every Distiller, which may refuse."""
@@ -124,6 +126,7 @@ class _Chain:
             found[f"objectives {i + 1}"] = [plain_config(o) for o in distiller.objectives]
         found["label_weight"] = plain_config(self._label_weight)
         # A function's weights are known once it has been traced.
+        found["teacher's graph"] = [one.identity() for one in _models(self._teachers[0])]
         return {"teacher": self._teachers[0].fingerprint(), **found}
 
     def stages(self) -> list[Stage]:
@@ -131,9 +134,18 @@ class _Chain:
         return [self._stage(i, model.name) for i, model in enumerate(self._models)]
 
     def run(self, folder: Folder, verbose: bool) -> ChainReport:
-        """Train what is not finished, load what is."""
+        """Train what is not finished, load what is; a model whose stage fails is as it was."""
+        try:
+            return self._run(folder, verbose)
+        except BaseException:
+            for variable, value in self._before:
+                variable.assign(value)
+            raise
+
+    def _run(self, folder: Folder, verbose: bool) -> ChainReport:
         generations = []
         for i, (stage, words, reused) in enumerate(run_stages(self.stages(), folder)):
+            self._before = []
             weights, record = (folder.path / name for name in stage.artefacts)
             if reused:
                 self._models[i].load_weights(weights)
@@ -171,22 +183,17 @@ class _Chain:
         return Stage(f"{i + 1} {name}", files, make)
 
     def _trained(self, i: int) -> dict[str, list]:
-        """The history of a generation's training; where it fails the model is as it was."""
-        model = self._models[i]
-        before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
-        try:
-            if self._seed is not None:
-                keras.utils.set_random_seed(self._seed + i + 1)
-            with warnings.catch_warnings():
-                # They were heard when the settings were found.
-                warnings.simplefilter("ignore")
-                distiller = self._distiller(i)
-            self._train(distiller)
-            _check_trained(distiller)
-        except BaseException:
-            for variable, value in before:
-                variable.assign(value)
-            raise
+        """The history of a generation's training."""
+        variables = self._models[i].variables
+        self._before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
+        if self._seed is not None:
+            keras.utils.set_random_seed(self._seed + i + 1)
+        with warnings.catch_warnings():
+            # They were heard when the settings were found.
+            warnings.simplefilter("ignore")
+            distiller = self._distiller(i)
+        self._train(distiller)
+        _check_trained(distiller)
         history = getattr(getattr(distiller, "history", None), "history", {})
         return {name: [np.asarray(v).tolist() for v in values] for name, values in history.items()}
 
@@ -215,15 +222,26 @@ def _checked(teacher: Any, models: Any) -> list[keras.Model]:
 
 def _weights(value: Any) -> Iterator[Any]:
     """The weights of a model, or of all models that a teacher holds."""
-    if isinstance(value, Teacher):
-        value = list(vars(value).values())
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if type(value) in (list, tuple):
+    for layer in _inside(value, keras.layers.Layer):
+        yield from layer.weights
+
+
+def _models(teacher: Teacher) -> Iterator[Model]:
+    """The models behind a teacher, one a member of a teacher made of teachers."""
+    yield from _inside(teacher, Model)
+
+
+def _inside(value: Any, kind: type) -> Iterator[Any]:
+    """Everything of a class that a teacher, or one that it is made of, holds."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, Teacher):
+        yield from _inside(list(vars(value).values()), kind)
+    elif isinstance(value, Mapping):
+        yield from _inside(list(value.values()), kind)
+    elif type(value) in (list, tuple):
         for one in value:
-            yield from _weights(one)
-    if isinstance(value, keras.layers.Layer):
-        yield from value.weights
+            yield from _inside(one, kind)
 
 
 def _makers(objectives: Any, count: int) -> list[Callable[[], Any]]:

@@ -194,10 +194,10 @@ def run(settings: Settings, folder: Folder) -> bool:
     with _progress(console) as progress:
         stages = Demo(settings, folder, progress).stages()
         version = importlib.metadata.version("keras_distill")
-        folder.open(asdict(settings) | {"keras_distill": version}, stages)
-        for stage, outcome, reused in run_stages(stages, folder):
-            kept = " (finished earlier)" if reused else ""
-            console.print(f"{stage.name:<12} {outcome}{kept}", soft_wrap=True)
+        with folder.open(asdict(settings) | {"keras_distill": version}, stages):
+            for stage, outcome, reused in run_stages(stages, folder):
+                kept = " (finished earlier)" if reused else ""
+                console.print(f"{stage.name:<12} {outcome}{kept}", soft_wrap=True)
     report = DemoReport.load(folder.path / "report.json")
     console.print(report.table())
     for sentence in report.words():

@@ -1,15 +1,16 @@
 """Resumable stages: a piece of work with a name, a function and the files that it leaves."""
 
+import contextlib
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _files
+from .. import _files, _json
 
 RECORD = "stages.json"
 UNFINISHED = "unfinished"
@@ -41,6 +42,7 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._record: dict[str, Any] = {"settings": None, "finished": {}}
+        self._stages: tuple[Stage, ...] = ()
 
     def check_writable(self) -> None:
         """Make the folder and try to write in it.
@@ -57,28 +59,61 @@ class Folder:
                 f"there failed: {error}. Name another (--output on the command line)."
             ) from error
 
-    def open(self, settings: dict[str, Any], stages: Sequence[Stage]) -> None:
+    @contextlib.contextmanager
+    def open(
+        self, settings: dict[str, Any], stages: Sequence[Stage], added: Collection[str] = ()
+    ) -> Iterator[None]:
         """Take up the record of an earlier run with the same settings, or begin one.
+
+        The folder is held for this run alone until the block ends.
+
+        Args:
+          settings: whatever decides what comes out, in JSON's types.
+          stages: all of the run's, in order.
+          added: settings that the record of an earlier version may lack.
 
         Raises:
           UsageError: the folder holds a run with other settings, or files of the same names
-            that no run of ours left there.
+            that no run of ours left there; another run is at work in it.
         """
         self.check_writable()
         settings = json.loads(json.dumps(settings))
+        try:
+            with _files.held(self.path):
+                self._take_up(settings, stages, added)
+                yield
+        except _files.HeldError as error:
+            raise UsageError(
+                f"another run is at work in {self.path}: wait for it, or end it; what it has "
+                f"finished stays. Or name another folder (--output on the command line)."
+            ) from error
+
+    def _take_up(
+        self, settings: dict[str, Any], stages: Sequence[Stage], added: Collection[str]
+    ) -> None:
         file = self.path / RECORD
         if file.exists():
-            self._record = self._read(file, settings)
+            record = self._read(file)
+            unknown = {key: settings[key] for key in added if key not in record["settings"]}
+            self._refuse_other(record["settings"] | unknown, settings)
+            self._record = record | {"settings": settings}
         else:
             self._refuse_strangers(stages)
             self._record = {"settings": settings, "finished": {}}
             self._write()
         _files.sweep(self.path)
+        self._stages = tuple(stages)
 
     def is_finished(self, stage: Stage) -> bool:
-        """Whether the stage's files are there as it left them."""
-        left = self._record["finished"].get(stage.name, {}).get("sha256")
-        return left is not None and left == self._checksums(stage)
+        """Whether the stage's files are there as it left them, made from what is there before."""
+        entry = self._record["finished"].get(stage.name, {})
+        left, made_from = entry.get("sha256"), entry.get("made_from")
+        return (
+            left is not None
+            and left == self._checksums(stage)
+            # An earlier version did not say from what.
+            and made_from in (None, self._before(stage))
+        )
 
     def run(self, stage: Stage) -> str:
         """Run one stage; its files appear in the folder only when all of them are whole."""
@@ -91,6 +126,7 @@ class Folder:
             "seconds": round(time.monotonic() - begin, 3),
             "outcome": outcome,
             "sha256": self._checksums(stage),
+            "made_from": self._before(stage),
         }
         self._write()
         return outcome
@@ -110,16 +146,29 @@ class Folder:
             return "Nothing was finished yet."
         return f"Finished and kept in {self.path}: {names}."
 
-    def _read(self, file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    def _before(self, stage: Stage) -> str:
+        """A digest of the files that all stages before this one have left."""
+        finished = self._record["finished"]
+        names = [one.name for one in self._stages]
+        names = names[: names.index(stage.name)]
+        left = [finished.get(name, {}).get("sha256") for name in names]
+        return hashlib.sha256(json.dumps(left, sort_keys=True).encode()).hexdigest()
+
+    def _read(self, file: Path) -> dict[str, Any]:
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            there = dict(record["settings"])
-            dict(record["finished"])
-        except (ValueError, KeyError, TypeError) as error:
+            record = _json.read(file)
+            record["settings"].keys()
+            for entry in record["finished"].values():
+                entry["sha256"].keys()
+                entry["outcome"], entry["seconds"]
+            return record
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{file} must be the record of an earlier run, and cannot be read as one "
                 f"({error!r}). Remove the folder or name another (--output on the command line)."
             ) from error
+
+    def _refuse_other(self, there: dict[str, Any], settings: dict[str, Any]) -> None:
         if there != settings:
             changed = [
                 f"{key} {there.get(key)!r} there, {settings.get(key)!r} now"
@@ -131,7 +180,6 @@ class Folder:
                 f"stays untouched. Name another folder (--output on the command line), or remove "
                 f"this one."
             )
-        return record
 
     def _refuse_strangers(self, stages: Sequence[Stage]) -> None:
         for stage in stages:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_distill import outputs, taps
 from keras_distill.objectives.base import Signals
-from keras_distill.teachers import engines
+from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function
 from keras_distill.teachers.specs import fit_to_spec, input_spec_of, is_legacy
@@ -110,6 +110,18 @@ class Model(Teacher):
         for variable in _variables(self._model) or self._captured:
             digest.update(keras.ops.convert_to_numpy(variable).tobytes())
         return digest.hexdigest()
+
+    def identity(self) -> str:
+        """A digest of all that the answers depend on: operations, constants and weights.
+
+        It is the same for the same model in another process. Of what runs as Python inside of a
+        model its answers to a few made-up rows tell.
+        """
+        specs = keras.tree.flatten(self._spec)
+        concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
+        if identity.is_opaque(concrete):
+            return identity.of_answers(self._forward, specs)
+        return identity.of_function(concrete)
 
     def refresh(self) -> bool:
         if self.engine_used == "keras" or self.fingerprint() == self._seen:

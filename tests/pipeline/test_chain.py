@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
+from keras_distill import _files
 from keras_distill.pipeline import distill_chain
 from keras_distill.pipeline.architecture import architecture_digest
 
@@ -191,6 +192,7 @@ def test_a_folder_of_another_chain_is_refused(teacher, tmp_path):
     rectified = [dense(8, "assistant"), dense(5, "student", activation="relu")]
     for words, changed in (
         ("teacher", {"teacher": dense(12, "teacher", seed=6)}),
+        ("teacher's graph", {"teacher": dense(12, "teacher", seed=5, activation="relu")}),
         ("model 2", {"models": wider}),
         ("model 2", {"models": rectified}),
         ("objectives 1", {"objectives": lambda: [kd.SoftTargets(temperature=3.0)]}),
@@ -202,6 +204,60 @@ def test_a_folder_of_another_chain_is_refused(teacher, tmp_path):
             run(**{"settings": {"epochs": 2}, **changed})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
     assert train.trained == ["assistant", "student"]
+
+
+def test_a_generation_whose_teacher_was_trained_anew_is_trained_anew(teacher, tmp_path):
+    def run(train, seed=1):
+        models = [dense(8, "assistant", seed=seed), dense(5, "student", seed=2)]
+        return distill_chain(teacher, models, train, folder=tmp_path, objectives=soft)
+
+    run(Training())
+    (tmp_path / "1_assistant.weights.h5").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(Training("student"), seed=11)
+    again = Training()
+    assistant, student = run(again).models
+    assert again.trained == ["student"]
+    expected = dense(5, "student", seed=2)
+    Training()(kd.Distiller(expected, assistant, soft()))
+    assert same(values(student), values(expected))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("now"), OSError("disk full")])
+def test_what_fails_while_a_generation_is_saved_leaves_its_model(
+    teacher, tmp_path, monkeypatch, error
+):
+    student = dense(5, "student", seed=2)
+    before = values(student)
+
+    def run(train):
+        return distill_chain(teacher, [student], train, folder=tmp_path, objectives=soft)
+
+    for owner, name in ((student, "save_weights"), (_files, "place"), (_files, "write")):
+        train, real = Training(), getattr(owner, name)
+
+        def failing(*args, train=train, real=real):
+            if train.trained:
+                raise error
+            real(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, failing)
+            with pytest.raises(type(error), match=str(error)):
+                run(train)
+        assert train.trained == ["student"]
+        assert same(values(student), before), name
+    trained = dense(5, "student", seed=2)
+    Training()(kd.Distiller(trained, teacher, soft()))
+    assert same(values(run(Training()).student), values(trained))
+
+
+def test_a_chain_within_its_own_folder_is_refused(teacher, tmp_path):
+    def train(distiller):
+        distill_chain(teacher, [dense(5, "student")], Training(), folder=tmp_path)
+
+    with pytest.raises(ValueError, match="another run is at work"):
+        distill_chain(teacher, [dense(5, "student")], train, folder=tmp_path)
 
 
 def train_the_student_itself(distiller):
