@@ -1,39 +1,48 @@
 """What a Distiller refuses or warns of before any training."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_distill import schedules
-from keras_distill.objectives import Objective, SoftTargets
+from keras_distill import data, saving, schedules
+from keras_distill.objectives import Objective
+from keras_distill.objectives.logits_base import LogitsObjective
+from keras_distill.teachers.specs import is_legacy
 
 __all__ = [
-    "as_objectives",
     "check_backend",
     "check_balances",
     "check_data",
     "check_label_loss",
     "check_label_weight",
     "check_student",
+    "check_trainable",
     "check_trained",
-    "refuse_foreign_arguments",
     "warn_of_random_layers",
+    "warn_of_regression",
     "warn_of_swap",
 ]
 
-_FOREIGN = {
-    "alpha": "label_weight=",
-    "student_loss_weight": "label_weight=",
-    "temperature": "[SoftTargets(temperature=...)] as objectives",
-    "distillation_losses": "objectives",
-    "distillation_loss_fn": "objectives",
-    "distillation_loss": "objectives",
-    "distillation_loss_weights": "each objective's weight=",
-    "student_loss_fn": "compile(loss=...)",
-    "student_loss": "compile(loss=...)",
+# Keras' losses between numbers, by name.
+_ON_NUMBERS = {
+    "huber",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+}
+
+# What a model may define for its own training, and what a Distiller does in its place.
+_OWN_STEPS = {
+    "train_step": "the Distiller's own update",
+    "test_step": "the Distiller's own evaluation",
+    "compute_loss": "compile(loss=), and what the student adds by add_loss",
+    "compute_metrics": "compile(metrics=)",
 }
 
 
@@ -46,60 +55,48 @@ def check_backend() -> None:
         )
 
 
-def as_objectives(objectives: Any) -> list[Objective]:
-    """What a Distiller was given as a list of objectives with names of their own."""
-    if objectives is None:
-        return [SoftTargets(temperature=4.0)]
-    found = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    for objective in found:
-        if not isinstance(objective, Objective):
-            raise TypeError(
-                f"objectives must be keras_distill.Objective instances, such as SoftTargets(); got "
-                f"{objective!r}."
-            )
-    names = [o.name for o in found]
-    for name in names:
-        if names.count(name) > 1 or name in ("loss", "label_loss"):
-            raise ValueError(
-                f"The objectives' names must differ from each other and from 'loss' and "
-                f"'label_loss'; got {names}. Give one of them name=."
-            )
-    return found
-
-
-def refuse_foreign_arguments(arguments: Mapping[str, Any], where: str) -> None:
-    """TypeError for the arguments of other Distillers, with the spelling that serves here."""
-    for name in arguments:
-        mend = _FOREIGN.get(name)
-        if mend:
-            raise TypeError(f"{where} takes no {name!r} here; write {mend}.")
-        raise TypeError(f"{where} got an unexpected keyword argument {name!r}.")
-
-
 def check_student(student: Any) -> None:
-    """The student is a built Keras 3 model."""
+    """The student is a built Keras 3 model, and nothing of its own is passed over in silence."""
     if not isinstance(student, keras.Model):
-        kind = f"{type(student).__module__}.{type(student).__qualname__}"
         raise TypeError(
-            f"The student must be a keras.Model (Keras 3); got {kind}. Rebuild it with Keras 3's "
-            f"layers: tf_keras' classes have the same names but another base."
+            f"The student must be a keras.Model (Keras 3); got {data.qualified_name(student)}. "
+            f"{_student_mend(student)}"
+        )
+    if isinstance(student, saving.SavedWithoutTeacher):
+        raise TypeError(
+            f"The student {student.name!r} is itself a {type(student).__name__}. Give its "
+            f"student: {student.name}.student."
         )
     if not student.built:
         raise ValueError(
             f"The student {student.name!r} has no weights yet: give it an Input, build it with "
             f"student.build(input_shape), or call it once on a batch."
         )
+    _warn_of_own_steps(student)
+
+
+def check_trainable(student: keras.Model, variables: Sequence[Any]) -> None:
+    """There is something to train; ValueError where there is not."""
+    if not variables:
+        raise ValueError(
+            f"The student {student.name!r} has no trainable weights, so nothing can be learned. If "
+            f"trainable=False froze it, set trainable=True; if it was quantised to int8 "
+            f"(model.quantize), distil the float model and quantise afterwards, or train int8 "
+            f"layers with keras_distill.edge.quantize_aware(model)."
+        )
+    if not student.trainable_variables:
+        warnings.warn(
+            f"The student {student.name!r} has no trainable weights: only the objectives' adapters "
+            f"and weights learn.",
+            stacklevel=2,
+        )
 
 
 def check_label_weight(label_weight: Any) -> Any:
-    """`label_weight`, a number or a schedule in [0, 1]."""
-    if not (isinstance(label_weight, (int, float)) or schedules.is_scheduled(label_weight)):
-        raise ValueError(
-            f"label_weight must be a number in [0, 1], or a schedule over the updates; got "
-            f"{label_weight!r}."
-        )
+    """`label_weight` in [0, 1]: a Python number, a schedule or a variable."""
     schedules.check_within("Distiller", "label_weight", label_weight, 0, 1)
-    return label_weight
+    changes = schedules.is_scheduled(label_weight)
+    return label_weight if changes else schedules.constant(label_weight)
 
 
 def check_balances(objectives: Sequence[Objective], loss: Any) -> None:
@@ -171,6 +168,27 @@ def check_label_loss(loss: Any, kinds: Mapping[str | None, str]) -> None:
             )
 
 
+def warn_of_regression(
+    loss: Any, kinds: Mapping[str | None, str], objectives: Sequence[Objective]
+) -> None:
+    """A loss on numbers beside an objective that compares distributions over classes."""
+    for head, one in _losses_by_head(loss, list(kinds)):
+        found = keras.losses.get(one) if isinstance(one, str) else one
+        name = getattr(found, "name", None) or getattr(found, "__name__", "")
+        softmax = [
+            o.name
+            for o in objectives
+            if isinstance(o, LogitsObjective) and o.shift_invariant and o.output in (None, head)
+        ]
+        if name in _ON_NUMBERS and kinds.get(head) == "logits" and softmax:
+            warnings.warn(
+                f"The label loss {name} reads numbers, and {', '.join(softmax)} takes the same "
+                f"outputs for scores of classes. For regression use "
+                f"objectives.RegressionTargets().",
+                stacklevel=3,
+            )
+
+
 def check_data(x: Any) -> None:
     """There is something to fit."""
     cardinality = getattr(x, "cardinality", None)
@@ -187,6 +205,31 @@ def check_trained(history: Any) -> None:
     """`fit` saw at least one batch (a generator tells only by running)."""
     if history.epoch and not history.history:
         raise ValueError("The training data yielded no batch: nothing was trained.")
+
+
+def _student_mend(student: Any) -> str:
+    if is_legacy(student):
+        return (
+            "It is of the older generation: keras_distill.edge.wrap_legacy(model) trains it as it "
+            "is, keras_distill.edge.to_keras3(model) makes a Keras 3 model of it."
+        )
+    if isinstance(student, keras.layers.Layer):
+        return "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
+    if isinstance(student, (str, os.PathLike)):
+        return "Load it first: keras.saving.load_model(path)."
+    return "It is Distiller(student, teacher, objectives)."
+
+
+def _warn_of_own_steps(student: keras.Model) -> None:
+    """What a student defines for its own `fit`, a Distiller's `fit` does not call."""
+    for name, instead in _OWN_STEPS.items():
+        owner = next(kind for kind in type(student).__mro__ if name in vars(kind))
+        if owner.__module__.partition(".")[0] not in ("keras", "keras_distill"):
+            warnings.warn(
+                f"The student's own {name} ({owner.__qualname__}.{name}) is not called here; "
+                f"{instead} stands in its place.",
+                stacklevel=5,
+            )
 
 
 def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import checks, data, outputs, resuming, saving, schedules, step
+from keras_distill import arguments, checks, data, outputs, resuming, saving, schedules, step
 from keras_distill.metrics import RunningMeans, labelled_only
 from keras_distill.objectives import Objective, Signals
+from keras_distill.settings import FollowSettings, Settings
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.cache import CachedBatch, TeacherCache
@@ -33,7 +34,7 @@ class Distiller(saving.SavedWithoutTeacher):
       teacher: a model of either Keras generation, a `keras_distill.teachers.Teacher`, or a callable
         that returns logits. Nothing of it changes.
       objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
-      label_weight: the share of the label loss, in [0, 1]; a number or a schedule.
+      label_weight: the share of the label loss, in [0, 1]; a number, a schedule or a variable.
       student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
       student_output: "logits", "probabilities" or "auto" (detected; else logits).
 
@@ -57,7 +58,7 @@ class Distiller(saving.SavedWithoutTeacher):
         student: keras.Model,
         teacher: Any,
         objectives: Objective | Sequence[Objective] | None = None,
-        *,
+        *unnamed: Any,
         label_weight: Any = 0.1,
         student_preprocess: Callable | None = None,
         teacher_preprocess: Callable | None = None,
@@ -66,15 +67,16 @@ class Distiller(saving.SavedWithoutTeacher):
         **foreign: Any,
     ):
         checks.check_backend()
-        checks.refuse_foreign_arguments(foreign, "Distiller")
+        arguments.refuse_foreign_arguments(foreign, "Distiller")
+        arguments.refuse_unnamed_arguments(unnamed, "Distiller", "student, teacher, objectives")
         checks.check_student(student)
         super().__init__(name=name, dtype=_policy(student), autocast=False)
         self.student = student
-        self._label_weight = checks.check_label_weight(label_weight)
+        self.label_weight = label_weight
         self._student_preprocess = student_preprocess
         self._teacher_preprocess = teacher_preprocess
         self._student_output = outputs.check_kind(student_output, "student_output")
-        self._objectives = checks.as_objectives(objectives)
+        self._objectives = arguments.as_objectives(objectives)
         self._log = RunningMeans()
         self._teacher = as_teacher(teacher)
         if teacher_preprocess is not None and isinstance(self._teacher, TeacherCache):
@@ -104,6 +106,25 @@ class Distiller(saving.SavedWithoutTeacher):
         return tuple(self._objectives)
 
     @property
+    def label_weight(self) -> Any:
+        """The share of the label loss: a number, or a schedule or variable that gives it.
+
+        What is assigned in the midst of `fit` counts from the next batch on.
+        """
+        return self._label_weight
+
+    @label_weight.setter
+    def label_weight(self, value: Any) -> None:
+        object.__setattr__(self, "_label_weight", checks.check_label_weight(value))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "label_weight":
+            # Past Keras' tracking: a variable that weighs the losses must not be trained.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
     def output_names(self) -> list[str]:
         """The student's, by which Keras names losses and metrics of several outputs."""
         return self.student.output_names
@@ -125,7 +146,7 @@ class Distiller(saving.SavedWithoutTeacher):
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
-        *,
+        *unnamed: Any,
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
@@ -141,9 +162,12 @@ class Distiller(saving.SavedWithoutTeacher):
           ValueError: a loss whose `from_logits` contradicts the student; XLA asked for with a
             teacher that XLA can't take.
         """
-        checks.refuse_foreign_arguments(foreign, "compile")
+        arguments.refuse_foreign_arguments(foreign, "compile")
+        arguments.refuse_unnamed_arguments(unnamed, "compile", "optimizer, loss")
+        arguments.check_compiled_with(optimizer, loss)
         checks.check_label_loss(loss, self._reader.kinds)
         checks.check_balances(self._objectives, loss)
+        checks.warn_of_regression(loss, self._reader.kinds, self._objectives)
         # Keras keeps the last compile's loss and metrics where this one names none.
         self._compile_loss = self._compile_metrics = None
         super().compile(
@@ -157,13 +181,7 @@ class Distiller(saving.SavedWithoutTeacher):
             jit_compile=self._teacher.jit_compile(jit_compile),
             auto_scale_loss=auto_scale_loss,
         )
-        names = [] if loss is None else ["label_loss"]
-        if loss is not None and schedules.is_scheduled(self._label_weight):
-            names.append("label_weight")
-        for objective in self._objectives:
-            scheduled = step.scheduled_names(objective)
-            names += [objective.name, *(f"{objective.name}_{key}" for key in scheduled)]
-        self._log.reset(names)
+        self._log.reset(self._logged())
 
     def compile_from_config(self, config: dict) -> None:
         """Compile as the saved distiller was, its optimiser ready for its saved state."""
@@ -184,10 +202,21 @@ class Distiller(saving.SavedWithoutTeacher):
             x = data.with_class_weight(x, kwargs.pop("class_weight"))
         if self._teacher.refresh():
             self.train_function = None
-        given = _with_callbacks(super().fit, (x, *args), kwargs, self._teacher.callbacks())
+        extra = [*self._teacher.callbacks(), FollowSettings()]
+        given = _with_callbacks(super().fit, (x, *args), kwargs, extra)
         history = super().fit(**given)
         checks.check_trained(history)
         return history
+
+    def make_train_function(self, force: bool = False) -> None:
+        """As Keras', and anew where a number was assigned that the step took for constant."""
+        settings = Settings(self._objectives, self._label_weight)
+        assigned = self.train_function is not None and self._settings.differ(settings)
+        self._settings = settings
+        if assigned:
+            with self.distribute_strategy.scope():
+                self._log.reset(self._logged())
+        super().make_train_function(force=force or assigned)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
@@ -211,6 +240,7 @@ class Distiller(saving.SavedWithoutTeacher):
             )
             loss = self.optimizer.scale_loss(self._scaled_for_replicas(parts.total))
         variables = self.trainable_variables
+        checks.check_trainable(self.student, variables)
         scheduled = step.scheduled_values(self._objectives, objectives, *pairs[0])
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._measure(tape, parts)
@@ -233,6 +263,16 @@ class Distiller(saving.SavedWithoutTeacher):
         loss = label_loss + sum(tf.reduce_sum(penalty) for penalty in self.student.losses)
         self._loss_tracker.update_state(loss, sample_weight=rows)
         return {**logs, "loss": self._loss_tracker.result()}
+
+    def _logged(self) -> list[str]:
+        """What `fit` logs besides the total and the metrics."""
+        names: list[str] = [] if self._compile_loss is None else ["label_loss"]
+        if names and schedules.is_scheduled(self._label_weight):
+            names.append("label_weight")
+        for objective in self._objectives:
+            scheduled = step.scheduled_names(objective)
+            names += [objective.name, *(f"{objective.name}_{key}" for key in scheduled)]
+        return names
 
     def _build_objectives(self) -> None:
         """Learn every shape, and let the objectives make their adapters."""

@@ -23,7 +23,7 @@ class JointDistiller(Distiller):
 
     _teacher: "Peers"
 
-    def compile(
+    def compile(  # type: ignore[override] # metrics may be third by place, which names no head
         self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **options: Any
     ) -> None:
         """As `Distiller.compile`; a loss or metrics not given by output serve every one."""

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill.objectives.base import Objective, Signals
-from keras_distill.schedules import TeacherEntropy, is_scheduled
+from keras_distill.schedules import TeacherEntropy
 
 __all__ = [
     "Labels",
@@ -175,7 +175,7 @@ def scheduled_values(
 
 def scheduled_names(objective: Objective) -> list[str]:
     """The arguments of an objective that are no constants."""
-    return [key for key, value in vars(objective).items() if is_scheduled(value)]
+    return list(objective.scheduled())
 
 
 def gradient_norm(gradients: Sequence[Any]):

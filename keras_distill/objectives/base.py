@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import functools
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -121,6 +123,10 @@ class Objective:
     shift_invariant: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Objective":
+        _refuse_unnamed(cls, args)
+        return super().__new__(cls)
+
     def __init__(self, *, weight: Any = 1.0, output: str | None = None, name: str | None = None):
         schedules.check_within(type(self).__name__, "weight", weight, 0, follows=schedules.Balance)
         self.weight = weight
@@ -145,10 +151,25 @@ class Objective:
         """One value an example, `(batch,)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
+    def settings(self) -> dict[str, Any]:
+        """The arguments it was made with, as they are now, of those that it keeps by name."""
+        given = self._arguments()
+        return {name: value for name, value in vars(self).items() if name in given}
+
+    def scheduled(self) -> dict[str, Any]:
+        """What of it is no constant, by name: schedules, and variables that it was given."""
+        given = self._arguments()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if schedules.is_scheduled(value) and (name in given or not schedules.is_variable(value))
+        }
+
     def at(self, step: Any) -> "Objective":
         """This objective after `step` updates: a number in the place of each schedule."""
-        found = {k: v for k, v in vars(self).items() if schedules.is_scheduled(v)}
-        return self._with({k: schedules.value_at(v, step) for k, v in found.items()})
+        given = {**self.settings(), **self.scheduled()}
+        found = {name: schedules.value_at(value, step) for name, value in given.items()}
+        return self._with({k: v for k, v in found.items() if v is not given[k]})
 
     def seeing(self, teacher: Signals) -> "Objective":
         """This objective for one answer of the teacher: what follows the answer is a tensor."""
@@ -166,9 +187,35 @@ class Objective:
         saved = {k for k, v in config.items() if isinstance(v, dict) and "class_name" in v}
         return cls(**{k: revive(v) if k in saved else v for k, v in config.items()})
 
+    def _arguments(self) -> frozenset[str]:
+        kind: Any = type(self)  # which mypy would not take for hashable
+        return _arguments(kind)
+
     def _with(self, changes: Mapping[str, Any]) -> "Objective":
         if not changes:
             return self
         changed = copy.copy(self)
         vars(changed).update(changes)
         return changed
+
+
+@functools.cache
+def _arguments(kind: Any) -> frozenset[str]:
+    """Names of the arguments of a class and of those that it hands its own on to."""
+    made = [vars(cls)["__init__"] for cls in kind.__mro__ if "__init__" in vars(cls)]
+    return frozenset(name for init in made for name in inspect.signature(init).parameters)
+
+
+def _refuse_unnamed(kind: type, values: tuple) -> None:
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return
+    placed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+    named = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY] + ["weight"]
+    if len(values) > len(placed):
+        given = zip([*placed, *named], map(repr, values), strict=False)
+        meant = ", ".join(v if name in placed else f"{name}={v}" for name, v in given)
+        raise TypeError(
+            f"{kind.__name__} takes its numbers by name; got {', '.join(map(repr, values))}. "
+            f"Write {kind.__name__}({meant})."
+        )

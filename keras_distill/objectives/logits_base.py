@@ -25,6 +25,7 @@ class LogitsObjective(Objective):
         for who, signals in (("student", student), ("teacher", teacher)):
             self._check_end(who, signals)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
+        self._check_class_axis(ours, theirs)
         if ours[-1] != theirs[-1]:
             raise ValueError(
                 f"{self.name}: the student has {ours[-1]} classes (output {ours}) and the "
@@ -34,11 +35,22 @@ class LogitsObjective(Objective):
         if ours[-1] == 1 and self.shift_invariant:
             raise ValueError(
                 f"{self.name}: both models answer with one number an example ({ours}), and "
-                f"a softmax over one class is always 1. Use MultiLabelTargets, LogitsMSE, or two "
-                f"classes."
+                f"a softmax over one class is always 1. Use objectives.RegressionTargets() for a "
+                f"number, objectives.MultiLabelTargets() for a yes or no, or two classes."
             )
         self._check_positions(ours, theirs)
         return {}
+
+    def _check_class_axis(self, ours: tuple, theirs: tuple) -> None:
+        if min(len(ours), len(theirs)) > 1:
+            return
+        who = "teacher" if len(theirs) == 1 else "student"
+        raise ValueError(
+            f"{self.name}: the student answers with {ours} and the teacher with {theirs}, and the "
+            f"{who} has no axis of classes. Of classes give the scores, (batch, classes); of a "
+            f"number (batch, 1), the model's answer with [:, None] behind it, and "
+            f"objectives.RegressionTargets() for it."
+        )
 
     def _check_end(self, who: str, signals: Signals) -> None:
         if self.shift_invariant and signals.from_sigmoid:

@@ -9,6 +9,8 @@ from .over_steps import Linear as Linear
 from .over_steps import Schedule as Schedule
 from .over_steps import Steps as Steps
 from .over_steps import WarmUp as WarmUp
+from .scalars import constant as constant
+from .scalars import is_variable as is_variable
 from .values import bounds as bounds
 from .values import check_within as check_within
 from .values import is_scheduled as is_scheduled

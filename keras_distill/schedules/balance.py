@@ -1,9 +1,12 @@
 """Weights that follow the training itself, so that no objective drowns the others."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
+
+from .scalars import read_once
 
 __all__ = ["Balance", "GradientNorm", "Uncertainty"]
 
@@ -46,9 +49,8 @@ class Uncertainty(Balance):
 
     def __init__(self, *, initial: float = 1.0, **options: Any) -> None:
         super().__init__(**{**options, "dtype": "float32"})
-        _check_above_zero("Uncertainty", initial=initial)
-        self.initial = initial
-        start = keras.initializers.Constant(-float(ops.log(initial)))
+        self.initial = _above_zero("Uncertainty", "initial", initial)
+        start = keras.initializers.Constant(-math.log(self.initial))
         self.log_variance = self.add_weight(shape=(), initializer=start, name="log_variance")
         self.built = True
 
@@ -89,10 +91,10 @@ class GradientNorm(Balance):
 
     def __init__(self, *, share: float = 1.0, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(**{**options, "dtype": "float32"})
-        _check_above_zero("GradientNorm", share=share)
-        if not 0 <= momentum < 1:
+        self.share = _above_zero("GradientNorm", "share", share)
+        self.momentum = read_once("GradientNorm", "momentum", momentum)
+        if not 0 <= self.momentum < 1:
             raise ValueError(f"GradientNorm: momentum must be in [0, 1); got {momentum}.")
-        self.share, self.momentum = share, momentum
         self.value = self.add_weight(
             shape=(), initializer="ones", trainable=False, aggregation="mean", name="value"
         )
@@ -113,7 +115,8 @@ class GradientNorm(Balance):
         return {**super().get_config(), "share": self.share, "momentum": self.momentum}
 
 
-def _check_above_zero(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{owner}: {name} must be positive; got {value}.")
+def _above_zero(owner: str, name: str, value: Any) -> float:
+    number = read_once(owner, name, value)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{owner}: {name} must be positive; got {value}.")
+    return number

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from .scalars import read_once
+
 __all__ = ["TeacherEntropy"]
 
 
@@ -31,9 +33,10 @@ class TeacherEntropy:
     """
 
     def __init__(self, low: float, high: float) -> None:
-        if not 0 < low <= high < float("inf"):
+        self.low = read_once("TeacherEntropy", "low", low)
+        self.high = read_once("TeacherEntropy", "high", high)
+        if not 0 < self.low <= self.high < float("inf"):
             raise ValueError(f"TeacherEntropy: expected 0 < low <= high; got {low} and {high}.")
-        self.low, self.high = float(low), float(high)
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from .scalars import read_once
+
 __all__ = ["Cosine", "Linear", "Schedule", "Steps", "WarmUp"]
 
 
@@ -32,13 +34,13 @@ class _Ramp(Schedule):
     """From `start` to `end` while `steps` updates are made, constant before and after."""
 
     def __init__(self, start: float, end: float, steps: int, *, begin: int = 0) -> None:
-        _check_finite(type(self).__name__, start=start, end=end)
+        start, end = _finite(type(self).__name__, start=start, end=end)
         if steps < 1 or begin < 0:
             raise ValueError(
                 f"{type(self).__name__}: steps must be at least 1 and begin at least 0; got "
                 f"steps={steps}, begin={begin}."
             )
-        self.start, self.end, self.steps, self.begin = float(start), float(end), steps, begin
+        self.start, self.end, self.steps, self.begin = start, end, steps, begin
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -125,7 +127,7 @@ class Steps(Schedule):
     """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]) -> None:
-        boundaries, values = list(boundaries), [float(value) for value in values]
+        boundaries, values = list(boundaries), list(values)
         if len(values) != len(boundaries) + 1:
             raise ValueError(
                 f"Steps: {len(boundaries)} boundaries part {len(boundaries) + 1} values; got "
@@ -133,8 +135,8 @@ class Steps(Schedule):
             )
         if any(b <= a for a, b in zip([0, *boundaries], boundaries, strict=False)):
             raise ValueError(f"Steps: boundaries must increase, from above 0; got {boundaries}.")
-        _check_finite("Steps", **{f"values[{index}]": value for index, value in enumerate(values)})
-        self.boundaries, self.values = boundaries, values
+        self.boundaries = boundaries
+        self.values = _finite("Steps", **{f"values[{i}]": value for i, value in enumerate(values)})
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -148,7 +150,9 @@ class Steps(Schedule):
         return {"boundaries": self.boundaries, "values": self.values}
 
 
-def _check_finite(owner: str, **values: float) -> None:
-    for name, value in values.items():
+def _finite(owner: str, **values: Any) -> list[float]:
+    found = {name: read_once(owner, name, value) for name, value in values.items()}
+    for name, value in found.items():
         if not math.isfinite(value):
             raise ValueError(f"{owner}: {name} must be a finite number; got {value}.")
+    return list(found.values())

@@ -14,6 +14,7 @@ from keras_distill.objectives.base import Signals
 from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function
+from keras_distill.teachers.refused import not_a_teacher
 from keras_distill.teachers.specs import fit_to_spec, input_spec_of, is_legacy
 
 __all__ = ["Model", "as_teacher"]
@@ -275,12 +276,8 @@ def _given_spec(model: Any, input_spec: Any) -> Any:
 
 
 def _check_options(model: Any, precision: str, engine: str) -> None:
-    if not callable(model):
-        kind = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise TypeError(
-            f"A teacher is a Keras model, a callable that returns logits or a "
-            f"keras_distill.teachers.Teacher; got {kind}."
-        )
+    if error := not_a_teacher(model):
+        raise error
     if precision not in _PRECISIONS:
         raise ValueError(f"precision must be one of {_PRECISIONS}; got {precision!r}.")
     if engine not in _ENGINES:
