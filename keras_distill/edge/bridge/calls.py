@@ -10,6 +10,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ... import _json
+
+
+class OwnText(str):
+    """A config that was written in this process, from an object that is there.
+
+    What comes from a file is a plain string: nothing that it names is trusted.
+    """
+
+    __slots__ = ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
@@ -66,7 +77,7 @@ class Call:
     @classmethod
     def from_json(cls, text: str) -> Call:
         """The call that `to_json` wrote."""
-        args, kwargs = json.loads(text)
+        args, kwargs = _json.loads(text)
         return cls(_decoded(args), _decoded(kwargs))
 
 

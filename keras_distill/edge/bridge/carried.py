@@ -9,9 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ... import _json
+from ...data import qualified_name
 from .. import legacy
 from . import activations
-from .calls import Call, plain
+from .calls import Call, OwnText, plain
 
 
 @functools.cache
@@ -46,8 +48,8 @@ def carried_class() -> Any:
             return {
                 "name": self.name,
                 "trainable": self.trainable,
-                "operation": json.dumps(
-                    keras.saving.serialize_keras_object(self.operation), default=plain
+                "operation": OwnText(
+                    json.dumps(keras.saving.serialize_keras_object(self.operation), default=plain)
                 ),
                 "calls": [call.to_json() for call in self.calls],
             }
@@ -55,9 +57,7 @@ def carried_class() -> Any:
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> Any:
             config = dict(config)
-            operation = keras.saving.deserialize_keras_object(
-                json.loads(config.pop("operation")), safe_mode=_in_safe_mode()
-            )
+            operation = _operation(config.pop("operation"))
             calls = [Call.from_json(text) for text in config.pop("calls")]
             return cls(operation, calls, **config)
 
@@ -115,11 +115,18 @@ def _in_context(layer: keras.Layer, training: bool, args: tuple, kwargs: dict[st
         layer._maybe_reset_call_context()
 
 
-def _in_safe_mode() -> bool:
-    # Unset outside of a load: then the config comes from a live layer of this process.
+def _operation(text: str) -> Any:
     from tf_keras.src.saving import serialization_lib
 
-    return bool(serialization_lib.in_safe_mode())
+    # As in Keras' own Lambda, unset means safe in a text that may come from a file.
+    safe = serialization_lib.in_safe_mode()
+    if safe is None:
+        safe = not isinstance(text, OwnText)
+    operation = keras.saving.deserialize_keras_object(_json.loads(text), safe_mode=bool(safe))
+    # Keras' safe mode lets any of its functions and classes by name through, and this is called.
+    if not isinstance(operation, keras.Operation):
+        raise ValueError(f"Expected a Keras 3 layer or operation; got {qualified_name(operation)}.")
+    return operation
 
 
 @functools.cache

@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ... import _json
 from ...data import qualified_name
 from .. import legacy
-from .calls import PLAIN, Call, packed, plain
+from . import closed_list
+from .calls import PLAIN, Call, OwnText, packed, plain
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -108,7 +110,7 @@ class LegacyLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> LegacyLayer:
         inner = from_json(config["layer"])
         calls = [Call.from_json(text) for text in config["calls"]]
-        signatures = json.loads(config["signatures"])
+        signatures = _json.loads(config["signatures"])
         _build(inner, calls[0] if calls else PLAIN, signatures)
         layer = cls(inner, calls, signatures, name=config["name"])
         if layer.trainable != config["trainable"]:
@@ -135,7 +137,8 @@ def to_json(layer: Any) -> str:
             f"written into a .keras file. Use save_weights() and wrap_legacy() a new instance "
             f"before load_weights()."
         )
-    return json.dumps(_without_builds(plain(tf_keras.saving.serialize_keras_object(layer))))
+    config = _without_builds(plain(tf_keras.saving.serialize_keras_object(layer)))
+    return OwnText(json.dumps(config))
 
 
 def _without_builds(config: Any) -> Any:
@@ -148,15 +151,27 @@ def _without_builds(config: Any) -> Any:
 
 
 def from_json(text: str) -> Any:
-    """The tf_keras layer of `to_json`, not built. Keras' custom objects and safe mode hold."""
+    """The tf_keras layer of `to_json`, not built. Keras' custom objects and safe mode hold.
+
+    Raises:
+      ValueError: no config of a tf_keras layer, or, in a text from a file, something that is not
+        on the closed list of classes and functions.
+    """
     from keras.src.saving import serialization_lib as ours  # Keras has no public name for it.
 
     tf_keras = legacy.tf_keras()
     from tf_keras.src.saving import serialization_lib as theirs
 
-    # Unset outside of a load: then the config comes from a live layer of this process.
-    with _scopes(text), theirs.SafeModeScope(bool(ours.in_safe_mode())):
-        return tf_keras.saving.deserialize_keras_object(json.loads(text))
+    # As in Keras' own Lambda, unset means safe.
+    foreign = not isinstance(text, OwnText) and ours.in_safe_mode() is not False
+    config = _json.loads(text) if foreign else json.loads(text)
+    with _scopes(text), theirs.SafeModeScope(foreign or bool(ours.in_safe_mode())):
+        named = closed_list.check(config) if foreign else {}
+        with tf_keras.saving.custom_object_scope(named):
+            layer = tf_keras.saving.deserialize_keras_object(config)
+    if not isinstance(layer, tf_keras.layers.Layer):
+        raise ValueError(f"Expected the config of a tf_keras layer; got {qualified_name(layer)}.")
+    return layer
 
 
 @contextlib.contextmanager
