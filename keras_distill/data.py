@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ._extras import install_hint
+
 ACCEPTED = (
     "an array of inputs, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict or list of "
     "arrays as x, a batched tf.data.Dataset of x or (x, y), or a keras.utils.PyDataset"
@@ -177,13 +179,13 @@ def load_digits(seed: int = 0) -> ImageSplits:
     test image is ever trained on by a run of another seed.
 
     Raises:
-      ModuleNotFoundError: scikit-learn is missing (`pip install "keras_distill[demo]"`).
+      ModuleNotFoundError: scikit-learn is missing, which the extra "demo" brings.
     """
     try:
         from sklearn import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'load_digits needs scikit-learn: pip install "keras_distill[demo]".'
+            f"load_digits needs scikit-learn: {install_hint('demo')}"
         ) from error
     found = datasets.load_digits()
     images = (found.images / 16.0).astype("float32")[..., None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import platform
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ._records import Record, Table, pairs
 
 LABELS_FILE = "labels.txt"
 _BENCHMARK_WORKER = Path(__file__).with_name("_litert_worker.py")
@@ -40,7 +41,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class LatencyReport:
+class LatencyReport(Record):
     """How fast a .tflite runs on `host`, one row at a time unless its batch is fixed otherwise.
 
     `peak_memory_bytes` is how far a fresh process grew: weights, activations and kernels.
@@ -53,7 +54,8 @@ class LatencyReport:
     num_threads: int
     host: str
 
-    def __str__(self) -> str:
+    def parts(self) -> Iterator[str | Table]:
+        """A line a measure."""
         rows = {
             "p50 latency": f"{self.latency_p50_ms:.3f} ms",
             "p90 latency": f"{self.latency_p90_ms:.3f} ms",
@@ -61,11 +63,7 @@ class LatencyReport:
             "runs": f"{self.runs} on {self.num_threads} thread(s)",
             "host": self.host,
         }
-        return "\n".join(f"{name:<12} {value}" for name, value in rows.items())
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))
+        yield pairs(rows)
 
 
 def load_tflite(path: str | os.PathLike[str], *, num_threads: int = 1) -> TFLiteRunner:

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
 ORDER = [
+    "_extras",
+    "_records",
     "_json",
     "_files",
     "progress",

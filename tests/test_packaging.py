@@ -1,10 +1,14 @@
 """Installing beside a TensorFlow keeps it: setup.py holds its minor version."""
 
 import configparser
+import importlib.metadata
 import runpy
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from keras_distill._extras import install_hint
 
 ROOT = Path(__file__).parent.parent
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
@@ -58,3 +62,35 @@ def test_the_readme_prints_the_two_commands():
         'pip install -e ".[test]" && pytest -n auto --dist loadfile',
     ):
         assert text.count(f"\n    {command}\n") == 1
+
+
+@pytest.mark.parametrize("extra", ["demo", "notebooks", "ray"])
+def test_a_hint_names_what_the_index_has(extra):
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    asked = config["options.extras_require"][extra].split()
+    told = install_hint(extra).removeprefix("pip install ").split()
+    assert {str(Requirement(word.strip('"'))) for word in told} == {
+        str(Requirement(line)) for line in asked
+    }
+
+
+def test_the_hint_of_a_checkout_that_is_not_installed(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    assert install_hint("demo").startswith('pip install -e ".[demo]"')
+
+
+def test_nothing_asks_the_index_for_this_package():
+    files = [ROOT / "README.md", ROOT / "keras_distill_cli.py"]
+    for folder in ("keras_distill", "docs", "notebooks", "benchmarks"):
+        files += [
+            path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".ipynb")
+        ]
+    for path in files:
+        text = path.read_text(encoding="utf-8").replace("\\", "")
+        for quote in ('"', "'", "`", " "):
+            assert f"install {quote}keras_distill[" not in text, path
+            assert f"install {quote}keras-distill" not in text, path

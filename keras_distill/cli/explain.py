@@ -23,6 +23,7 @@ def explain(
     """What the student learned, and what not: agreement, calibration, layers, worst examples."""
 
     def work() -> int:
+        from .._extras import install_hint
         from ..pipeline import inputs
 
         models = inputs.load_model(student), inputs.load_model(teacher)
@@ -32,7 +33,7 @@ def explain(
             try:
                 from ..explaining import explain, pictures  # noqa: F401
             except ModuleNotFoundError as error:
-                raise ValueError('it needs pip install "keras_distill[demo]".') from error
+                raise ValueError(f"pictures need matplotlib: {install_hint('demo')}") from error
             record = explain(*models, found)
             files = record.save(output)
         typer.echo(str(record))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from .._records import Record, Table
 from ..data import batches
 from ..litert import TensorInfo, TFLiteRunner, dequantize, load_tflite, quantize, quiet_stderr
 from .correspondence import FileTensor, LayerTrace, Match
@@ -23,6 +22,7 @@ from .records import TFLiteExport
 _OPEN_BATCH = 8
 # Noise of rounding moves an SNR by less than taking one layer for another.
 _WRONG_LAYER_DB = 10.0
+_FIGURES = ("SNR dB", "max error", "correlation")
 _RECASTS = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -50,7 +50,7 @@ class LayerError:
 
 
 @dataclass(frozen=True)
-class DebugReport:
+class DebugReport(Record):
     """The layers of a .tflite in its own order.
 
     Attributes:
@@ -70,38 +70,23 @@ class DebugReport:
         # Turned round, so that NaN is guilty, too.
         return next((row for row in self.layers if not row.snr_db >= snr_db), None)
 
-    def __str__(self) -> str:
-        heading = ("layer", "op", "dtype", "shape", "SNR dB", "max error", "correlation")
-        cells = [heading, *map(_cells, self.layers)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [_line(row, widths) for row in cells]
+    def parts(self) -> Iterator[str | Table]:
+        """A row a layer, and where to look first."""
+        columns = ("layer", "op", "dtype", "shape", *_FIGURES)
+        rows = tuple(map(_cells, self.layers))
+        # A name of the file is looked for, and not found where it is folded.
+        yield Table(columns, rows, numbers=_FIGURES, width=10_000, ruled=False)
         guilty = self.first_guilty()
         words = "none" if guilty is None else f"{guilty.layer} ({guilty.snr_db:.1f} dB)"
-        lines.append(
+        yield (
             f"{self.examples} examples; first layer under 10 dB: {words}; {self.unmatched} "
             f"operations inside layers are not listed."
         )
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """The record as a JSON object; a number that is not finite is null."""
-        found = dataclasses.asdict(self)
-        for row in found["layers"]:
-            row |= {k: None for k, v in row.items() if isinstance(v, float) and not np.isfinite(v)}
-        return json.dumps(found, default=str)
 
 
 def _cells(row: LayerError) -> tuple[str, ...]:
     figures = (f"{row.snr_db:.1f}", f"{row.max_abs_error:.3g}", f"{row.correlation:.5f}")
     return (row.layer, row.op, row.dtype, str(row.shape), *figures)
-
-
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    aligned = [
-        cell.rjust(width) if column > 3 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(aligned).rstrip()
 
 
 def debug(

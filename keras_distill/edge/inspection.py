@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.table import Table
 
+from .._records import Record, Table
 from ..graph.replay import Step, trace
 from .compress.layer import inner
 from .compress.pruning import prunable_weights
@@ -43,7 +42,7 @@ class LayerInspection:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Record):
     """A row a layer; printed as a table."""
 
     model: str
@@ -54,23 +53,22 @@ class Inspection:
         """How many layers there are of each kind of quantisation."""
         return dict(Counter(row.quantisable for row in self.rows))
 
-    def __str__(self) -> str:
-        table = Table(title=self.model)
-        for column in ("layer", "type", "parameters", "prunable", "quantisable", "why"):
-            table.add_column(column, justify="right" if column == "parameters" else "left")
-        for row in self.rows:
-            prunable = ", ".join(row.prunable) or "-"
-            cells = (row.path, row.type, f"{row.parameters:,}", prunable, row.quantisable, row.why)
-            table.add_row(*cells)
-        console = Console(width=160, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
-        return f"{capture.get().rstrip()}\n{counts}"
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))
+    def parts(self) -> Iterator[str | Table]:
+        """A row a layer, and how many there are of each kind."""
+        rows = tuple(
+            (
+                row.path,
+                row.type,
+                f"{row.parameters:,}",
+                ", ".join(row.prunable) or "-",
+                row.quantisable,
+                row.why,
+            )
+            for row in self.rows
+        )
+        columns = ("layer", "type", "parameters", "prunable", "quantisable", "why")
+        yield Table(columns, rows, numbers=("parameters",), title=self.model)
+        yield ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
 
 
 def inspect(model: Any) -> Inspection:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._records import Record, Table, pairs
 from ..litert import TensorInfo
 
 
 @dataclass(frozen=True)
-class TFLiteExport:
+class TFLiteExport(Record):
     """A .tflite that was written, opened again and looked through.
 
     Attributes:
@@ -47,8 +47,9 @@ class TFLiteExport:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def __str__(self) -> str:
-        return _table(
+    def parts(self) -> Iterator[str | Table]:
+        """A line a fact."""
+        yield pairs(
             {
                 "path": self.path,
                 "precision": self.precision,
@@ -67,13 +68,9 @@ class TFLiteExport:
         layers = f" (in {', '.join(self.float_layers)})" if self.float_layers else ""
         return f"{_counts(self.float_ops)}{layers}" if self.float_ops else "none"
 
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return _json(self)
-
 
 @dataclass(frozen=True)
-class VerificationReport:
+class VerificationReport(Record):
     """What a .tflite answers, beside the Keras model it came from and the teacher.
 
     Attributes:
@@ -106,7 +103,8 @@ class VerificationReport:
     quantized_agreement: float | None = None
     quantized_correlation: float | None = None
 
-    def __str__(self) -> str:
+    def parts(self) -> Iterator[str | Table]:
+        """A line a measure."""
         rows: dict[str, Any] = {
             "accuracy of the file": _share(self.accuracy_file),
             "accuracy of the reference": _share(self.accuracy_reference),
@@ -123,20 +121,7 @@ class VerificationReport:
         rows["bytes"] = f"{self.bytes:,}"
         rows["p50 latency"] = f"{self.latency_p50_ms:.3f} ms"
         rows["passed"] = "yes" if self.passed else "NO"
-        return _table(rows)
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return _json(self)
-
-
-def _table(rows: dict[str, Any]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-def _json(record: Any) -> str:
-    return json.dumps(dataclasses.asdict(record), default=str)
+        yield pairs(rows)
 
 
 def _counts(found: dict[str, int]) -> str:

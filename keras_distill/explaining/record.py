@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import _files
+from .._extras import install_hint
+from .._records import NOT_IN_JSON, Record, Table
 from .calibration import Calibration
 from .similarity import Similarity
 
@@ -20,7 +21,7 @@ RECORD = "explanation.json"
 
 
 @dataclass(frozen=True, eq=False)
-class ModelAnswers:
+class ModelAnswers(Record):
     """One model's answers over the whole data.
 
     Attributes:
@@ -39,6 +40,8 @@ class ModelAnswers:
     entropy_nats: float
     entropy_counts: np.ndarray
     calibration: Calibration | None
+
+    derived = ("ece",)
 
     @property
     def ece(self) -> float | None:
@@ -89,11 +92,11 @@ class LostExample:
     teacher_probability: float
     student: int
     student_probability: float
-    inputs: Any = dataclasses.field(default=None, repr=False)
+    inputs: Any = dataclasses.field(default=None, repr=False, metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Record):
     """A student beside its teacher on the same data; printed as tables.
 
     Attributes:
@@ -135,14 +138,11 @@ class Explanation:
         """
         return {} if self.similarity is None else dict(self.similarity.layer_map)
 
-    def __str__(self) -> str:
-        from .words import as_text
+    def parts(self) -> Iterator[str | Table]:
+        """Both models, the classes that changed most, the layer map, the worst examples."""
+        from .words import parts
 
-        return as_text(self)
-
-    def to_json(self) -> str:
-        """The record as a JSON object; null for a number that is not finite."""
-        return json.dumps(_plain(self), allow_nan=False)
+        return parts(self)
 
     def figures(self) -> dict[str, Any]:
         """The pictures, matplotlib figures by name: what of these the record has data for.
@@ -150,14 +150,14 @@ class Explanation:
         "agreement", "classes", "calibration", "similarity", and "lost" where inputs are images.
 
         Raises:
-          ModuleNotFoundError: matplotlib is missing (`pip install "keras_distill[demo]"`).
+          ModuleNotFoundError: matplotlib is missing, which the extra "demo" brings.
         """
         try:
             from .pictures import draw
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                'Pictures need matplotlib: pip install "keras_distill[demo]". print(record) and '
-                "record.to_json() do without."
+                f"print(record) and record.to_json() do without, pictures need matplotlib: "
+                f"{install_hint('demo')}"
             ) from error
         return draw(self)
 
@@ -197,20 +197,3 @@ def _put(made: Path, target: Path) -> tuple[Path, ...]:
     for stale in {f"{name}.png" for name in PICTURES} - set(names):
         (target / stale).unlink(missing_ok=True)
     return tuple(target / name for name in names)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in JSON's types."""
-    if dataclasses.is_dataclass(value):
-        fields = [field.name for field in dataclasses.fields(value) if field.name != "inputs"]
-        derived = {"ece": value.ece} if isinstance(value, ModelAnswers) else {}
-        return {name: _plain(getattr(value, name)) for name in fields} | derived
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

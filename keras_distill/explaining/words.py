@@ -1,31 +1,20 @@
-"""The record as plain text."""
+"""The record in sentences and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from .._records import Table
 from .record import Explanation, LostExample
 
 # What a glance takes in; the JSON has all.
 _MOST_ROWS = 10
-_RULED = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
-def as_text(record: Explanation) -> str:
-    """Tables: both models, the classes that changed most, the layer map, the worst examples."""
-    console = Console(width=100, no_color=True, markup=False, emoji=False, highlight=False)
-    with console.capture() as capture:
-        for part in _parts(record):
-            console.print(part, soft_wrap=isinstance(part, str))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
-
-
-def _parts(record: Explanation) -> Iterator[str | Table]:
+def parts(record: Explanation) -> Iterator[str | Table]:
+    """What `Explanation.parts` gives."""
     yield _models(record)
     yield (
         f"\nSame answer: {record.agreement_share:.1%} of {record.examples:,} examples "
@@ -44,8 +33,7 @@ def _parts(record: Explanation) -> Iterator[str | Table]:
 
 
 def _models(record: Explanation) -> Table:
-    table = _table("", "teacher", "student", "change")
-    table.add_row("model", record.teacher.name, record.student.name, "")
+    rows = [("model", record.teacher.name, record.student.name, "")]
     teacher, student = record.teacher, record.student
     measures = (
         ("accuracy", teacher.accuracy, student.accuracy),
@@ -55,8 +43,8 @@ def _models(record: Explanation) -> Table:
     )
     for name, before, after in measures:
         if before is not None and after is not None:
-            table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
-    return table
+            rows.append((name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"))
+    return _table(("", "teacher", "student", "change"), rows)
 
 
 def _swaps(record: Explanation) -> str:
@@ -76,35 +64,36 @@ def _swaps(record: Explanation) -> str:
 def _classes(record: Explanation) -> Iterator[str | Table]:
     shown = sorted(record.classes, key=lambda one: (one.gained - one.lost, -one.lost))[:_MOST_ROWS]
     yield _title("Classes, by what the student lost", len(shown), len(record.classes))
-    table = _table("class", "examples", "teacher", "student", "gained", "lost")
+    rows = []
     for one in shown:
         accuracies = (one.accuracy_teacher, one.accuracy_student)
         cells = ("-" if value is None else f"{value:.1%}" for value in accuracies)
-        table.add_row(one.name, f"{one.examples:,}", *cells, f"{one.gained:,}", f"{one.lost:,}")
-    yield table
+        rows.append((one.name, f"{one.examples:,}", *cells, f"{one.gained:,}", f"{one.lost:,}"))
+    yield _table(("class", "examples", "teacher", "student", "gained", "lost"), rows)
 
 
 def _layers(record: Explanation) -> Iterator[str | Table]:
     similarity = record.similarity
     assert similarity is not None
     yield "\nLayers, and which of the teacher's suits each as a hint"
-    table = _table("student's", "teacher's", "CKA", text=2)
+    rows = []
     for layer in similarity.student_layers:
         partner = similarity.layer_map.get(layer)
         cka = "-" if partner is None else f"{similarity.of(layer, partner):.3f}"
-        table.add_row(layer, partner or "-", cka)
-    yield table
+        rows.append((layer, partner or "-", cka))
+    yield _table(("student's", "teacher's", "CKA"), rows, words=2)
 
 
 def _lost(record: Explanation) -> Iterator[str | Table]:
     shown = record.lost[:_MOST_ROWS]
     yield _title("Examples where the student lost the most", len(shown), len(record.lost))
-    table = _table("example", "label", "teacher", "student", "lost, nats", "KL, nats")
+    rows = []
     for one in shown:
         label = "-" if one.label is None else record.class_names[one.label]
         answers = answers_of(one, record.class_names)
-        table.add_row(str(one.index), label, *answers, f"{one.lost_nats:.3f}", f"{one.kl_nats:.3f}")
-    yield table
+        figures = (f"{one.lost_nats:.3f}", f"{one.kl_nats:.3f}")
+        rows.append((str(one.index), label, *answers, *figures))
+    yield _table(("example", "label", "teacher", "student", "lost, nats", "KL, nats"), rows)
 
 
 def answers_of(one: LostExample, names: Sequence[str]) -> tuple[str, str]:
@@ -119,9 +108,6 @@ def _title(what: str, shown: int, there_are: int) -> str:
     return f"\n{what}" + (f" ({shown} of {there_are})" if shown < there_are else "")
 
 
-def _table(*columns: str, text: int = 1) -> Table:
-    """A table whose first `text` columns hold words, the others numbers."""
-    table = Table(box=_RULED, show_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < text else "right")
-    return table
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1) -> Table:
+    """A table whose first `words` columns hold words, the others numbers."""
+    return Table(columns, tuple(rows), numbers=columns[words:], width=100)

@@ -2,14 +2,14 @@
 
 import collections
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_distill import functional
+from keras_distill._records import Record, Table
 from keras_distill.functional.vocabularies import UNSHARED
 
 from .base import Objective, Signals
@@ -21,7 +21,7 @@ __all__ = ["SharedVocabulary", "VocabularyCoverage"]
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyCoverage:
+class VocabularyCoverage(Record):
     """How far two vocabularies meet.
 
     Attributes:
@@ -39,20 +39,16 @@ class VocabularyCoverage:
     teacher_only: tuple[str, ...]
     mean_unshared_teacher_mass: float | None = None
 
-    def __str__(self) -> str:
-        lines = [
+    def parts(self) -> Iterator[str | Table]:
+        """A sentence a set of tokens."""
+        yield (
             f"{self.shared:,} tokens shared, of the student's {self.student_tokens:,} and the "
-            f"teacher's {self.teacher_tokens:,}",
-            f"the student's alone: {_some(self.student_only)}",
-            f"the teacher's alone: {_some(self.teacher_only)}",
-        ]
+            f"teacher's {self.teacher_tokens:,}"
+        )
+        yield f"the student's alone: {_some(self.student_only)}"
+        yield f"the teacher's alone: {_some(self.teacher_only)}"
         if self.mean_unshared_teacher_mass is not None:
-            lines.append(f"the teacher's mass on these: {self.mean_unshared_teacher_mass:.1%}")
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))
+            yield f"the teacher's mass on these: {self.mean_unshared_teacher_mass:.1%}"
 
 
 @keras.saving.register_keras_serializable("keras_distill")

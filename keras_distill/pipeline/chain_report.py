@@ -1,14 +1,14 @@
 """What a chain of teachers made: a frozen record, its table, its ensemble."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from .._records import NOT_IN_JSON, Record, Table
 from ..teachers import Ensemble
 
 __all__ = ["ChainReport", "Generation", "outcome"]
@@ -34,7 +34,7 @@ class Generation:
     seconds: float
     history: Mapping[str, Sequence[Any]]
     weights: Path
-    model: keras.Model = dataclasses.field(repr=False)
+    model: keras.Model = dataclasses.field(repr=False, metadata=NOT_IN_JSON)
 
     @property
     def epochs(self) -> int:
@@ -48,7 +48,7 @@ class Generation:
 
 
 @dataclass(frozen=True, eq=False)
-class ChainReport:
+class ChainReport(Record):
     """What a chain made; printed as a table.
 
     Attributes:
@@ -80,21 +80,23 @@ class ChainReport:
         """
         return Ensemble(self.models, weights)
 
-    def __str__(self) -> str:
-        rows = [("", "model", "learned from", "parameters", "epochs", "seconds", "ended with")]
-        for place, one in enumerate(self.generations, start=1):
-            counts = (f"{one.parameters:,}", str(one.epochs), f"{one.seconds:.1f}")
-            rows.append((str(place), one.name, one.teacher, *counts, _figures(one.history)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        sides = ("<", "<", "<", ">", ">", ">", "<")
-        layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
-        return "\n".join(layout.format(*row).rstrip() for row in rows)
-
-    def to_json(self) -> str:
-        """The record as a JSON object, without the models."""
-        fields = [f.name for f in dataclasses.fields(Generation) if f.name != "model"]
-        found = [{key: getattr(one, key) for key in fields} for one in self.generations]
-        return json.dumps({"generations": found}, default=str)
+    def parts(self) -> Iterator[str | Table]:
+        """A row a model."""
+        rows = tuple(
+            (
+                str(place),
+                one.name,
+                one.teacher,
+                f"{one.parameters:,}",
+                str(one.epochs),
+                f"{one.seconds:.1f}",
+                _figures(one.history),
+            )
+            for place, one in enumerate(self.generations, start=1)
+        )
+        numbers = ("parameters", "epochs", "seconds")
+        columns = ("", "model", "learned from", *numbers, "ended with")
+        yield Table(columns, rows, numbers=numbers, ruled=False)
 
 
 def outcome(history: Mapping[str, Sequence[Any]]) -> str:

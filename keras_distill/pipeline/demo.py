@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import data, edge
+from .._extras import install_hint
 from ..distiller import Distiller
 from ..objectives import SoftTargets
 from . import training
@@ -219,7 +220,7 @@ def _check_packages() -> None:
     if missing:
         raise UsageError(
             f"the demo needs {' and '.join(missing)}, and this environment has none: "
-            f'pip install "keras_distill[demo]".'
+            f"{install_hint('demo')}"
         )
 
 

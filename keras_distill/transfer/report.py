@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
+from .._records import Record, Table
 
 # What can have happened to a layer: its weights are the teacher's, whole; some of the teacher's
 # channels; not the teacher's at all (a fresh start, or a mean of others); untouched.
@@ -41,7 +39,7 @@ class TransferRow:
 
 
 @dataclass(frozen=True)
-class TransferReport:
+class TransferReport(Record):
     """A row a layer; printed as a table.
 
     Attributes:
@@ -83,19 +81,13 @@ class TransferReport:
         """How many of the student's numbers came from the teacher."""
         return sum(row.parameters for row in self.rows)
 
-    def __str__(self) -> str:
-        table = Table(title=self.title, title_justify="left")
-        for column in ("layer", "action", "from", "parameters", "why"):
-            table.add_column(column, justify="right" if column == "parameters" else "left")
-        for row in self.rows:
-            cells = (row.layer, row.action, row.source or "-", f"{row.parameters:,}", row.why)
-            table.add_row(*cells)
-        console = Console(width=160, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
+    def parts(self) -> Iterator[str | Table]:
+        """A row a layer, and the sums."""
+        rows = tuple(
+            (row.layer, row.action, row.source or "-", f"{row.parameters:,}", row.why)
+            for row in self.rows
+        )
+        columns = ("layer", "action", "from", "parameters", "why")
+        yield Table(columns, rows, numbers=("parameters",), title=self.title)
         counts = ", ".join(f"{len(self.of(action))} {action}" for action in ACTIONS)
-        return f"{capture.get().rstrip()}\n{counts}; {self.parameters:,} parameters taken over"
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))
+        yield f"{counts}; {self.parameters:,} parameters taken over"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from ..._records import Record, Table
 from ...graph.replay import trace
 from ..interface import as_keras3
 from .kernels import kernels
@@ -21,7 +19,7 @@ from .pruning import Mask
 
 
 @dataclass(frozen=True)
-class WeightSparsity:
+class WeightSparsity(Record):
     """One kernel.
 
     Attributes:
@@ -40,6 +38,8 @@ class WeightSparsity:
     promised: float | None
     pattern: Any
 
+    derived = ("sparsity",)
+
     @property
     def sparsity(self) -> float:
         """The share of zeros, 0 to 1."""
@@ -47,11 +47,13 @@ class WeightSparsity:
 
 
 @dataclass(frozen=True)
-class SparsityReport:
+class SparsityReport(Record):
     """A row a kernel; printed as a table."""
 
     model: str
     rows: tuple[WeightSparsity, ...]
+
+    derived = ("zeros", "size", "sparsity")
 
     @property
     def zeros(self) -> int:
@@ -68,14 +70,10 @@ class SparsityReport:
         """The share of zeros in all kernels, 0 to 1."""
         return self.zeros / self.size if self.size else 0.0
 
-    def __str__(self) -> str:
-        table = Table(title=self.model)
-        for column in ("layer", "weight", "shape", "pattern"):
-            table.add_column(column)
-        for column in ("zeros", "size", "sparsity", "promised"):
-            table.add_column(column, justify="right")
-        for row in self.rows:
-            table.add_row(
+    def parts(self) -> Iterator[str | Table]:
+        """A row a kernel, and the sum."""
+        rows = tuple(
+            (
                 row.layer,
                 row.weight,
                 " x ".join(map(str, row.shape)),
@@ -85,19 +83,12 @@ class SparsityReport:
                 f"{row.sparsity:.1%}",
                 "-" if row.promised is None else f"{row.promised:.1%}",
             )
-        console = Console(width=120, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        total = f"{self.zeros:,} of {self.size:,} numbers in kernels are zero: {self.sparsity:.1%}"
-        return f"{capture.get().rstrip()}\n{total}"
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        found = dataclasses.asdict(self)
-        for row, record in zip(found["rows"], self.rows, strict=True):
-            row["sparsity"] = record.sparsity
-        total = {"zeros": self.zeros, "size": self.size, "sparsity": self.sparsity}
-        return json.dumps({**found, **total})
+            for row in self.rows
+        )
+        numbers = ("zeros", "size", "sparsity", "promised")
+        columns = ("layer", "weight", "shape", "pattern", *numbers)
+        yield Table(columns, rows, numbers=numbers, title=self.model, width=120)
+        yield f"{self.zeros:,} of {self.size:,} numbers in kernels are zero: {self.sparsity:.1%}"
 
 
 def sparsity_report(model: Any) -> SparsityReport:

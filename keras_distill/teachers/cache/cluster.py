@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill._extras import install_hint
+
 from . import folder as folders
 from .cache import TeacherCache
 from .fingerprints import of_code
@@ -286,7 +288,7 @@ def _ray() -> Any:
         import ray
     except ImportError as error:
         raise ImportError(
-            'build_on_ray runs on Ray, which is not installed: pip install "keras_distill[ray]". '
-            "Without it, TeacherCache.build(..., shard=(i, n)) and merge do the same by hand."
+            f"build_on_ray runs on Ray, which is not installed: {install_hint('ray')}. "
+            f"Without it, TeacherCache.build(..., shard=(i, n)) and merge do the same by hand."
         ) from error
     return ray

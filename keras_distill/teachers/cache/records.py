@@ -1,16 +1,17 @@
 """What a cache is and whether it is whole, as frozen records."""
 
-import dataclasses
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from keras_distill._records import Record, Table, pairs
 
 __all__ = ["CacheInfo", "CacheReport"]
 
 
 @dataclass(frozen=True)
-class CacheInfo:
+class CacheInfo(Record):
     """What a cache holds.
 
     Attributes:
@@ -57,7 +58,8 @@ class CacheInfo:
         """Every shard is finished."""
         return self.shards is not None and self.shards_whole == self.shards
 
-    def __str__(self) -> str:
+    def parts(self) -> Iterator[str | Table]:
+        """A line a fact."""
         kept = "all logits" if self.top_k is None else f"the {self.top_k} largest logits"
         rows: dict[str, Any] = {
             "directory": self.directory,
@@ -77,15 +79,11 @@ class CacheInfo:
             rows[f"rest's bound, T={temperature:g}"] = f"{bound:.3g} nats (mean)"
         rows |= {name: digest for name, digest in self.fingerprints.items()}
         rows["built with"] = ", ".join(f"{k} {v}" for k, v in self.versions.items())
-        return _table(rows)
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return _json(self)
+        yield pairs(rows)
 
 
 @dataclass(frozen=True)
-class CacheReport:
+class CacheReport(Record):
     """Whether every byte of a cache is what was written.
 
     Attributes:
@@ -107,7 +105,8 @@ class CacheReport:
         """Complete, and not a byte wrong."""
         return self.shards is not None and len(self.whole) == self.shards
 
-    def __str__(self) -> str:
+    def parts(self) -> Iterator[str | Table]:
+        """A line a fact."""
         rows: dict[str, Any] = {
             "directory": self.directory,
             "shards": "?" if self.shards is None else self.shards,
@@ -116,20 +115,7 @@ class CacheReport:
         }
         rows |= {f"damaged: {name}": problem for name, problem in self.damaged.items()}
         rows["passed"] = "yes" if self.passed else "NO"
-        return _table(rows)
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return _json(self)
-
-
-def _table(rows: dict[str, Any]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-def _json(record: Any) -> str:
-    return json.dumps(dataclasses.asdict(record), default=str)
+        yield pairs(rows)
 
 
 def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from ..._records import Record, Table
 from ...graph.replay import Value, functional, trace
 from .costs import Shape
 from .footprint import tensor_bytes
@@ -45,32 +42,39 @@ class LayerProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelProfile(Totals):
+class ModelProfile(Totals, Record):
     """A model's totals, and a row a layer; printed as a table."""
 
     model: str
     rows: tuple[LayerProfile, ...]
+
+    derived = ("uncounted",)
 
     @property
     def uncounted(self) -> tuple[str, ...]:
         """The layers whose MACs are unknown and count as 0."""
         return tuple(row.layer for row in self.rows if UNKNOWN in row.note)
 
-    def __str__(self) -> str:
-        table = Table(title=self.model, title_justify="left")
-        for column in ("layer", "type", "output"):
-            table.add_column(column, overflow="fold")
-        for column in ("parameters", "MACs", "float32 bytes", "int8 bytes", "output bytes"):
-            table.add_column(column, justify="right")
-        table.add_column("note", overflow="fold")
-        for row in self.rows:
-            numbers = (row.parameters, row.macs, row.bytes_float32, row.bytes_int8)
-            cells = (f"{number:,}" for number in (*numbers, row.activation_bytes_float32))
-            table.add_row(row.layer, row.type, str(row.output_shape), *cells, row.note)
-        console = Console(width=160, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        return f"{capture.get().rstrip()}\n{self._words()}"
+    def parts(self) -> Iterator[str | Table]:
+        """A row a layer, and the totals."""
+        rows = tuple(
+            (
+                row.layer,
+                row.type,
+                str(row.output_shape),
+                f"{row.parameters:,}",
+                f"{row.macs:,}",
+                f"{row.bytes_float32:,}",
+                f"{row.bytes_int8:,}",
+                f"{row.activation_bytes_float32:,}",
+                row.note,
+            )
+            for row in self.rows
+        )
+        numbers = ("parameters", "MACs", "float32 bytes", "int8 bytes", "output bytes")
+        columns = ("layer", "type", "output", *numbers, "note")
+        yield Table(columns, rows, numbers=numbers, title=self.model)
+        yield self._words()
 
     def _words(self) -> str:
         words = (
@@ -82,10 +86,6 @@ class ModelProfile(Totals):
         )
         unknown = ", ".join(self.uncounted)
         return f"{words}\nMACs unknown and counted as 0: {unknown}" if unknown else words
-
-    def to_json(self) -> str:
-        """The record as a JSON object."""
-        return json.dumps({**dataclasses.asdict(self), "uncounted": self.uncounted})
 
 
 def profile(model: Any, *, input_shape: Any = None) -> ModelProfile:

@@ -1,0 +1,151 @@
+"""Records: plain text everywhere, tables in a notebook, JSON that every reader takes."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill._records import NOT_IN_JSON, Record, Table, pairs
+from keras_distill.edge.debugging import LayerError
+from keras_distill.explaining.calibration import Calibration
+from keras_distill.explaining.record import ModelAnswers
+from keras_distill.litert import LatencyReport, TensorInfo
+from keras_distill.objectives.vocabularies import VocabularyCoverage
+from keras_distill.pipeline.chain_report import ChainReport, Generation
+from keras_distill.teachers.cache import CacheInfo, CacheReport
+from keras_distill.transfer.report import TransferReport, TransferRow
+
+
+def explanation():
+    counts = Calibration(np.array([0, 4]), np.array([0.0, 0.9]), np.array([0.0, 1.0]))
+    answers = [ModelAnswers(n, 1.0, 0.9, 0.1, np.array([4]), counts) for n in ("big", "small")]
+    return kd.explaining.Explanation(
+        4, 4, ("a<b", "c"), np.diag([2, 2]), 0.0, *answers, (), None, "none was asked for", ()
+    )
+
+
+def records():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")], name="m")
+    tensor = TensorInfo("x", (1, 4), "float32", 0.0, 0)
+    generation = Generation("m", "t", 15, 1.0, {"loss": [np.float32(0.5)]}, "w.h5", model)
+    return {
+        "export": kd.edge.TFLiteExport(
+            "f", "int8", 9, 5, 0.0, {"ADD": 1}, {}, {}, (tensor,), (tensor,), ("a<b",)
+        ),
+        "verification": kd.edge.VerificationReport(
+            None, None, None, 1.0, None, float("nan"), 0.0, {}, 9, 0.1, True
+        ),
+        "debug": kd.edge.DebugReport(
+            "f", 1, (LayerError("a", "ADD", "int8", (1,), float("inf"), 0.0, 1.0),), 0
+        ),
+        "inspection": kd.edge.inspect(model),
+        "sparsity": kd.edge.sparsity_report(model),
+        "profile": kd.transfer.profile(model),
+        "transfer": TransferReport("what was done", (TransferRow("dense", "copied", "d", "", 15),)),
+        "latency": LatencyReport(0.5, 0.75, 2_000_000, 50, 1, "a phone"),
+        "coverage": VocabularyCoverage(3, 4, 2, ("a",), ("b", "c")),
+        "cache": CacheInfo(
+            "d", 4, 1, False, {"output": (3,)}, None, "float16", {}, "float16", False, 1, 1, 99,
+            24.75, None, {}, {}, {"keras": "3"},
+        ),
+        "cache report": CacheReport("d", 1, ("s",), (), {}),
+        "chain": ChainReport((generation,)),
+        "explanation": explanation(),
+    }  # fmt: skip
+
+
+RECORDS = records()
+
+
+def subclasses(kind):
+    return {kind} | {found for one in kind.__subclasses__() for found in subclasses(one)}
+
+
+def test_every_record_of_the_package_is_tried_here():
+    parts = {ModelAnswers, kd.edge.sparsity_report(RECORDS["chain"].student).rows[0].__class__}
+    ours = {kind for kind in subclasses(Record) if kind.__module__.startswith("keras_distill.")}
+    assert ours - {Record} - parts == {type(record) for record in RECORDS.values()}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_its_text_is_plain_wherever_it_is_printed(name, monkeypatch, capsys):
+    plain = str(RECORDS[name])
+    # What rich takes for a terminal, and for a notebook.
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "JUPYTER_COLUMNS"):
+        monkeypatch.setenv(variable, "40")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    print(RECORDS[name])
+    assert capsys.readouterr().out == f"{plain}\n"
+    assert plain.isprintable() or set(filter(lambda c: not c.isprintable(), plain)) == {"\n"}
+    assert all(line == line.rstrip() for line in plain.splitlines())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_notebook_shows_it_as_html(name):
+    html = RECORDS[name]._repr_html_()
+    assert "<table>" in html or name == "coverage"
+    assert "a<b" not in html
+    for cells in (part.rows for part in RECORDS[name].parts() if isinstance(part, Table)):
+        assert html.count("<td") >= sum(map(len, cells))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_its_json_is_strict(name):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    found = json.loads(RECORDS[name].to_json(), parse_constant=refuse)
+    fields = [field.name for field in dataclasses.fields(RECORDS[name])]
+    assert list(found) == [*fields, *RECORDS[name].derived]
+
+
+def test_json_leaves_out_and_derives_what_the_record_says():
+    @dataclass(frozen=True)
+    class Found(Record):
+        values: np.ndarray
+        where: dict
+        model: object = field(default=None, metadata=NOT_IN_JSON)
+
+        derived = ("total",)
+
+        @property
+        def total(self):
+            return self.values.sum()
+
+    found = Found(np.array([0.5, np.inf]), {"a": (np.int64(1), float("nan"))}, object())
+    assert json.loads(found.to_json()) == {
+        "values": [0.5, None],
+        "where": {"a": [1, None]},
+        "total": None,
+    }
+    # What is no dataclass' own is shown field by field.
+    assert str(found).splitlines()[0].split("  ")[0] == "values"
+
+
+def test_a_table_as_text_and_as_html():
+    table = Table(("layer", "bytes"), (("[bold]a", "1,024"), ("b & c", "8")), ("bytes",), "t")
+    assert table.as_text().splitlines() == [
+        "t",
+        " layer     bytes",
+        "-----------------",
+        " [bold]a   1,024",
+        " b & c         8",
+    ]
+    assert table.as_html() == (
+        '<table><caption>t</caption><thead><tr><th style="text-align: left">layer</th>'
+        '<th style="text-align: right">bytes</th></tr></thead><tbody>'
+        '<tr><td style="text-align: left">[bold]a</td><td style="text-align: right">1,024</td></tr>'
+        '<tr><td style="text-align: left">b &amp; c</td><td style="text-align: right">8</td></tr>'
+        "</tbody></table>"
+    )
+    assert pairs({"a": 1, "long": "x"}).as_text() == "a     1\nlong  x"
+
+
+def test_what_is_too_long_goes_on_below_and_is_whole():
+    text = Table(("why",), (("w" * 50,),), width=20).as_text()
+    assert max(map(len, text.splitlines())) <= 20
+    assert text.count("w") == 51
