@@ -8,9 +8,12 @@ import typer
 from .benchmark import benchmark
 from .cache import cache
 from .demo import demo
+from .distil import distil
 from .explain import explain
+from .export import export
 from .inspect import inspect
 from .profile import profile
+from .quantize import quantize
 from .verify import verify
 
 app = typer.Typer(
@@ -20,7 +23,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, profile, benchmark, verify, explain):
+for command in (
+    demo,
+    distil,
+    quantize,
+    export,
+    verify,
+    benchmark,
+    inspect,
+    profile,
+    explain,
+):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import AsJson, guarded, print_record
+from .shared import AsJson, Modules, guarded, print_record
 
 cache = typer.Typer(
     help="A teacher's answers on disk: asked once, read at every epoch.", no_args_is_help=True
@@ -41,6 +41,7 @@ def cache_build(
     store_inputs: Annotated[
         bool, typer.Option("--store-inputs", help="Keep x and y in the cache too.")
     ] = False,
+    modules: Modules = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teacher about every example; what a stopped build has finished is kept."""
@@ -66,7 +67,7 @@ def cache_build(
         print_record(info, as_json)
         return 0
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))
 
 
 @cache.command("info")
@@ -91,6 +92,7 @@ def cache_verify(
     ] = False,
     teacher: Annotated[Path | None, typer.Option(help="For --repair: the .keras file.")] = None,
     data: Annotated[Path | None, typer.Option(help="For --repair: the .npz file.")] = None,
+    modules: Modules = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every byte and name what is damaged or missing. 0: whole, 1: not, 2: bad input."""
@@ -106,7 +108,7 @@ def cache_verify(
         print_record(report, as_json)
         return 0 if report.passed else 1
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))
 
 
 @cache.command("merge")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import guarded
+from .shared import ImageSize, Modules, Rescale, guarded
 
 
 def explain(
@@ -14,11 +14,16 @@ def explain(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="digits, fashion_mnist (their test images), or a .npz of x and y."
+            metavar="DATA",
+            help="digits, fashion_mnist, a .npz of x and y, or a folder of images, a folder a "
+            "class.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="The folder for record and pictures.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
+    image_size: ImageSize = None,
+    rescale: Rescale = None,
+    modules: Modules = None,
 ) -> None:
     """What the student learned, and what not: agreement, calibration, layers, worst examples."""
 
@@ -27,17 +32,19 @@ def explain(
         from ..pipeline import inputs
 
         models = inputs.load_model(student), inputs.load_model(teacher)
-        found = inputs.load_data(data, limit)
+        found = inputs.load_data(
+            data, models[0], limit=limit, image_size=image_size, rescale=rescale
+        )
         with inputs.usage_errors():
             # First: a long pass must not end in a missing library.
             try:
                 from ..explaining import explain, pictures  # noqa: F401
             except ModuleNotFoundError as error:
                 raise ValueError(f"pictures need matplotlib: {install_hint('demo')}") from error
-            record = explain(*models, found)
+            record = explain(*models, found.examples)
             files = record.save(output)
         typer.echo(str(record))
         typer.echo(f"\nWritten to {output}: {', '.join(path.name for path in files)}")
         return 0
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))

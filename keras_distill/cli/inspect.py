@@ -2,11 +2,12 @@
 
 import typer
 
-from .shared import AsJson, Model, guarded, print_record
+from .shared import AsJson, Model, Modules, guarded, print_record
 
 
 def inspect(
     model: Model,
+    modules: Modules = None,
     as_json: AsJson = False,
 ) -> None:
     """Layer by layer: what can be pruned and quantised, how, and why not."""
@@ -20,4 +21,4 @@ def inspect(
             print_record(inspected(loaded), as_json)
         return 0
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import AsJson, Model, guarded, print_record
+from .shared import AsJson, Model, Modules, guarded, print_record
 
 
 def profile(
@@ -17,6 +17,7 @@ def profile(
             "image=224,224,3.",
         ),
     ] = None,
+    modules: Modules = None,
     as_json: AsJson = False,
 ) -> None:
     """Layer by layer and whole: parameters, FLOPs, activation memory, bytes, for one example."""
@@ -31,4 +32,4 @@ def profile(
             print_record(profiled(loaded, input_shape=shape), as_json)
         return 0
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))

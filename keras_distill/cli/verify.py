@@ -5,16 +5,13 @@ from typing import Annotated
 
 import typer
 
-from .shared import guarded
+from .shared import Data, ImageSize, Modules, Rescale, guarded
 
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE.tflite", help="The file to verify.")],
     model: Annotated[Path, typer.Option(help="The Keras model that it came from.")],
-    data: Annotated[
-        str,
-        typer.Option(help="digits, fashion_mnist (their test images), or a .npz of x and y."),
-    ],
+    data: Data,
     teacher: Annotated[Path | None, typer.Option(help="A Keras model to agree with.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
     baseline: Annotated[
@@ -33,9 +30,12 @@ def verify(
     max_latency_ms: Annotated[float | None, typer.Option(help="Longest median run.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    image_size: ImageSize = None,
+    rescale: Rescale = None,
+    modules: Modules = None,
 ) -> None:
     """A gate for a build: what the file itself answers. 0: passed, 1: failed, 2: bad input."""
-    options = dict(locals())
+    options = {key: value for key, value in locals().items() if key != "modules"}
 
     def work() -> int:
         from ..pipeline import gate
@@ -44,4 +44,4 @@ def verify(
         typer.echo(str(outcome))
         return 0 if outcome.report.passed else 1
 
-    raise typer.Exit(guarded(work))
+    raise typer.Exit(guarded(work, modules))

@@ -1,10 +1,11 @@
 """The command line's words: what they mean, and how they were given."""
 
+import math
 from typing import Any
 
 from .stages import UsageError
 
-__all__ = ["part_of", "shapes", "words"]
+__all__ = ["image_size", "part_of", "rescale", "shapes", "words"]
 
 
 def shapes(given: list[str]) -> Any:
@@ -18,6 +19,38 @@ def shapes(given: list[str]) -> Any:
             raise UsageError("give --input-shape once, or once an input as NAME=SIZES.")
         shapes[name] = tuple(int(size) for size in sizes.split(","))
     return shapes.get("", shapes or None)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """The height and width that "224,224" means.
+
+    >>> image_size("224,160")
+    (224, 160)
+    """
+    sizes = text.split(",")
+    if len(sizes) != 2 or not all(size.strip().isdecimal() and int(size) for size in sizes):
+        raise UsageError(f"--image-size takes height and width, such as 224,224; got {text}.")
+    return int(sizes[0]), int(sizes[1])
+
+
+def rescale(text: str) -> tuple[float, float]:
+    """The scale and offset that "1/127.5,-1" means; the offset may be left out.
+
+    >>> rescale("1/127.5,-1"), rescale("0.5")
+    ((0.00784313725490196, -1.0), (0.5, 0.0))
+    """
+    scale, _, offset = text.partition(",")
+    over, _, under = scale.partition("/")
+    try:
+        found = float(over) / float(under or 1), float(offset or 0)
+    except (ValueError, ZeroDivisionError):
+        found = (math.nan, math.nan)
+    if not all(map(math.isfinite, found)):
+        raise UsageError(
+            f"--rescale takes a scale and, if wanted, an offset, such as 1/255 or 1/127.5,-1; "
+            f"got {text}."
+        )
+    return found
 
 
 def words(context: Any) -> list[str]:

@@ -76,7 +76,7 @@ def load_arrays(path: Path) -> tuple[np.ndarray, ...]:
             f"the data must be a .npz file of an array x and, if there are labels, y, as "
             f"np.savez(path, x=x, y=y) writes it; got {path}. Other data: TeacherCache.build."
         )
-    x, y = inputs.load_data(str(path))
+    x, y = inputs.read_npz(path)
     return (x,) if y is None else (x, y)
 
 

@@ -31,6 +31,8 @@ class Request:
     file: Path
     model: Path
     data: str
+    image_size: str | None = None
+    rescale: str | None = None
     teacher: Path | None = None
     limit: int | None = None
     baseline: Path | None = None
@@ -82,10 +84,17 @@ def _verified(request: Request) -> Outcome:
     baseline = None if request.baseline is None else load_baseline(request.baseline)
     with usage_errors():
         runner = load_tflite(request.file)
-    x, y = load_data(request.data, request.limit)
     model, teacher = load_model(request.model), None
     if request.teacher is not None:
         teacher = load_model(request.teacher)
+    data = load_data(
+        request.data,
+        model,
+        limit=request.limit,
+        image_size=request.image_size,
+        rescale=request.rescale,
+    )
+    _check_labels(runner, request.data, data.class_names)
     with usage_errors():
         for path, found in ((request.model, model), (request.teacher, teacher)):
             if found is not None:
@@ -93,12 +102,12 @@ def _verified(request: Request) -> Outcome:
         report = edge.verify(
             runner,
             model,
-            (x, y),
+            data.examples,
             teacher=teacher,
             max_drop=math.inf,
             min_agreement=None if request.min_agreement is None else 0.0,
         )
-    checks = tuple(_checks(request, report, baseline, len(x)))
+    checks = tuple(_checks(request, report, baseline, data.rows))
     passed = all(check.passed for check in checks)
     return Outcome(dataclasses.replace(report, passed=passed), checks)
 
@@ -166,6 +175,15 @@ def _check_inputs(runner: TFLiteRunner, path: Path | None, model: keras.Model) -
         raise UsageError(
             f"{runner.path} takes rows of {_shapes(ours)} and {path} of {_shapes(theirs)}: they "
             f"don't belong together."
+        )
+
+
+def _check_labels(runner: TFLiteRunner, data: str, names: tuple[str, ...] | None) -> None:
+    ours = runner.labels
+    if ours is not None and names is not None and ours != names and {*ours} == {*names}:
+        raise UsageError(
+            f"{runner.path} numbers its classes {', '.join(ours)}; {data} has them in another "
+            f"order, {', '.join(names)}. Export the file with the names in that order."
         )
 
 

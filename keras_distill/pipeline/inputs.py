@@ -3,19 +3,55 @@
 import contextlib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ..converter import CALIBRATED
 from ..data import load_digits, load_fashion_mnist, qualified_name
 from ..distiller import Distiller
+from ..edge.prepare import has_ranges
+from . import arguments
+from .images import load_images
 from .stages import UsageError
 
-__all__ = ["load_data", "load_model", "one_line", "usage_errors"]
+__all__ = [
+    "Data",
+    "load_data",
+    "load_model",
+    "one_line",
+    "read_npz",
+    "representative",
+    "usage_errors",
+]
 
 LOADERS = {"digits": load_digits, "fashion_mnist": load_fashion_mnist}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a command reads.
+
+    Attributes:
+      examples: a data argument: x, (x, y) or batches.
+      rows: how many examples it has.
+      class_names: by number, where the data has names.
+    """
+
+    examples: Any
+    rows: int
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        if isinstance(self.examples, tf.data.Dataset):
+            return isinstance(self.examples.element_spec, tuple)
+        return isinstance(self.examples, tuple)
 
 
 def load_model(path: Path) -> keras.Model:
@@ -30,7 +66,10 @@ def load_model(path: Path) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
     # Keras raises what the file's content makes it stumble over, whatever that is.
     except Exception as error:
-        raise UsageError(f"{path} does not load as a Keras model: {one_line(error)}") from error
+        mend = " Name the module that defines it: --import MODULE." if _unknown(error) else ""
+        raise UsageError(
+            f"{path} does not load as a Keras model: {one_line(error)}{mend}"
+        ) from error
     if isinstance(model, Distiller):
         model = model.student
     if not isinstance(model, keras.Model):
@@ -38,25 +77,103 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
-def load_data(name: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The test images of a data set of ours, or the arrays of a .npz; the first `limit` rows.
+def _unknown(error: Exception) -> bool:
+    words = str(error)
+    return "Could not locate" in words or "Unknown" in words or "Could not interpret" in words
+
+
+def load_data(
+    name: str,
+    model: keras.Model,
+    *,
+    limit: int | None = None,
+    part: str = "test",
+    batch_size: int = 32,
+    shuffle: bool = False,
+    image_size: str | None = None,
+    rescale: str | None = None,
+) -> Data:
+    """A data set of ours, the arrays of a .npz, or a folder of images.
+
+    Args:
+      name: "digits", "fashion_mnist", or a path.
+      model: that is to take the images of a folder.
+      limit: rows: the first ones, of a folder of images drawn from all classes.
+      part: of a data set of ours: "train", "validation" or "test".
+      batch_size, shuffle: of a folder of images.
+      image_size, rescale: of a folder of images, in the words of the command line.
 
     Raises:
-      UsageError: no such data, or a file without `x`, with pickled objects or damaged.
+      UsageError: no such data, a file without `x`, with pickled objects or damaged, a folder that
+        does not suit the model, or an option that is for folders alone.
     """
+    if Path(name).is_dir():
+        with usage_errors():
+            found = load_images(
+                Path(name),
+                model,
+                limit=limit,
+                image_size=None if image_size is None else arguments.image_size(image_size),
+                rescale=None if rescale is None else arguments.rescale(rescale),
+                batch_size=batch_size,
+                shuffle=shuffle,
+            )
+        return Data(*found)
+    if image_size is not None or rescale is not None:
+        raise UsageError(f"--image-size and --rescale are for a folder of images; got {name}.")
+    names = None
     if name in LOADERS:
         try:
             splits = LOADERS[name]()
         except (ImportError, OSError, ValueError) as error:
             raise UsageError(one_line(error)) from error
-        return splits.x_test[:limit], splits.y_test[:limit]
-    inputs, labels = _read_npz(Path(name))
-    return inputs[:limit], None if labels is None else labels[:limit]
+        x, y = getattr(splits, f"x_{part}"), getattr(splits, f"y_{part}")
+        names = splits.class_names
+    else:
+        x, y = read_npz(Path(name))
+    x, y = x[:limit], None if y is None else y[:limit]
+    return Data(x if y is None else (x, y), len(x), names)
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def representative(
+    model: keras.Model, precision: str, data: str | None, **options: Any
+) -> dict[str, Any]:
+    """What `export_tflite` is given of the data: examples, and a folder's class names.
+
+    Args:
+      model: to be exported.
+      precision: see `export_tflite`.
+      data, **options: see `load_data`; None for no data.
+
+    Raises:
+      UsageError: there is data that is not used, none where it is needed, or it can't be read.
+    """
+    if data is None:
+        if any(options.get(name) is not None for name in ("image_size", "rescale")):
+            raise UsageError("--image-size and --rescale are for a folder of images: add --data.")
+        if precision in CALIBRATED and not has_ranges(model):
+            raise UsageError(
+                f"--precision {precision} needs --data, some hundred examples like those to come; "
+                f"or a model that keras-distill quantize made."
+            )
+        return {}
+    if precision not in CALIBRATED:
+        raise UsageError(f"--data is for {' and '.join(CALIBRATED)}; at {precision} leave it out.")
+    found = load_data(data, model, part="train", **options)
+    names = found.class_names if Path(data).is_dir() else None
+    return {"representative_data": found.examples, "labels": names}
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays x and y of a .npz, no pickled objects; y is None where there is none.
+
+    Raises:
+      UsageError: it is no such file.
+    """
     if path.suffix != ".npz":
-        raise UsageError(f"--data takes {', '.join(LOADERS)} or a .npz file; got {path}.")
+        raise UsageError(
+            f"--data takes {', '.join(LOADERS)} or a .npz file, or a folder of images; got {path}."
+        )
     if not path.is_file():
         raise UsageError(f"there is no data file at {path}.")
     try:
