@@ -193,6 +193,22 @@ def test_bad_input_is_refused_and_nothing_is_overwritten(command, build, tmp_pat
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"epochs": -1}', "{}"], ids=["deep", "forged", "empty"]
+)
+def test_a_hostile_manifest_is_bad_input(build, command, tmp_path, content):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "manifest.json").write_text(content)
+    for done in (
+        build("c"),
+        command("info", "c"),
+        command("verify", "c"),
+        command("merge", "m", "c"),
+    ):
+        assert done.exit_code == 2, done.output
+        assert "no manifest of a teacher cache" in " ".join(done.output.split())
+
+
 DOCS = Path(__file__).parent.parent / "docs" / "cache.md"
 
 

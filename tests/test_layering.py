@@ -10,6 +10,7 @@ PACKAGE = ROOT / "keras_distill"
 ORDER = [
     "_extras",
     "_records",
+    "_keras",
     "_json",
     "_files",
     "progress",

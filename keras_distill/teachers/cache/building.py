@@ -12,15 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.objectives.base import Signals
+from keras_distill.teachers import identity
 from keras_distill.teachers.base import Teacher
 
 from .checking import column
 from .elements import as_is, batched, named, untuned
 from .encoding import encode
-from .fingerprints import of_graph, of_rows
+from .fingerprints import of_rows
 from .layout import Layout, Output
-from .manifest import Manifest, Shard
-from .shards import write_shard
+from .manifest import Manifest, Shard, digest_of
+from .shards import check_replaceable, write_shard
 from .sources import Source
 from .views import Views
 
@@ -47,9 +48,18 @@ class Answers:
             lambda *t: _flat(self._ask(*t), keys), autograph=False
         ).get_concrete_function(*flat)
 
-    def graph(self) -> str:
-        """A digest of what is computed."""
-        return of_graph(self._traced)
+    def fingerprints(self, probe: Callable[[], Any]) -> dict[str, str]:
+        """Digests of what is computed: operations, constants and variables.
+
+        Args:
+          probe: gives a few views, batch first. Of what runs as Python inside the teacher (a LiteRT
+            file, functions of NumPy) only the answers to them tell.
+        """
+        found = {"teacher graph": identity.of_function(self._traced)}
+        if identity.is_opaque(self._traced):
+            answers = self._traced(*keras.tree.flatten(probe()))
+            found["teacher answers"] = digest_of(*(a.numpy().tobytes() for a in answers))
+        return found
 
     def layout(self, **options: Any) -> Layout:
         """The layout of what the teacher says.
@@ -130,7 +140,10 @@ class Builder:
           OSError: a shard could not be written; the others stay.
         """
         try:
-            for run in _runs([s for s in shards if s.index not in self._finished]):
+            missing = [s for s in shards if s.index not in self._finished]
+            for shard in missing:
+                check_replaceable(self._folder, shard)
+            for run in _runs(missing):
                 self._pass(run)
             self._settle()
         finally:
@@ -214,6 +227,7 @@ class Builder:
     def _write(self, shard: Shard, records: np.ndarray) -> None:
         # One shard is written while the teacher fills the next; a third would only take memory.
         self._settle()
+        check_replaceable(self._folder, shard)
         self._writing = self._writer.submit(write_shard, self._folder, shard, records)
         self._writing.add_done_callback(
             lambda done: None if done.exception() else self._finished.add(shard.index)

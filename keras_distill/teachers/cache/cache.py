@@ -9,21 +9,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill._keras import upstream
 from keras_distill.objectives.base import Signals
 from keras_distill.teachers.base import Teacher
 
 from . import folder as folders
 from .building import layer_name
 from .checking import check_inputs, check_same, check_views
-from .clock import Announcer, Clock
+from .clock import Announcer, Clock, Fitted
 from .encoding import decode, promised
 from .layout import layer_named
 from .making import Maker
 from .manifest import Manifest, digest_of
+from .marks import check_mark, mark_of
 from .options import Options
 from .reading import CachedBatch, Reader, Reading, Stored
 from .records import CacheInfo, CacheReport
-from .shards import MEMORY_BYTES
+from .shards import MEMORY_BYTES, Sums
 from .sources import Source, source_of
 from .views import Views
 
@@ -60,12 +62,16 @@ class TeacherCache(Teacher):
         views: Views | None = None,
         maker: Maker | None = None,
     ):
-        self._folder, self._manifest = directory, manifest
+        # The current folder may be another when it is read.
+        self._folder, self._manifest = directory.absolute(), manifest
+        self._mark, self._sums = mark_of(self._folder, manifest), Sums(self._folder)
         self._given, self._views, self._maker = given, views, maker
         self._source = Stored(manifest) if manifest.layout.inputs else given
         self._taps: dict[Any, str] = {}
-        self._fitted: Clock | None = None
-        self._clocks: weakref.WeakSet[Clock] = weakref.WeakSet()
+        self._fitted: list[Fitted] = []
+        self._datasets: weakref.WeakKeyDictionary[tf.data.Dataset, tuple[Clock, Reader]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def __repr__(self) -> str:
         return f"TeacherCache({str(self._folder)!r})"
@@ -154,10 +160,11 @@ class TeacherCache(Teacher):
             shard=shard or (0, 1),
             store_inputs=store_inputs,
         )
-        folders.claim(Path(directory))
+        folder = Path(directory).absolute()
+        folders.claim(folder)
         maker = Maker(teacher, source_of(dataset), augment, teacher_preprocess, options)
-        manifest = maker.make(Path(directory), verbose)
-        return cls(Path(directory), manifest, maker.source, maker.views, maker)
+        manifest = maker.make(folder, verbose)
+        return cls(folder, manifest, maker.source, maker.views, maker)
 
     @classmethod
     def open(
@@ -225,9 +232,11 @@ class TeacherCache(Teacher):
     ) -> tf.data.Dataset:
         """What `fit` takes: `(CachedBatch(inputs, teacher), y[, sample_weight])`, batch by batch.
 
-        A pass over it is an epoch; under `Distiller.fit` the epoch that `fit` says, so that
-        `initial_epoch` and `BackupAndRestore` go on with its views and its order, which `seed` and
-        the epoch's number decide. Go on in the midst of one so:
+        A pass over it is an epoch, whose number and `seed` decide its views and its order. Under
+        `Distiller.fit` it is the epoch that `fit` says, so that `initial_epoch` and
+        `BackupAndRestore` go on with them; where an epoch of `fit` is several passes (`repeat`) or
+        a part of one (`steps_per_epoch`), each pass is one more than the last. Go on in the midst
+        of one so:
 
             epoch, done = divmod(int(distiller.optimizer.iterations), cache.steps(128))
             rest = cache.dataset(128, start_step=done)
@@ -263,12 +272,11 @@ class TeacherCache(Teacher):
         assert self._source is not None
         assert self._views is not None
         limited = on_exhausted == "error" and self._views.augmented
-        clock = Clock(self._manifest.epochs if limited else None)
-        self._clocks.add(clock)
+        clock = Clock(steps - start_step, self._manifest.epochs if limited else None)
         how = Reading(batch_size, shuffle, seed, shuffle_buffer, drop_remainder, memory_bytes)
-        reader = Reader(self._source, self._folder, self._views, self._manifest, how)
+        reader = Reader(self._source, self._sums, self._views, self._manifest, self._mark, how)
         found = reader.dataset(clock, start_step)
-        found._teacher_cache_clock = clock
+        self._datasets[found] = clock, reader
         return found
 
     def steps(self, batch_size: int, *, drop_remainder: bool = False) -> int:
@@ -323,6 +331,7 @@ class TeacherCache(Teacher):
         """Signals of a `CachedBatch`."""
         if not isinstance(x, CachedBatch):
             raise ValueError(_NOT_CACHED)
+        check_mark(x.teacher, self._mark, self._folder)
         return decode(x.teacher, self._taps, self._manifest.layout)
 
     def fingerprint(self) -> str:
@@ -335,17 +344,19 @@ class TeacherCache(Teacher):
         first = spec[0] if isinstance(spec, tuple) and spec else None
         if not isinstance(first, CachedBatch):
             raise ValueError(_NOT_CACHED)
-        if set(first.teacher) != set(self._manifest.layout.answers):
-            raise ValueError(
-                f"The data comes from another cache than the teacher {self!r}: it has the fields "
-                f"{sorted(first.teacher)}, and the teacher's are "
-                f"{sorted(self._manifest.layout.answers)}. Use this cache's own dataset(...)."
-            )
-        self._fitted = getattr(x, "_teacher_cache_clock", None)
+        check_mark(first.teacher, self._mark, self._folder)
+        self._fitted = [
+            self._passed_over(x, *pair) for pair in upstream(x) if pair[0] in self._datasets
+        ]
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """What tells the data sets which epoch `fit` is in."""
-        return [Announcer(self._clocks, self._fitted)]
+        clocks = [clock for clock, _ in self._datasets.values()]
+        return [Announcer(clocks, self._fitted)]
+
+    def _passed_over(self, x: tf.data.Dataset, own: tf.data.Dataset, passes: int) -> Fitted:
+        clock, reader = self._datasets[own]
+        return Fitted(clock, reader.load, int(x.cardinality()), passes)
 
     def _prepare(self, input_spec: Any, taps: tuple) -> Signals:
         layout = self._manifest.layout
@@ -358,11 +369,9 @@ class TeacherCache(Teacher):
                 f"{self!r} was opened without what answers a shard again. Open it with its data, "
                 f"and give teacher= (and teacher_preprocess=); or call build again as at first."
             )
-        maker = Maker(
+        return Maker(
             teacher, self._given, self._views.augment, preprocess, Options.of(self._manifest)
         )
-        maker.plan(self._manifest)
-        return maker
 
     def _check_data(self, whole: bool) -> None:
         assert self._given is not None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -45,21 +46,27 @@ def check_inputs(
       whole: look at every example; else at arrays of moderate size whole, at others here and there.
 
     Raises:
-      ValueError: an example differs, or the order, or the length.
+      ValueError: an example differs, or the order, or the length, or a label that is stored.
     """
     if not shards:
         return
-    stored = column(folder, shards, "input")
-    for start, found in _fingerprints(source, len(stored), whole):
-        expected = stored[start : start + len(found)]
-        if len(expected) != len(found) or not np.array_equal(expected, found):
-            # What differs may be the cache: then its data can't be judged, and it can be mended.
-            if any(problem_of(folder, shard, record) for shard in shards):
-                warnings.warn(
-                    f"The cache in {folder} is damaged: see verify(), and rebuild.", stacklevel=4
-                )
-                return
-            _refuse(start, expected, found, stored)
+    stored, labels = column(folder, shards, "input"), _stored_labels(folder, shards, record)
+    for start, element in _elements(source, len(stored), whole):
+        found = of_rows(element[0]).numpy()
+        span = slice(start, start + len(found))
+        same = len(found) > 0 and np.array_equal(stored[span], found)
+        relabelled = [] if labels is None or not same else labels[span] != of_rows(element[1:])
+        if same and not np.any(relabelled):
+            continue
+        # What differs may be the cache: then its data can't be judged, and it can be mended.
+        if any(problem_of(folder, shard, record) for shard in shards):
+            warnings.warn(
+                f"The cache in {folder} is damaged: see verify(), and rebuild.", stacklevel=4
+            )
+            return
+        if same:
+            _refuse_labels(start + int(np.flatnonzero(relabelled)[0]))
+        _refuse(start, stored[span], found, stored)
 
 
 def check_views(
@@ -96,7 +103,7 @@ def check_same(manifest: Manifest, source: Source, augment: Callable | None) -> 
     }
     expected: dict[str, Any] = {
         "inputs": manifest.inputs,
-        "augmentation": manifest.fingerprints["augmentation"],
+        "augmentation": manifest.fingerprints.get("augmentation"),
     }
     if source.examples is not None and manifest.examples is not None:
         found["examples"], expected["examples"] = source.examples, manifest.examples
@@ -119,18 +126,24 @@ def _view_fingerprints(views: Views, x: Any, seeds: np.ndarray) -> np.ndarray:
     return next(iter(rows)).numpy()
 
 
-def _fingerprints(source: Source, stop: int, whole: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """Spans of the data: where they start, and each example's fingerprint."""
+def _stored_labels(folder: Path, shards: Sequence[Shard], record: np.dtype) -> np.ndarray | None:
+    """Fingerprints of the labels and weights that lie in the cache, if any do."""
+    names = [n for n in record.names or () if n.partition("/")[0] in ("y", "weight")]
+    return of_rows([column(folder, shards, name) for name in names]).numpy() if names else None
+
+
+def _elements(source: Source, stop: int, whole: bool) -> Iterator[tuple[int, tuple]]:
+    """Spans of the data: where they start, and their elements."""
     for start, end in [(0, stop)] if whole else _spans(source, stop):
         at = start
         # Where all of it is looked at, what comes after the end is found too.
         batches = source.batches(start, None if whole else end, min(_CHUNK, end - start))
         for element in untuned(batches):
-            found = of_rows(element[0]).numpy()
-            yield at, found if whole else found[: end - at]
-            at += len(found)
+            left = None if whole else end - at
+            yield at, keras.tree.map_structure(lambda t, left=left: t[:left], element)
+            at += len(keras.tree.flatten(element)[0])
         if at < end:
-            yield at, np.zeros(0, "uint32")
+            yield at, source.nothing()
 
 
 def _spans(source: Source, stop: int) -> list[tuple[int, int]]:
@@ -142,6 +155,14 @@ def _spans(source: Source, stop: int) -> list[tuple[int, int]]:
     size = source.batch_size if isinstance(source, Batches) else _CHUNK
     numbers = np.unique(np.linspace(0, (stop - 1) // size, 8).astype(int))
     return [(n * size, min((n + 1) * size, stop)) for n in numbers.tolist()]
+
+
+def _refuse_labels(example: int) -> None:
+    raise ValueError(
+        f"The cache holds the labels and sample weights too (store_inputs=True), and those of "
+        f"example {example} are others than the data's. Give the data as it was, or none to train "
+        f"on what is stored; without store_inputs labels are read from the data."
+    )
 
 
 def _refuse(start: int, expected: np.ndarray, found: np.ndarray, stored: np.ndarray) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from .manifest import digest_of
 
-__all__ = ["of_code", "of_graph", "of_rows", "versions"]
+__all__ = ["of_code", "of_rows", "versions"]
 
 _PRIME = -7046029254386353131  # 2**64 divided by the golden ratio, odd, as a signed number
 
@@ -35,21 +35,6 @@ def of_rows(inputs: Any) -> Any:
         found = tf.raw_ops.Fingerprint(data=tensor, method="farmhash64")
         mixed = mixed * _PRIME + tf.bitcast(tf.reshape(found, [rows, 8]), "int64")
     return tf.cast(tf.bitwise.bitwise_and(mixed, np.int64(0xFFFFFFFF)), "uint32")
-
-
-def of_graph(concrete: Any) -> str:
-    """A digest of what a traced function computes: its operations, dtypes and shapes.
-
-    Names are left out: a model rebuilt in the same session has others.
-    """
-    parts: list[str] = []
-    definitions = concrete.graph.as_graph_def().library.function
-    for operation in concrete.graph.get_operations():
-        shapes = [(t.dtype.name, str(t.shape)) for t in operation.outputs]
-        parts.append(f"{operation.type} {shapes}")
-    called = [sorted(node.op for node in definition.node_def) for definition in definitions]
-    parts += sorted(",".join(kinds) for kinds in called)
-    return digest_of("\n".join(parts).encode())
 
 
 def of_code(function: Callable | None) -> str:

@@ -1,6 +1,7 @@
 """A cache's folder as a whole: claiming it, looking through it, putting parts together."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from . import locking, manifest
 from .bounds import rest_bound
 from .checking import column
 from .layout import Layout, field
-from .manifest import Manifest, Shard
+from .manifest import Manifest, Shard, is_shard_name
 from .records import CacheInfo, CacheReport
-from .shards import is_whole, problem_of, records_in
+from .shards import check_replaceable, damaged, is_whole, problem_of, records_in
 
 __all__ = [
     "claim",
@@ -29,6 +30,8 @@ __all__ = [
 
 _SAMPLE = 4096
 _TEMPERATURES = (1.0, 4.0)
+# What is being written; of which file, the first group says.
+_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]+\.partial")
 
 
 def claim(folder: Path) -> Manifest | None:
@@ -52,18 +55,20 @@ def claim(folder: Path) -> Manifest | None:
 
 
 def sweep(folder: Path, names: Sequence[str] | None = None) -> None:
-    """Remove what killed builds left half-written: of these files, or of all."""
-    _files.sweep(folder, names and [stem for name in names for stem in (name, f"{name}.b2")])
+    """Remove what killed builds left half-written: of these shards, or of all a cache's files."""
+    if names is None:
+        found = filter(None, map(_SCRATCH.fullmatch, os.listdir(folder)))
+        stems = [one[1] for one in found if _is_a_caches(one[1])]
+    else:
+        stems = [stem for name in names for stem in (name, f"{name}.b2")]
+    _files.sweep(folder, stems)
 
 
 def finished(folder: Path, plan: Manifest) -> list[Shard]:
     """The shards that were finished, in order; they may be damaged since."""
-    if plan.examples is not None:
-        return [shard for shard in plan.shards() if is_whole(folder, shard)]
-    found: list[Shard] = []
-    while is_whole(folder, shard := plan.shard(0, len(found))):
-        found.append(shard)
-    return found
+    named = filter(None, map(plan.shard_named, os.listdir(folder)))
+    found = sorted((s for s in named if is_whole(folder, s)), key=lambda s: (s.epoch, s.index))
+    return leading(found) if plan.examples is None else found
 
 
 def unreadable(folder: Path, plan: Manifest) -> dict[str, str]:
@@ -71,7 +76,7 @@ def unreadable(folder: Path, plan: Manifest) -> dict[str, str]:
     found = {}
     for shard in finished(folder, plan):
         try:
-            records_in(folder / shard.name, plan.layout.record)
+            records_in(folder, shard, plan.layout.record)
         except ValueError as error:
             found[shard.name] = str(error)
     return found
@@ -92,10 +97,7 @@ def refuse_incomplete(folder: Path, plan: Manifest) -> None:
             f"there; parts built with shard=(i, n) are put together by merge."
         )
     for name, problem in unreadable(folder, plan).items():
-        raise ValueError(
-            f"The shard {name} of the cache in {folder} is damaged: {problem}. Make it anew: call "
-            f"cache.rebuild({name!r}, teacher=...), or build again as at first."
-        )
+        raise damaged(folder, name, problem)
 
 
 def leading(shards: Sequence[Shard]) -> list[Shard]:
@@ -111,18 +113,19 @@ def verify(directory: str | os.PathLike[str]) -> CacheReport:
     """
     folder = Path(directory)
     plan = Manifest.read(folder)
-    shards = finished(folder, plan) if plan.examples is None else list(plan.shards())
-    whole, missing, damaged = [], [], {}
+    shards = finished(folder, plan) if plan.examples is None else plan.shards()
+    whole, missing, broken = [], [], {}
+    names = set(os.listdir(folder))
     for shard in shards:
-        problem = problem_of(folder, shard, plan.layout.record)
+        there = shard.name in names
+        problem = problem_of(folder, shard, plan.layout.record) if there else "missing"
         if problem is None:
             whole.append(shard.name)
         elif problem == "missing":
             missing.append(shard.name)
         else:
-            damaged[shard.name] = problem
-    total = None if plan.examples is None else len(shards)
-    return CacheReport(folder, total, tuple(whole), tuple(missing), damaged)
+            broken[shard.name] = problem
+    return CacheReport(folder, plan.shard_count, tuple(whole), tuple(missing), broken)
 
 
 def info(directory: str | os.PathLike[str]) -> CacheInfo:
@@ -135,9 +138,9 @@ def info(directory: str | os.PathLike[str]) -> CacheInfo:
     plan = Manifest.read(folder)
     layout, broken = plan.layout, unreadable(folder, plan)
     whole = [shard for shard in finished(folder, plan) if shard.name not in broken]
-    files = [folder / manifest.NAME, *(p for s in whole for p in folder.glob(f"{s.name}*"))]
-    size = sum(path.stat().st_size for path in files)
-    rows = sum(records_in(folder / shard.name, layout.record) for shard in whole)
+    names = [manifest.NAME, *(f"{s.name}{end}" for s in whole for end in ("", ".b2"))]
+    size = sum((folder / name).stat().st_size for name in names)
+    rows = sum(records_in(folder, shard, layout.record) for shard in whole)
     share, bounds = _rest(folder, layout, whole[:1])
     return CacheInfo(
         directory=folder,
@@ -150,7 +153,7 @@ def info(directory: str | os.PathLike[str]) -> CacheInfo:
         layers={str(layer.name): layer.shape for layer in layout.layers},
         layer_dtype=layout.layer_dtype,
         stored_inputs=bool(layout.inputs),
-        shards=None if plan.examples is None else len(list(plan.shards())),
+        shards=plan.shard_count,
         shards_whole=len(whole),
         bytes=size,
         bytes_an_example=size / rows if rows else None,
@@ -194,6 +197,7 @@ def merge(
         plans[0].write(folder)
         for shard, part in chosen.items():
             if part != folder and problem_of(folder, shard, plans[0].layout.record) is not None:
+                check_replaceable(folder, shard)
                 for name in (shard.name, f"{shard.name}.b2"):
                     _files.write(folder / name, (part / name).read_bytes())
     return verify(folder)
@@ -247,4 +251,9 @@ def _rest(
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(locking.NAME) or _files.is_scratch(name)
+    scratch = _SCRATCH.fullmatch(name)
+    return locking.is_lock(name) or bool(scratch and _is_a_caches(scratch[1]))
+
+
+def _is_a_caches(name: str) -> bool:
+    return name == manifest.NAME or is_shard_name(name.removesuffix(".b2"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 __all__ = ["DTYPES", "LAYER_DTYPES", "Layout", "Output", "layer_named"]
 
@@ -23,6 +24,9 @@ class Output:
       shape: without the batch.
       dtype: as the model or the data gives it.
       from_probabilities, from_sigmoid: of a head, as in `Signals`.
+
+    Raises:
+      ValueError: an axis of no known size, or a dtype that is no number's.
     """
 
     name: str | None
@@ -30,6 +34,12 @@ class Output:
     dtype: str
     from_probabilities: bool = False
     from_sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise ValueError(f"{self.name or 'output'} has the shape {self.shape}.")
+        if not _is_number(self.dtype):
+            raise ValueError(f"{self.name or 'output'} is of {self.dtype!r}, which is no number.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +54,10 @@ class Layout:
       layer_dtype: theirs; "int8" keeps a float32 scale an example.
       augmented: a fingerprint of the view stands beside that of the input.
       inputs: x, y and sample weight of an example, where they are stored too; else empty.
+
+    Raises:
+      ValueError: an option out of its range, two fields of one name, or records larger than NumPy
+        takes.
     """
 
     heads: tuple[Output, ...]
@@ -53,6 +67,20 @@ class Layout:
     layer_dtype: str = "float16"
     augmented: bool = False
     inputs: tuple[Output, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.layer_dtype not in LAYER_DTYPES or not self.heads:
+            raise ValueError(f"records can't be of {self.dtype!r} and {self.layer_dtype!r}.")
+        for head in self.heads if self.top_k is not None else ():
+            classes = head.shape[-1] if head.shape else 1
+            if type(self.top_k) is not int or not 1 <= self.top_k <= classes:
+                raise ValueError(
+                    f"top_k must be at most the number of classes, {classes}; got {self.top_k}."
+                )
+        try:
+            self.record  # noqa: B018
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"no record can be made of its fields: {error}") from error
 
     @property
     def record(self) -> np.dtype:
@@ -131,6 +159,14 @@ def index_dtype(classes: int) -> str:
     ('<u2', '<u4')
     """
     return "<u2" if classes <= 2**16 else "<u4"
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        kind = tf.as_dtype(dtype)
+    except TypeError:
+        return False
+    return kind.is_floating or kind.is_integer or kind.is_bool or kind.is_complex
 
 
 def _outputs(content: Sequence[Mapping[str, Any]]) -> tuple[Output, ...]:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill.progress import bar
-from keras_distill.teachers.base import Teacher
+from keras_distill.teachers import identity
 from keras_distill.teachers.model import as_teacher
 
 from . import locking
@@ -33,6 +33,7 @@ __all__ = ["Maker"]
 
 # A shard is what a killed build loses at most, and what lies in memory while it fills.
 _SHARD_EXAMPLES, _SHARD_BYTES, _SHARDS = 2**16, 2**26, 256
+_PROBE = 16
 
 
 class Maker:
@@ -69,7 +70,8 @@ class Maker:
             self.views.check_deterministic(next(iter(source.batches(0, None, 16)))[0])
         # A copy: a Distiller may be using the teacher itself, with other taps.
         self._teacher = copy.copy(as_teacher(teacher))
-        self._teacher.build(_seen_by(self._teacher, self.views, preprocess), options.layers)
+        self._seen = None if preprocess is None else _traced(preprocess, batched(self.views.spec))
+        self._teacher.build(self._inputs(), options.layers)
         self._answers = Answers(self._teacher, options.layers, preprocess, self.views.spec)
         self.layout = self._layout()
         self._augment, self._preprocess = augment, preprocess
@@ -79,12 +81,13 @@ class Maker:
         # Not before a batch is to be answered: a cache that is complete needs no tracing.
         return self._answers.encoder(self.layout)
 
-    def plan(self, there: Manifest | None) -> Manifest:
+    def plan(self, there: Manifest | None, fingerprints: Mapping[str, str]) -> Manifest:
         """The manifest of this cache.
 
         Args:
           there: the manifest that the folder holds, whose length and shard size serve where none
             is known or given.
+          fingerprints: those of now.
 
         Raises:
           ValueError: it is another cache's; what differs is named.
@@ -104,11 +107,18 @@ class Maker:
             batch_size=self.options.batch_size,
             inputs=described(self.source.inputs),
             views=described(self.views.spec),
-            fingerprints=self.fingerprints(),
+            fingerprints=fingerprints,
             versions=versions(),
         )
         if there is None:
             return plan
+        if not there.continuable:
+            raise ValueError(
+                f"The folder holds a cache of an earlier keras_distill (version {there.version} of "
+                f"its manifest), whose fingerprints do not see a teacher's constants: whether this "
+                f"teacher made it can't be said. It can be read: TeacherCache.open(directory, "
+                f"dataset). To build or mend, give another folder; nothing was changed."
+            )
         known = dataclasses.replace(there, examples=examples) if there.examples is None else there
         differences = known.differences(plan)
         if differences:
@@ -133,7 +143,8 @@ class Maker:
           FileExistsError, ValueError: the folder holds something else.
           RuntimeError: another process builds there.
         """
-        plan = self.plan(claim(folder))
+        fingerprints = self.fingerprints()
+        plan = self.plan(claim(folder), fingerprints)
         part, parts = self.options.shard
         if parts > len(list(plan.shards())) and parts > 1:
             raise ValueError(
@@ -144,7 +155,7 @@ class Maker:
         folder.mkdir(parents=True, exist_ok=True)
         with locking.building(folder, self.options.shard):
             # Another build may have begun it since.
-            plan = self.plan(claim(folder))
+            plan = self.plan(claim(folder), fingerprints)
             mine = _part(list(plan.shards()), part, parts)
             # Beside other parts' builders only what is this part's own: one may be at its manifest.
             sweep(folder, None if parts == 1 else [shard.name for shard in mine])
@@ -162,41 +173,53 @@ class Maker:
         return plan
 
     def remake(self, folder: Path, plan: Manifest, shard: Shard) -> None:
-        """Write one shard anew."""
+        """Write one shard anew.
+
+        Raises:
+          ValueError: teacher, data or what is around them are not what made the others.
+        """
+        self.plan(plan, self.fingerprints())
         with locking.building(folder, (0, 1)):
             kept = [s for s in finished(folder, plan) if s != shard]
             self._builder(folder, plan, kept, lambda rows: None).build([shard])
 
     def fingerprints(self) -> dict[str, str]:
         """Digests of all that an answer depends on, by name."""
-        return {
+        found = {
             "teacher weights": self._teacher.fingerprint(),
-            "teacher graph": self._answers.graph(),
             "teacher preprocessing": of_code(self._preprocess),
             "augmentation": of_code(self._augment),
+            **self._answers.fingerprints(self._probe),
         }
+        if self._seen is not None:
+            found["teacher preprocessing's graph"] = identity.of_function(self._seen)
+        if self._augment is not None:
+            found["augmentation's graph"] = self.views.fingerprint()
+        return found
+
+    def _probe(self) -> Any:
+        """The first views."""
+        x = next(iter(self.source.batches(0, None, _PROBE)))[0]
+        return self.views.replay(x, self.views.seeds(0, tf.range(len(keras.tree.flatten(x)[0]))))
+
+    def _inputs(self) -> Any:
+        """What the teacher takes."""
+        spec = batched(self.views.spec) if self._seen is None else self._seen.structured_outputs
+        return keras.tree.map_structure(
+            lambda s: keras.KerasTensor((None, *s.shape[1:]), dtype=s.dtype.name), spec
+        )
 
     def _layout(self) -> Layout:
         options = self.options
-        stored = tuple(
-            Output(name, tuple(spec.shape), spec.dtype.name)
-            for name, spec in (named(self.source.element) if options.store_inputs else ())
-        )
-        layout = self._answers.layout(
+        stored = named(self.source.element) if options.store_inputs else []
+        _check_fixed(stored)
+        return self._answers.layout(
             top_k=options.top_k,
             dtype=options.dtype,
             layer_dtype=options.layer_dtype,
             augmented=self.views.augmented,
-            inputs=stored,
+            inputs=tuple(Output(name, tuple(s.shape), s.dtype.name) for name, s in stored),
         )
-        for head in layout.heads:
-            if options.top_k is not None and options.top_k > head.shape[-1]:
-                raise ValueError(
-                    f"top_k must be at most the number of classes, {head.shape[-1]}; got "
-                    f"{options.top_k}."
-                )
-        _check_fixed(stored)
-        return layout
 
     def _shard_examples(self, examples: int | None) -> int:
         size = min(_SHARD_EXAMPLES, _SHARD_BYTES // self.layout.record.itemsize)
@@ -225,7 +248,7 @@ class Maker:
     def _to_the_end(
         self, folder: Path, plan: Manifest, whole: list[Shard], report: Callable[[int], None]
     ) -> Manifest:
-        rows = [records_in(folder / shard.name, plan.layout.record) for shard in whole]
+        rows = [records_in(folder, shard, plan.layout.record) for shard in whole]
         end = sum(rows)
         if not rows or rows[-1] == plan.shard_examples:
             next_one = plan.shard(0, len(rows))
@@ -251,17 +274,11 @@ def _left(plan: Manifest, shards: Sequence[Shard], whole: Sequence[Shard]) -> in
     return sum((s.stop or 0) - s.start for s in shards if s.index not in done)
 
 
-def _seen_by(teacher: Teacher, views: Views, preprocess: Callable | None) -> Any:
-    spec = batched(views.spec)
-    if preprocess is not None:
-        given = spec
-        traced = tf.function(
-            lambda *flat: preprocess(keras.tree.pack_sequence_as(given, flat)), autograph=False
-        )
-        spec = traced.get_concrete_function(*keras.tree.flatten(spec)).structured_outputs
-    return keras.tree.map_structure(
-        lambda s: keras.KerasTensor((None, *s.shape[1:]), dtype=s.dtype.name), spec
+def _traced(preprocess: Callable, spec: Any) -> Any:
+    function = tf.function(
+        lambda *flat: preprocess(keras.tree.pack_sequence_as(spec, flat)), autograph=False
     )
+    return function.get_concrete_function(*keras.tree.flatten(spec))
 
 
 @contextlib.contextmanager
@@ -273,10 +290,10 @@ def _explained(folder: Path):
         raise
 
 
-def _check_fixed(outputs: Sequence[Output]) -> None:
-    for one in outputs:
-        if None in one.shape or one.dtype == "string":
+def _check_fixed(outputs: Sequence[tuple[str, tf.TensorSpec]]) -> None:
+    for name, spec in outputs:
+        if None in spec.shape or spec.dtype == tf.string:
             raise ValueError(
-                f"store_inputs=True needs numbers of one shape; {one.name} is {one.dtype} "
-                f"{one.shape}. Resize or pad the examples, or leave store_inputs=False."
+                f"store_inputs=True needs numbers of one shape; {name} is {spec.dtype.name} "
+                f"{tuple(spec.shape)}. Resize or pad the examples, or leave store_inputs=False."
             )

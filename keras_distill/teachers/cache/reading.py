@@ -17,7 +17,7 @@ from .fingerprints import of_rows
 from .layout import Layout
 from .manifest import Manifest
 from .order import shuffled
-from .shards import Held, OnDisk
+from .shards import Held, OnDisk, Sums
 from .sources import Arrays, Batches, Source
 from .views import Views
 
@@ -33,7 +33,8 @@ class CachedBatch(NamedTuple):
 
     Attributes:
       inputs: as the data gives x; the augmented view, where the cache is of views.
-      teacher: the cache's fields by name, each `(batch, ...)`.
+      teacher: the cache's fields by name, each `(batch, ...)`, and the mark of their cache, which
+        holds no tensor.
     """
 
     inputs: Any
@@ -66,19 +67,29 @@ class Reader:
 
     Args:
       source: the inputs.
-      folder: of the cache.
+      sums: of the cache's folder.
       views: the augmentation.
       manifest: the cache's.
+      mark: see `marks`.
       how: see `Reading`.
     """
 
-    def __init__(self, source: Source, folder: Any, views: Views, manifest: Manifest, how: Reading):
+    def __init__(
+        self,
+        source: Source,
+        sums: Sums,
+        views: Views,
+        manifest: Manifest,
+        mark: str,
+        how: Reading,
+    ):
         self._source, self._views, self._manifest, self._how = source, views, manifest, how
+        self._mark = mark
         self._layout, self._examples = manifest.layout, manifest.examples or 0
         self._bytes = self._layout.record.itemsize
         fits = self._examples * self._bytes <= how.memory_bytes
-        self._held = Held(folder, manifest) if fits else None
-        self._disk = OnDisk(folder, manifest)
+        self._held = Held(manifest, sums) if fits else None
+        self._disk = OnDisk(manifest, sums)
         # As many records at a time as the order is computed, and a call of Python reads, for.
         records = max(min(_BLOCK_BYTES // self._bytes, _BLOCK), how.batch_size)
         self._block = records // how.batch_size * how.batch_size
@@ -106,11 +117,21 @@ class Reader:
         sized = packed.apply(tf.data.experimental.assert_cardinality(steps - start_step))
         return untuned(sized.prefetch(_PREFETCHED))
 
+    def load(self, epoch: int) -> np.ndarray:
+        """All records of an epoch as bytes, `(examples, bytes)`; none where they stay on disk.
+
+        Raises:
+          ValueError: a shard is damaged; which, is named.
+        """
+        view = epoch % self._manifest.epochs
+        if self._held is not None:
+            return self._held.load(view)
+        self._disk.open(view)
+        return np.zeros((0, self._bytes), "u1")
+
     def _begun(self) -> tuple:
         epoch = self._clock.take()
-        if self._held is None:
-            return epoch, np.zeros((0, self._bytes), "u1")
-        return epoch, self._held.load(int(epoch) % self._manifest.epochs)
+        return epoch, self.load(int(epoch))
 
     def _anywhere(self, epoch: Any, held: Any, start_step: int) -> tf.data.Dataset:
         """Inputs that can be had in any order: the epoch's own, block by block."""
@@ -215,7 +236,8 @@ class Reader:
         if self._views.augmented:
             view = places[0, 0] % self._manifest.epochs
             x = self._views.replay(x, self._views.seeds(view, places[:, 1]))
-        return (CachedBatch(x, unpacked(rows, self._layout, self._layout.answers)), *element[1:])
+        answers = unpacked(rows, self._layout, self._layout.answers)
+        return (CachedBatch(x, {**answers, self._mark: ()}), *element[1:])
 
 
 _CHANGED = (

@@ -1,8 +1,11 @@
 """A shard's file: written whole, checked, read by row."""
 
+import functools
 import io
 import os
+import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,17 @@ import numpy as np
 from ... import _files
 from .manifest import Manifest, Shard, digest_of
 
-__all__ = ["Held", "OnDisk", "is_whole", "problem_of", "records_in", "write_shard"]
+__all__ = [
+    "Held",
+    "OnDisk",
+    "Sums",
+    "check_replaceable",
+    "damaged",
+    "is_whole",
+    "problem_of",
+    "records_in",
+    "write_shard",
+]
 
 # A view's records up to this many bytes are held in memory; larger ones are read row by row.
 MEMORY_BYTES = 2**29
@@ -29,45 +42,100 @@ def is_whole(folder: Path, shard: Shard) -> bool:
     return (folder / shard.name).is_file() and _checksum_path(folder, shard).is_file()
 
 
-def records_in(path: Path, record: np.dtype) -> int:
-    """How many records a .npy file holds.
+def check_replaceable(folder: Path, shard: Shard) -> None:
+    """Nothing but a file of its own stands where a shard is to be written.
 
     Raises:
-      ValueError: it holds something else, or is cut short.
+      FileExistsError: a folder, a link, a pipe; nothing of it is touched.
     """
-    with open(path, "rb") as file:
-        return _open_records(file, path, record)[1]
+    for path in (folder / shard.name, _checksum_path(folder, shard)):
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise FileExistsError(
+                f"{path} has to be written, and what stands there is no ordinary file. It was not "
+                f"touched: move it away, then make the same call again."
+            )
+
+
+def records_in(folder: Path, shard: Shard, record: np.dtype) -> int:
+    """How many records a shard's file holds.
+
+    Raises:
+      ValueError: it holds something else, is cut short, or has not as many as it should.
+    """
+    with open(folder / shard.name, "rb") as file:
+        return _open_records(file, shard, record)[1]
 
 
 def problem_of(folder: Path, shard: Shard, record: np.dtype) -> str | None:
     """What is wrong with a shard, every byte of it read; None for nothing."""
-    path, beside = folder / shard.name, _checksum_path(folder, shard)
-    if not path.is_file():
+    path = folder / shard.name
+    if not os.path.lexists(path):
         return "missing"
-    if not beside.is_file():
+    if not path.is_file():
+        return "it is no file"
+    if not _checksum_path(folder, shard).is_file():
         return "its checksum is missing"
     try:
-        found = records_in(path, record)
+        with open(path, "rb") as file:
+            _open_records(file, shard, record)
+            file.seek(0)
+            return _unlike(folder, shard, _digest_of_file(file))
     except (ValueError, OSError) as error:
         return str(error)
-    if shard.stop is not None and found != shard.stop - shard.start:
-        return f"it holds {found} records, not {shard.stop - shard.start}"
-    if beside.read_bytes() != _checksum_line(shard, _digest_of_file(path)):
-        return "its checksum does not fit"
-    return None
+
+
+class Sums:
+    """Which shards had the sum that was written, for as long as their files stay the same.
+
+    So a shard is read in whole once more before its first record is used, not at each epoch.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._known: dict[str, tuple] = {}
+
+    def check(self, shard: Shard, file: io.IOBase, digest: Callable[[], str]) -> None:
+        """Compare the sum of an open shard with the one that was written.
+
+        Args:
+          digest: computes it.
+
+        Raises:
+          ValueError: it is another; the shard is named.
+        """
+        found = os.fstat(file.fileno())
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._known.get(shard.name) == state:
+            return
+        problem = _unlike(self.folder, shard, digest())
+        if problem:
+            raise damaged(self.folder, shard.name, problem)
+        self._known[shard.name] = state
+
+
+def damaged(folder: Path, name: str, problem: str) -> ValueError:
+    """What to say of a shard that can't be trained on."""
+    return ValueError(
+        f"The shard {name} of the cache in {folder} is damaged: {problem}. Make it anew: call "
+        f"cache.rebuild({name!r}, teacher=...), or build again as at first."
+    )
 
 
 class Held:
     """The records of one epoch's views after another, in memory."""
 
-    def __init__(self, folder: Path, manifest: Manifest):
-        self._folder, self._manifest = folder, manifest
+    def __init__(self, manifest: Manifest, sums: Sums):
+        self._manifest, self._sums = manifest, sums
         self._lock = threading.Lock()
         self._epoch: int | None = None
         self._rows = np.empty((0, 0), "u1")
 
     def load(self, epoch: int) -> np.ndarray:
-        """All records of an epoch's views as bytes, uint8 `(examples, bytes)`."""
+        """All records of an epoch's views as bytes, uint8 `(examples, bytes)`.
+
+        Raises:
+          ValueError: a shard is damaged; which, is named.
+        """
         with self._lock:
             if epoch != self._epoch:
                 # The former view's go before the next one's come.
@@ -78,21 +146,21 @@ class Held:
     def _read(self, epoch: int) -> np.ndarray:
         record = self._manifest.layout.record
         rows = _aligned(self._manifest.examples or 0, record.itemsize)
-        for shard in self._manifest.shards():
-            if shard.epoch == epoch:
-                path = self._folder / shard.name
-                with open(path, "rb") as file:
-                    offset, count = _open_records(file, path, record)
-                    file.seek(offset)
-                    file.readinto(rows[shard.start : shard.start + count].data)
+        for shard in self._manifest.shards(epoch):
+            with _opened(self._sums.folder, shard) as file:
+                offset, _ = _checked_records(file, self._sums.folder, shard, record)
+                file.seek(0)
+                header, body = file.read(offset), rows[shard.start : shard.stop].data
+                file.readinto(body)
+                self._sums.check(shard, file, functools.partial(digest_of, header, body))
         return rows
 
 
 class OnDisk:
     """The records of one epoch's views after another, each read from its file when asked for."""
 
-    def __init__(self, folder: Path, manifest: Manifest):
-        self._folder, self._manifest = folder, manifest
+    def __init__(self, manifest: Manifest, sums: Sums):
+        self._manifest, self._sums = manifest, sums
         self._record = manifest.layout.record
         self._lock = threading.Lock()
         self._epoch: int | None = None
@@ -101,7 +169,7 @@ class OnDisk:
 
     def read(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """These examples' records as bytes, uint8 `(n, bytes)`."""
-        files = self._opened(epoch)
+        files = self.open(epoch)
         size, pread = self._record.itemsize, os.pread
         shards, rows = np.divmod(indices, self._manifest.shard_examples)
         places = (self._offset + rows * size).tolist()
@@ -109,7 +177,12 @@ class OnDisk:
         read = [pread(handle, size, at) for handle, at in zip(handles, places, strict=True)]
         return np.frombuffer(b"".join(read), "u1").reshape(len(read), size)
 
-    def _opened(self, epoch: int) -> list[Any]:
+    def open(self, epoch: int) -> list[Any]:
+        """The open files of an epoch's views.
+
+        Raises:
+          ValueError: a shard is damaged; which, is named.
+        """
         with self._lock:
             if epoch != self._epoch:
                 # The former files close when the last reader lets go of their list.
@@ -118,14 +191,14 @@ class OnDisk:
 
     def _open(self, epoch: int) -> list[Any]:
         files = []
-        for shard in self._manifest.shards():
-            if shard.epoch == epoch:
-                path = self._folder / shard.name
-                file = open(path, "rb", buffering=0)  # noqa: SIM115
-                self._offset, _ = _open_records(file, path, self._record)
-                if hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-                files.append(file)
+        for shard in self._manifest.shards(epoch):
+            file = _opened(self._sums.folder, shard, buffering=0)
+            self._offset, _ = _checked_records(file, self._sums.folder, shard, self._record)
+            file.seek(0)
+            self._sums.check(shard, file, functools.partial(_digest_of_file, file))
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            files.append(file)
         return files
 
 
@@ -142,7 +215,23 @@ def _header(records: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _open_records(file: io.IOBase, path: Path, record: np.dtype) -> tuple[int, int]:
+def _opened(folder: Path, shard: Shard, **options: Any) -> Any:
+    path = folder / shard.name
+    if not path.is_file():
+        raise damaged(folder, shard.name, problem="it is no file" if path.exists() else "missing")
+    return open(path, "rb", **options)
+
+
+def _checked_records(
+    file: io.IOBase, folder: Path, shard: Shard, record: np.dtype
+) -> tuple[int, int]:
+    try:
+        return _open_records(file, shard, record)
+    except ValueError as error:
+        raise damaged(folder, shard.name, str(error)) from error
+
+
+def _open_records(file: io.IOBase, shard: Shard, record: np.dtype) -> tuple[int, int]:
     """Where the records of an open .npy file begin, and how many there are."""
     try:
         version = np.lib.format.read_magic(file)
@@ -159,6 +248,8 @@ def _open_records(file: io.IOBase, path: Path, record: np.dtype) -> tuple[int, i
         raise ValueError(
             f"it has {size} bytes, and {offset + shape[0] * record.itemsize} were expected"
         )
+    if shard.stop is not None and shape[0] != shard.stop - shard.start:
+        raise ValueError(f"it holds {shape[0]} records, not {shard.stop - shard.start}")
     return offset, shape[0]
 
 
@@ -170,6 +261,12 @@ def _checksum_line(shard: Shard, digest: str) -> bytes:
     return f"{digest}  {shard.name}\n".encode()
 
 
-def _digest_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return digest_of(*iter(lambda: file.read(2**22), b""))
+def _unlike(folder: Path, shard: Shard, digest: str) -> str | None:
+    """What is wrong where a shard's sum is not the one that was written; None for nothing."""
+    expected = _checksum_line(shard, digest)
+    with open(_checksum_path(folder, shard), "rb") as file:
+        return None if file.read(len(expected) + 1) == expected else "its checksum does not fit"
+
+
+def _digest_of_file(file: io.IOBase) -> str:
+    return digest_of(*iter(lambda: file.read(2**22), b""))

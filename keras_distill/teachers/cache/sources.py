@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import data
+from keras_distill._keras import reshuffled
 
 from .elements import as_is, batched, called
 
@@ -19,6 +20,8 @@ __all__ = ["Arrays", "Batches", "Source", "Stream", "source_of"]
 
 # Arrays up to this size are handed to TensorFlow; of larger ones only what is asked for.
 _COPIED_BYTES = 2**32
+# Batches of a stream that are read twice before anything is written.
+_COMPARED = 4
 
 
 class Source:
@@ -186,7 +189,7 @@ class Batches(Source):
         again = self.load(0)
         pairs = zip(keras.tree.flatten(first[0]), keras.tree.flatten(again[0]), strict=True)
         if not all(np.array_equal(a, b) for a, b in pairs):
-            raise ValueError(_CHANGING.format("PyDataset", "its first batch"))
+            raise ValueError(_CHANGING.format("PyDataset", _TWICE.format("its first batch")))
 
 
 class Stream(Source):
@@ -214,17 +217,24 @@ class Stream(Source):
         return number * size if number > 0 and size else None
 
     def _refuse_changing(self) -> None:
-        first, again = (list(self._dataset.take(1)) for _ in range(2))
-        if not first:
+        seen = 0
+        # Side by side, so that no more than two batches are held.
+        for pair in tf.data.Dataset.zip(self._dataset, self._dataset).take(_COMPARED):
+            pairs = zip(*(keras.tree.flatten(one[0]) for one in pair), strict=True)
+            if not all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs):
+                where = "its first batch" if seen == 0 else f"its batch {seen}, from 0"
+                raise ValueError(_CHANGING.format("tf.data.Dataset", _TWICE.format(where)))
+            seen += 1
+        if not seen:
             raise ValueError("The data set is empty: its tf.data.Dataset yields no batch.")
-        pairs = zip(*(keras.tree.flatten(one[0][0]) for one in (first, again)), strict=True)
-        if not all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs):
-            raise ValueError(_CHANGING.format("tf.data.Dataset", "its first batch"))
+        if reshuffled(self._dataset):
+            raise ValueError(_CHANGING.format("tf.data.Dataset", "is shuffled anew at each pass"))
 
 
+_TWICE = "gave two different answers for {}"
 _CHANGING = (
-    "The data set must give the same examples in the same order every time; this {} gave two "
-    "different answers for {}. Take shuffling and augmentation out of it: cache.dataset shuffles, "
+    "The data set must give the same examples in the same order every time; this {} {}. Take "
+    "shuffling and augmentation out of it: cache.dataset shuffles, "
     "and augment= augments."
 )
 

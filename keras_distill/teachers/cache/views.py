@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.teachers import identity
+
 from .order import example_seeds
 
 __all__ = ["Views"]
@@ -47,6 +49,10 @@ class Views:
     def seeds(self, epoch: Any, indices: Any) -> Any:
         """The seed of each example's view, int32 `(n, 2)`."""
         return example_seeds(indices, self._seed, epoch)
+
+    def fingerprint(self) -> str:
+        """A digest of what `augment` computes, its constants included."""
+        return identity.of_function(self._traced)
 
     def replay(self, x: Any, seeds: Any) -> Any:
         """The views of a batch, inside a graph."""

@@ -201,6 +201,56 @@ def test_data_that_changes_from_pass_to_pass_is_refused(teacher, data, tmp_path)
     assert not (tmp_path / "c").exists()
 
 
+def batches_of(x, batch_size=8):
+    return tf.data.Dataset.from_tensor_slices(x).batch(batch_size)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: batches_of(x[:40]).concatenate(batches_of(x[40:]).shuffle(9)),
+        lambda x: batches_of(x[:40]).concatenate(batches_of(x[40:]).map(lambda x: x).shuffle(9, 1)),
+        lambda x: tf.data.Dataset.from_tensors(x).shuffle(2).unbatch().batch(8).prefetch(1),
+    ],
+    ids=["late", "seeded", "whole"],
+)
+def test_a_shuffle_is_refused_before_anything_is_written(data, tmp_path, given):
+    with pytest.raises(ValueError, match="is shuffled anew at each pass"):
+        kd.TeacherCache.build(lambda x: x, given(data[0]), tmp_path / "c", verbose=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_shuffle_that_stays_as_it_fell_is_taken(data, tmp_path):
+    fixed = batches_of(data[0]).shuffle(9, seed=1, reshuffle_each_iteration=False)
+    cache = kd.TeacherCache.build(lambda x: x, fixed, tmp_path / "c", verbose=False)
+    kept = batches_of(data[0]).shuffle(9).cache()
+    list(kept)
+    kd.TeacherCache.build(lambda x: x, kept, tmp_path / "d", verbose=False)
+    assert cache.verify(inputs=True).passed
+
+
+def test_stored_labels_are_those_of_the_data(data, tmp_path):
+    x, y, w = data
+    options = {"batch_size": 8, "shard_examples": 16, "store_inputs": True, "verbose": False}
+    kd.TeacherCache.build(lambda x: x, data, tmp_path / "c", **options)
+    (tmp_path / "c" / "epoch0000-shard000004.npy").unlink()
+    for other in ((x, np.where(np.arange(70) == 9, 99, y), w), (x, y, w + (np.arange(70) == 9))):
+        for use in (
+            lambda given: kd.TeacherCache.open(tmp_path / "c", given),
+            lambda given: kd.TeacherCache.build(lambda x: x, given, tmp_path / "c", **options),
+        ):
+            with pytest.raises(ValueError, match=r"labels and sample weights .* of\s+example 9"):
+                use(tuple(part.astype(like.dtype) for part, like in zip(other, data, strict=True)))
+    assert not (tmp_path / "c" / "epoch0000-shard000004.npy").exists()
+
+
+def test_labels_that_are_not_stored_are_the_datas_own(data, tmp_path):
+    x, y, _ = data
+    kd.TeacherCache.build(lambda x: x, (x, y), tmp_path / "c", verbose=False)
+    cache = kd.TeacherCache.open(tmp_path / "c", (x, 3 - y))
+    np.testing.assert_array_equal(next(iter(cache.dataset(70, shuffle=False)))[1], 3 - y)
+
+
 def test_weights_without_labels_are_refused(teacher, data, tmp_path):
     with pytest.raises(ValueError, match="weights without labels"):
         build(teacher, (data[0], None, data[2]), tmp_path / "c")

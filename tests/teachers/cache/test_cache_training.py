@@ -286,3 +286,49 @@ def test_mixed_precision_teachers_answer_in_their_own_dtype(data, tmp_path):
     batch = next(iter(cache.dataset(70, shuffle=False)))[0]
     np.testing.assert_array_equal(cache(batch).logits, half(data[0]))
     assert cache(batch).logits.dtype == tf.bfloat16
+
+
+def another(teacher, way):
+    """What a cache is built with that differs from the fixture's in one thing."""
+    return {
+        "dtype": {"dtype": "bfloat16"},
+        "teacher": {"teacher": keras.models.clone_model(teacher)},
+        "views": {"teacher_preprocess": lambda x: 2.0 * x},
+    }[way]
+
+
+@pytest.mark.parametrize("way", ["dtype", "teacher", "views"])
+@pytest.mark.parametrize("mapped", [False, True], ids=["bare", "mapped"])
+def test_another_caches_batches_are_refused_though_their_fields_agree(
+    cache, teacher, data, tmp_path, way, mapped
+):
+    options = {"teacher": teacher, "layers": ["hidden"], **another(teacher, way)}
+    other = kd.TeacherCache.build(options.pop("teacher"), data, tmp_path / "o", **options, **QUIET)
+    dataset = other.dataset(32)
+    if mapped:
+        dataset = dataset.map(lambda b, *y: (b._replace(inputs=b.inputs * 2), *y)).prefetch(2)
+    distiller = compiled(cache)
+    with pytest.raises(ValueError, match=rf"cache in {tmp_path}/o, .* in {tmp_path}/c") as refusal:
+        distiller.fit(dataset, verbose=0)
+    assert "another cache" in str(refusal.value)
+    assert int(distiller.optimizer.iterations) == 0
+    batch = next(iter(dataset))[0]
+    with pytest.raises(ValueError, match="another cache"):
+        cache(batch)
+
+
+def test_a_cache_of_the_same_teacher_may_stand_in(cache, teacher, data, tmp_path):
+    more = kd.TeacherCache.build(
+        teacher, tuple(a[:20] for a in data), tmp_path / "more", layers=["hidden"], **QUIET
+    )
+    both = cache.dataset(32).concatenate(more.dataset(32))
+    distiller = compiled(cache)
+    assert np.isfinite(distiller.fit(both, verbose=0).history["loss"]).all()
+
+
+def test_a_map_that_drops_the_teachers_mark_is_told_so(cache):
+    dataset = cache.dataset(32).map(
+        lambda b, *y: (b._replace(teacher={"logits": b.teacher["logits"]}), *y)
+    )
+    with pytest.raises(ValueError, match=r"keep batch\.teacher whole"):
+        compiled(cache).fit(dataset, verbose=0)
