@@ -31,16 +31,18 @@ def explain(
         from .._extras import install_hint
         from ..pipeline import inputs
 
+        with inputs.usage_errors():
+            # First: a long pass must not end in a missing library, or before somebody's files.
+            try:
+                from ..explaining import explain, folder, pictures  # noqa: F401
+            except ModuleNotFoundError as error:
+                raise ValueError(f"pictures need matplotlib: {install_hint('demo')}") from error
+            folder.check_folder(output)
         models = inputs.load_model(student), inputs.load_model(teacher)
         found = inputs.load_data(
             data, models[0], limit=limit, image_size=image_size, rescale=rescale
         )
         with inputs.usage_errors():
-            # First: a long pass must not end in a missing library.
-            try:
-                from ..explaining import explain, pictures  # noqa: F401
-            except ModuleNotFoundError as error:
-                raise ValueError(f"pictures need matplotlib: {install_hint('demo')}") from error
             record = explain(*models, found.examples)
             files = record.save(output)
         typer.echo(str(record))

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _files
 from .._extras import install_hint
 from .._records import NOT_IN_JSON, Record, Table
+from . import folder as folders
 from .calibration import Calibration
 from .similarity import Similarity
-
-RECORD = "explanation.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,27 +171,7 @@ class Explanation(Record):
         Raises:
           ModuleNotFoundError: matplotlib is missing; nothing is written.
           NotADirectoryError: `folder` is a file.
+          FileExistsError: files of these names are there that no save has written; they stay, and
+            nothing is written.
         """
-        figures = self.figures()
-        target = Path(folder)
-        if target.exists() and not target.is_dir():
-            raise NotADirectoryError(f"Expected a folder to write to; {target} is a file.")
-        target.mkdir(parents=True, exist_ok=True)
-        _files.sweep(target, ["explanation"])
-        with _files.scratch(target, "explanation") as made:
-            (made / RECORD).write_text(self.to_json() + "\n", encoding="utf-8")
-            for name, figure in figures.items():
-                figure.savefig(made / f"{name}.png", dpi=120)
-            return _put(made, target)
-
-
-def _put(made: Path, target: Path) -> tuple[Path, ...]:
-    from .pictures import PICTURES
-
-    names = sorted(path.name for path in made.iterdir())
-    for name in names:
-        _files.place(made / name, target / name)
-    # A picture of an earlier record beside this one would tell of another student.
-    for stale in {f"{name}.png" for name in PICTURES} - set(names):
-        (target / stale).unlink(missing_ok=True)
-    return tuple(target / name for name in names)
+        return folders.save(folder, self.to_json(), self.figures())

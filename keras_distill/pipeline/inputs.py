@@ -15,7 +15,7 @@ from ..converter import CALIBRATED
 from ..data import load_digits, load_fashion_mnist, qualified_name
 from ..distiller import Distiller
 from ..edge.prepare import has_ranges
-from . import arguments
+from . import arguments, file_kinds
 from .images import load_images
 from .stages import UsageError
 
@@ -67,9 +67,8 @@ def load_model(path: Path) -> keras.Model:
     # Keras raises what the file's content makes it stumble over, whatever that is.
     except Exception as error:
         mend = " Name the module that defines it: --import MODULE." if _unknown(error) else ""
-        raise UsageError(
-            f"{path} does not load as a Keras model: {one_line(error)}{mend}"
-        ) from error
+        why = file_kinds.not_a_model(path) or one_line(error) + mend
+        raise UsageError(f"{path} does not load as a Keras model: {why}") from error
     if isinstance(model, Distiller):
         model = model.student
     if not isinstance(model, keras.Model):

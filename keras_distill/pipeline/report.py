@@ -12,6 +12,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from .. import _files
+
 LATENCY_CALLS = 100
 
 
@@ -140,7 +142,7 @@ class DemoReport:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        _files.write(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "DemoReport":

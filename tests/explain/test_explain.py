@@ -119,6 +119,30 @@ def test_pictures_of_an_earlier_record_go(tmp_path, rows, trained):
     assert not (tmp_path / "similarity.png").exists()
 
 
+@pytest.mark.parametrize("name", ["agreement.png", "lost.png", "explanation.json", "classes.png/"])
+def test_files_that_no_save_has_written_stay(name, tmp_path, trained):
+    mine = tmp_path / name
+    if name.endswith("/"):
+        mine.mkdir()
+    else:
+        mine.write_bytes(b'{"mine": 1}')
+    with pytest.raises(FileExistsError, match=f"stay: {mine.name}"):
+        trained[2].save(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
+    assert mine.is_dir() or mine.read_bytes() == b'{"mine": 1}'
+
+
+def test_an_edited_picture_of_an_earlier_save_stays(tmp_path, trained):
+    trained[2].save(tmp_path)
+    figure = pyplot.figure()
+    figure.savefig(tmp_path / "agreement.png")
+    pyplot.close(figure)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"stay: agreement\.png"):
+        trained[2].save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
 def test_without_matplotlib_nothing_is_written(tmp_path, monkeypatch, trained):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "keras_distill.explaining.pictures", raising=False)

@@ -41,6 +41,17 @@ def test_it_prints_and_writes_the_record(command, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "seen").iterdir())[-1] == ".png"
 
 
+@pytest.mark.parametrize("output", ["rows.npz", "rows.npz/below", "own"])
+def test_a_folder_that_cannot_be_is_refused_before_the_pass(command, tmp_path, monkeypatch, output):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "classes.png").write_text("mine")
+    monkeypatch.setattr("keras_distill.explaining.explain", lambda *_: pytest.fail("it ran"))
+    done = command("student.keras", "teacher.keras", "rows.npz", "--output", output)
+    assert done.exit_code == 2, done.output
+    assert ("classes.png" if output == "own" else "is a file") in done.stderr
+    assert (tmp_path / "own" / "classes.png").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("data", "words"), [("absent.npz", "no data file at absent.npz"), ("rows.csv", "got rows.csv")]
 )
