@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
+from keras_distill import (
+    callbacks,
+    data,
+    edge,
+    functional,
+    objectives,
+    schedules,
+    teachers,
+    transfer,
+)
 from keras_distill.distiller import Distiller
 from keras_distill.exits import SelfDistiller, with_exits
 from keras_distill.mutual import MutualDistiller
@@ -45,6 +54,7 @@ __all__ = [
     "SoftTargets",
     "Teacher",
     "TeacherCache",
+    "callbacks",
     "data",
     "edge",
     "explain",

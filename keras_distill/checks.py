@@ -11,6 +11,7 @@ import keras
 from keras_distill import data, saving, schedules
 from keras_distill.objectives import Objective
 from keras_distill.objectives.logits_base import LogitsObjective
+from keras_distill.outputs import by_path
 from keras_distill.teachers.specs import is_legacy
 
 __all__ = [
@@ -234,9 +235,9 @@ def _warn_of_own_steps(student: keras.Model) -> None:
 
 def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:
     if isinstance(loss, Mapping):
-        return list(loss.items())
+        return list(by_path(loss).items())
     if isinstance(loss, (list, tuple)):
-        return list(zip(heads, loss, strict=False))
+        return list(zip(heads, by_path(loss).values(), strict=False))
     return [(head, loss) for head in heads]
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "KINDS",
     "as_logits",
     "by_head",
+    "by_path",
     "check_kind",
     "kind_of",
     "output_names",
@@ -30,19 +31,34 @@ _SMALLEST_NORMAL = 1.1754944e-38
 def by_head(outputs: Any, names: Any = None) -> dict[str | None, Any]:
     """A model's outputs by head; a single output has the head None.
 
+    In a structure of several levels the path is the name: `"boxes/0"`.
+
     Args:
-      outputs: a tensor, a list or a dict of them.
+      outputs: a tensor, or lists and dicts of them.
       names: names for a list's members, where the model knows them.
     """
-    if isinstance(outputs, Mapping):
-        return dict(outputs) if len(outputs) > 1 else {None: next(iter(outputs.values()))}
-    if isinstance(outputs, (list, tuple)):
-        if len(outputs) == 1:
-            return {None: outputs[0]}
-        if not names or len(names) != len(outputs):
-            names = [f"output_{i}" for i in range(len(outputs))]
-        return dict(zip(names, outputs, strict=True))
-    return {None: outputs}
+    found = by_path(outputs)
+    if len(found) == 1:
+        return {None: next(iter(found.values()))}
+    containers = (list, tuple, Mapping)
+    if isinstance(outputs, Mapping) or any(isinstance(part, containers) for part in outputs):
+        return found
+    if not names or len(names) != len(outputs):
+        names = [f"output_{i}" for i in range(len(outputs))]
+    return dict(zip(names, outputs, strict=True))
+
+
+def by_path(structure: Any) -> dict[Any, Any]:
+    """The leaves of lists and dicts by their paths, `"boxes/0"`; a leaf's own path is empty."""
+    if isinstance(structure, (list, tuple)):
+        structure = {str(index): part for index, part in enumerate(structure)}
+    if not isinstance(structure, Mapping):
+        return {"": structure}
+    return {
+        key if path == "" else f"{key}/{path}": leaf
+        for key, part in structure.items()
+        for path, leaf in by_path(part).items()
+    }
 
 
 def kind_of(output: Any) -> str:

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill.objectives.base import Objective, Signals
+from keras_distill.outputs import by_path
 from keras_distill.schedules import TeacherEntropy
 
 __all__ = [
@@ -240,9 +241,9 @@ def _teacher_head(head: str | None, student: Signals, teacher: Signals) -> str |
 
 def _head_labels(labels: Any, head: str | None, student: Signals):
     if isinstance(labels, Mapping):
-        return labels.get(head)
+        return by_path(labels).get(head)
     if isinstance(labels, (list, tuple)) and head in student.heads:
-        return labels[student.heads.index(head)]
+        return list(by_path(labels).values())[student.heads.index(head)]
     return labels
 
 

@@ -519,3 +519,91 @@ def test_another_backend_is_refused(small_cnn, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match=r"runs on 'jax'\. Set KERAS_BACKEND=tensorflow"):
         kd.Distiller(student, teacher)
+
+
+def with_lookup(units):
+    inputs = keras.Input((1,), dtype="int64")
+    index = keras.layers.IntegerLookup(vocabulary=[1, 2, 3])(inputs)
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(5, units)(index))
+    return keras.Model(inputs, keras.layers.Dense(3)(embedded))
+
+
+def without_lookup(units):
+    inputs = keras.Input((1,), dtype="int64")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(6, units)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(embedded))
+
+
+def behind_numpy(inputs):
+    return np.asarray(inputs, "float32") * np.ones((1, 3), "float32")
+
+
+TEACHERS_BEYOND_XLA = {
+    "lookup": lambda: with_lookup(8),
+    "numpy": lambda: kd.teachers.Model(
+        behind_numpy, input_spec=keras.KerasTensor((None, 1), "int64")
+    ),
+    "members": lambda: kd.teachers.Ensemble([with_lookup(8), without_lookup(8)]),
+}
+
+
+@pytest.mark.parametrize("kind", TEACHERS_BEYOND_XLA)
+def test_xla_is_not_chosen_for_a_teacher_that_it_cannot_take(kind, monkeypatch):
+    # As on a machine with a GPU, where Keras' "auto" is XLA.
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
+    x, y = np.arange(8)[:, None] % 5, np.arange(8) % 3
+    distiller = kd.Distiller(without_lookup(3), TEACHERS_BEYOND_XLA[kind]())
+    with pytest.raises(ValueError, match=r"XLA can't take.*compile\(jit_compile=False\)"):
+        distiller.compile("sgd", label_loss(), jit_compile=True)
+    distiller.compile("sgd", label_loss())
+    assert distiller.jit_compile is False
+    assert np.isfinite(distiller.fit(x, y, verbose=0).history["loss"][0])
+
+
+def test_xla_stays_for_a_teacher_that_it_can_take(monkeypatch):
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: True)
+    distiller = kd.Distiller(without_lookup(3), without_lookup(8))
+    for asked in ("auto", True):
+        distiller.compile("sgd", label_loss(), jit_compile=asked)
+        assert distiller.jit_compile is True
+
+
+NESTED = {
+    "lists in a dict": lambda a, b, c: {"boxes": [a, b], "scores": [c]},
+    "a list in a list": lambda a, b, c: [[a, b], c],
+    "dicts in a dict": lambda a, b, c: {"left": {"a": a, "b": b}, "right": c},
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_outputs_in_several_levels_are_heads_by_their_path(kind):
+    def build(width):
+        keras.utils.set_random_seed(width)
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(width)(inputs)
+        return keras.Model(
+            inputs, NESTED[kind](*(keras.layers.Dense(n)(hidden) for n in (4, 4, 3)))
+        )
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6)).astype("float32"), rng.integers(0, 3, 8)
+    labels = NESTED[kind](np.zeros((8, 4)), np.ones((8, 4)), y)
+    losses = NESTED[kind]("mse", "mse", label_loss())
+    student, teacher = build(3), build(9)
+    heads = kd.teachers.Model(teacher).build(None, ()).heads
+    assert "/" in heads[0]
+    objectives = [kd.LogitsMSE(), kd.SoftTargets(output=heads[-1])]
+    distiller = kd.Distiller(student, teacher, objectives)
+    ours, theirs = (
+        [np.asarray(t, "float64") for t in keras.tree.flatten(m(x))] for m in (student, teacher)
+    )
+    plain = build(3)
+    for model in (distiller, plain):
+        model.compile(keras.optimizers.SGD(0.0), losses)
+    logs = distiller.fit(x, labels, verbose=0).history
+    expected = plain.fit(x, labels, verbose=0).history["loss"][0]
+    assert logs["label_loss"][0] == pytest.approx(expected, rel=1e-5)
+    mse = sum(np.mean(np.square(a - b)) for a, b in zip(ours, theirs, strict=True))
+    assert logs["logits_mse"][0] == pytest.approx(mse, rel=1e-4)
+    kl = kd.functional.soft_target_kl(ours[-1], theirs[-1])
+    assert logs["soft_targets"][0] == pytest.approx(float(np.mean(kl)), rel=1e-4)

@@ -31,6 +31,7 @@ ORDER = [
     "arguments",
     "saving",
     "resuming",
+    "callbacks",
     "checks",
     "distiller",
     "joint",

@@ -40,7 +40,7 @@ def attention_transfer(student: Any, teacher: Any, *, power: int = 2):
     1.0
     """
     _check_power("power", power)
-    student, teacher = _pair("attention_transfer", student, teacher)
+    student, teacher = match_sizes(*_maps("attention_transfer", student, teacher, open_axes=True))
     return per_example(ops.square(_attention(student, power) - _attention(teacher, power)))
 
 
@@ -259,6 +259,8 @@ def _positions(x: Any):
 
 
 def _flat(x: Any):
+    if None in x.shape[1:]:
+        return ops.reshape(x, (ops.shape(x)[0], -1))
     return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:])))
 
 
@@ -284,11 +286,19 @@ def _pair(function: str, student: Any, teacher: Any, who: tuple = ("student", "t
     return match_sizes(*_maps(function, student, teacher, who))
 
 
-def _maps(function: str, student: Any, teacher: Any, who: tuple = ("student", "teacher")):
+def _maps(
+    function: str,
+    student: Any,
+    teacher: Any,
+    who: tuple = ("student", "teacher"),
+    *,
+    open_axes: bool = False,
+):
     """Both maps in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
-    if len(ours) != len(theirs) or len(ours) < 3 or None in (*ours[1:], *theirs[1:]):
+    known = open_axes or None not in (*ours[1:], *theirs[1:])
+    if len(ours) != len(theirs) or len(ours) < 3 or not known:
         raise ValueError(
             f"{function} needs two maps (batch, ..., channels) of equal rank, with at least one "
             f"axis of positions and all sizes known; the {who[0]}'s is {ours} and the {who[1]}'s "

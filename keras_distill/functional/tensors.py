@@ -111,11 +111,35 @@ def _class_index(function: str, labels: Any, shape: tuple):
 
 
 def match_sizes(first: Any, second: Any):
-    """Both feature tensors at the smaller size along every axis between batch and channels."""
+    """Both feature tensors at the smaller size along every axis between batch and channels.
+
+    An axis whose size is unknown while the graph is traced stays: it must be equal in both, and the
+    step fails where it is not.
+    """
     for axis in range(1, len(first.shape) - 1):
+        if None in (first.shape[axis], second.shape[axis]):
+            first = _of_equal_sizes(first, second, axis)
+            continue
         size = min(first.shape[axis], second.shape[axis])
         first, second = adaptive_pool(first, axis, size), adaptive_pool(second, axis, size)
     return first, second
+
+
+def _of_equal_sizes(first: Any, second: Any, axis: int):
+    """`first`, which in a graph fails with the step where it differs from `second` in size."""
+    if backend.backend() != "tensorflow" or not hasattr(first, "graph"):
+        return first
+    # keras.ops has no assertion, so this asks the backend.
+    import tensorflow as tf
+
+    checked = tf.debugging.assert_equal(
+        tf.shape(first)[axis],
+        tf.shape(second)[axis],
+        f"Features differ in size along axis {axis}, and the larger can only be pooled to the "
+        f"smaller where sizes are known beforehand: give both models a fixed input size.",
+    )
+    with tf.control_dependencies([] if checked is None else [checked]):
+        return tf.identity(first)
 
 
 def adaptive_pool(x: Any, axis: int, size: int):

@@ -1,7 +1,7 @@
 """Objectives on the models' inner layers, number by number."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -10,7 +10,13 @@ from keras_distill import functional
 from keras_distill.functional.tensors import at_least_float32, match_sizes
 from keras_distill.objectives.adapters import Chain, projection
 from keras_distill.objectives.base import Objective, Signals
-from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name, smaller
+from keras_distill.objectives.layer_base import (
+    LayerObjective,
+    check_whole,
+    layer_name,
+    smaller,
+    unknown_sizes,
+)
 from keras_distill.objectives.logits_base import check_constant, check_positive
 
 __all__ = ["FeatureHint", "VariationalInformation"]
@@ -97,7 +103,7 @@ class FeatureHint(Objective):
             raise ValueError(
                 f"{self._label()}: {shapes}. Name two layers of equal rank, or flatten one."
             )
-        if None in (*ours[1:], *theirs[1:]):
+        if unknown_sizes(ours, theirs):
             raise ValueError(
                 f"{self._label()}: {shapes}. Give both models a fixed input size: an axis of "
                 f"unknown size can be neither pooled nor projected."
@@ -138,6 +144,7 @@ class VariationalInformation(LayerObjective):
     1.0
     """
 
+    open_axes: ClassVar[bool] = True
     at_teacher = "elsewhere"
 
     def __init__(

@@ -8,7 +8,7 @@ import keras
 from keras_distill.functional.tensors import at_least_float32, match_sizes
 from keras_distill.objectives.base import Objective, Signals
 
-__all__ = ["LayerObjective", "as_taps", "check_whole", "layer_name", "smaller"]
+__all__ = ["LayerObjective", "as_taps", "check_whole", "layer_name", "smaller", "unknown_sizes"]
 
 
 class LayerObjective(Objective):
@@ -22,6 +22,8 @@ class LayerObjective(Objective):
       ValueError: no layer, or more of one model than of the other.
     """
 
+    # Whether axes of unknown size may stand between batch and channels, open in both models alike.
+    open_axes: ClassVar[bool] = False
     examples: ClassVar[tuple] = (
         {},
         {"student": ["map", "map_2"], "teacher": ["map", "map_2"]},
@@ -127,7 +129,7 @@ class LayerObjective(Objective):
             )
         if len(ours) != len(theirs):
             raise ValueError(f"{said}. Name two layers of equal rank, or flatten one.")
-        if None in (*ours[1:], *theirs[1:]):
+        if unknown_sizes(ours, theirs) if self.open_axes else None in (*ours[1:], *theirs[1:]):
             raise ValueError(
                 f"{said}. Give both models a fixed input size: an axis of unknown size can be "
                 f"neither pooled nor projected."
@@ -155,8 +157,17 @@ def layer_name(tap: Any) -> str:
 
 def smaller(ours: tuple, theirs: tuple) -> tuple:
     """The student's shape where its map is pooled to the teacher's, if that is the smaller."""
-    sizes = [min(a, b) for a, b in zip(ours[1:-1], theirs[1:-1], strict=True)]
-    return (None, *sizes, ours[-1])
+    pairs = zip(ours[1:-1], theirs[1:-1], strict=True)
+    return (None, *(None if None in pair else min(pair) for pair in pairs), ours[-1])
+
+
+def unknown_sizes(ours: tuple, theirs: tuple) -> bool:
+    """Whether pooling or projecting would need a size that is not known.
+
+    An axis that is open in both models needs no pooling: both see an input of one size.
+    """
+    open_in_one = any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True))
+    return open_in_one or None in (ours[-1], theirs[-1])
 
 
 def _names(taps: tuple) -> Any:

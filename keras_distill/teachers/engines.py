@@ -5,16 +5,16 @@ Every engine is a callable from flat input tensors to flat output tensors.
 
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
-from tensorflow.python.framework import convert_to_constants
+from tensorflow.python.framework import convert_to_constants, kernels
 from tensorflow.python.grappler import tf_optimizer
 
-__all__ = ["CannotFreezeError", "freeze", "litert_engine", "trace"]
+__all__ = ["CannotFreezeError", "beyond_xla", "freeze", "litert_engine", "operations", "trace"]
 
 # What a serialised graph may hold, with room for its nodes.
 _GRAPH_LIMIT = 1_900_000_000
@@ -72,11 +72,28 @@ def _check_freezable(concrete: Any) -> None:
         raise CannotFreezeError(
             f"its weights take {size / 1e9:.1f} GB, and a graph holds at most 2"
         )
-    graph = concrete.graph.as_graph_def()
-    ops = {node.op for part in (graph, *graph.library.function) for node in _nodes(part)}
-    tables = sorted(op for op in ops if op.startswith(_TABLE_OPS))
+    tables = sorted(op for op in operations(concrete.graph) if op.startswith(_TABLE_OPS))
     if tables:
         raise CannotFreezeError(f"it looks up tables ({', '.join(tables)})")
+
+
+def operations(graph: Any) -> frozenset[str]:
+    """The types of operations in a graph and in the functions that it calls."""
+    found = graph.as_graph_def()
+    return frozenset(node.op for part in (found, *found.library.function) for node in _nodes(part))
+
+
+def beyond_xla(operations: Iterable[str]) -> list[str]:
+    """Those of the operations that run on a processor and that XLA has no way to compile."""
+    return sorted(op for op in operations if not _compiled_by_xla(op))
+
+
+def _compiled_by_xla(operation: str) -> bool:
+    devices = {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}
+    # Inputs of a graph are placeholders, which XLA replaces by arguments; a function's name is no
+    # operation and has no kernel at all.
+    known = operation == "Placeholder" or any(device.startswith("XLA_") for device in devices)
+    return known or not devices
 
 
 def _nodes(part: Any):

@@ -75,6 +75,8 @@ class Model(Teacher):
         self._output_specs: list[tf.TensorSpec] = []
         self._captured: list = []
         self._seen = ""
+        # What its graph consists of: types of operations.
+        self._operations: frozenset[str] = frozenset()
         self.engine_used = engine
 
     def __repr__(self) -> str:
@@ -135,12 +137,15 @@ class Model(Teacher):
         return sum(int(np.prod(v.shape)) for v in variables) or None
 
     def jit_compile(self, asked: Any) -> Any:
-        if self.engine_used != "litert":
+        obstacles = engines.beyond_xla(self._operations)
+        if not obstacles and self.engine_used != "litert":
             return asked
         if asked is True:
+            what = f"its operations {', '.join(obstacles)}" if obstacles else "a LiteRT file"
+            mend = "" if obstacles else "teachers.Model(..., engine='frozen'), or "
             raise ValueError(
-                "jit_compile=True compiles the whole step with XLA, which can't call a LiteRT "
-                "file: use teachers.Model(..., engine='frozen'), or compile(jit_compile=False)."
+                f"jit_compile=True compiles the whole step with XLA, the teacher {self!r} "
+                f"included, and XLA can't take {what}. Use {mend}compile(jit_compile=False)."
             )
         return False
 
@@ -150,6 +155,7 @@ class Model(Teacher):
         concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
         # A function does not tell its variables; its trace does.
         self._captured = list(concrete.variables)
+        self._operations = engines.operations(concrete.graph)
         self._seen = self.fingerprint()
         self._output_specs = self._flat_specs(concrete)
         self._signals = self._pack(
