@@ -109,7 +109,8 @@ class DemoReport:
             f"The int8 file has {file.bytes:,} bytes, the teacher "
             f"{self['teacher'].bytes:,}: {self['teacher'].bytes / file.bytes:.0f} times as many.",
             "Agreement is with the teacher's answers; pts are points of accuracy.",
-            "p50 is for one image: a model's in Keras, its overhead included; a file's in LiteRT.",
+            "p50 is the median time of one image: a model's in Keras, its overhead included, a "
+            "file's in LiteRT. A file is so much faster than teacher and baseline are in Keras.",
             "One run with one seed: try --seed 1 and 2 before you trust a small difference.",
         ]
         for result in self.results:
@@ -156,21 +157,24 @@ def _against(result: ModelResult, other: ModelResult) -> str:
     if result.name == other.name:
         return ""
     return (
-        f"{_ratio(result.bytes / other.bytes)} bytes\n"
+        f"{_times(result.bytes / other.bytes, 'smaller', 'larger')}\n"
         f"{100 * (result.accuracy - other.accuracy):+.1f} pts\n"
-        f"{_ratio(result.latency_p50_ms / other.latency_p50_ms)} ms"
+        f"{_times(result.latency_p50_ms / other.latency_p50_ms, 'faster', 'slower')}"
     )
 
 
-def _ratio(value: float) -> str:
-    """`3.4x` above one, `1/25` below.
+def _times(ratio: float, below: str, above: str) -> str:
+    """A ratio in words; under a twentieth more or less is the same.
 
-    >>> _ratio(3.41), _ratio(0.04), _ratio(0.7)
-    ('3.4x', '1/25', '1/1.4')
+    >>> _times(3.41, "faster", "slower"), _times(0.04, "faster", "slower")
+    ('3.4x slower', '25x faster')
+    >>> _times(1.03, "smaller", "larger")
+    'the same'
     """
-    if value >= 1:
-        return f"{value:.1f}x"
-    return f"1/{1 / value:.1f}" if value > 0.1 else f"1/{1 / value:.0f}"
+    if abs(ratio - 1) < 0.05:
+        return "the same"
+    times, word = (ratio, above) if ratio > 1 else (1 / ratio, below)
+    return f"{times:.1f}x {word}" if times < 10 else f"{times:.0f}x {word}"
 
 
 def measure_keras(
