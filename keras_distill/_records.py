@@ -91,6 +91,11 @@ class Record:
 
     derived: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # IPython asks class by class, and stops where a dataclass has its own __repr__.
+        cls._repr_pretty_ = Record._repr_pretty_  # type: ignore[method-assign]
+
     def parts(self) -> Iterator[str | Table]:
         """What is shown, in order: sentences and tables."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 import pytest
+from IPython.lib.pretty import pretty
 
 import keras_distill as kd
 from keras_distill._records import NOT_IN_JSON, Record, Table, pairs
@@ -88,6 +89,7 @@ def test_its_text_is_plain_wherever_it_is_printed(name, monkeypatch, capsys):
 def test_a_notebook_shows_it_as_html(name):
     html = RECORDS[name]._repr_html_()
     assert "<table>" in html or name == "coverage"
+    assert pretty(RECORDS[name]) == str(RECORDS[name])
     assert "a<b" not in html
     for cells in (part.rows for part in RECORDS[name].parts() if isinstance(part, Table)):
         assert html.count("<td") >= sum(map(len, cells))
