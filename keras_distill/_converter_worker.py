@@ -1,4 +1,4 @@
-"""The converter's own process: `python -m keras_distill._converter_worker request.json`.
+"""The converter's own process: `python -P -m keras_distill._converter_worker request.json`.
 
 It reads options as JSON and calibration data as .npy, and writes the .tflite, or the reason why
 there is none, into files that the parent named. A crash here costs the caller nothing.
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _child
 from ._signature import restore
 
 
@@ -80,4 +81,5 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
+    _child.end_with_parent()
     sys.exit(main(sys.argv[1]))

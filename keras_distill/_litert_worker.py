@@ -1,4 +1,4 @@
-"""Times a .tflite in a process of its own: `python _litert_worker.py file runs warmup threads`.
+"""Times a .tflite in a process of its own: `_litert_worker.py file runs warmup threads limit`.
 
 Run as a file and not as a module, so that neither TensorFlow nor Keras is in memory: the peak is
 the interpreter's. Prints one line of JSON.
@@ -7,6 +7,7 @@ the interpreter's. Prints one line of JSON.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import sys
 import time
@@ -16,8 +17,13 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 
-def measure(path: str, runs: int, warmup: int, num_threads: int) -> dict[str, object]:
-    """Seconds of each run, and how far memory rose above what it was before the file was read."""
+def measure(
+    path: str, runs: int, warmup: int, num_threads: int, run_limit_s: float
+) -> dict[str, object]:
+    """Seconds of each run, and how far memory rose above what it was before the file was read.
+
+    The process ends with status 1 and "Timeout" on stderr where a run takes `run_limit_s`.
+    """
     before = _reset_peak()
     interpreter = Interpreter(model_path=path, num_threads=num_threads)
     for entry in interpreter.get_input_details():
@@ -30,9 +36,12 @@ def measure(path: str, runs: int, warmup: int, num_threads: int) -> dict[str, ob
         interpreter.set_tensor(entry["index"], _example(entry, generator))
     seconds = []
     for _ in range(warmup + runs):
+        # A clock of C's: a run that never ends lets no Python in.
+        faulthandler.dump_traceback_later(run_limit_s, exit=True)
         start = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - start)
+    faulthandler.cancel_dump_traceback_later()
     return {"seconds": seconds[warmup:], "peak_memory_bytes": max(0, _peak() - before)}
 
 
@@ -66,4 +75,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:5]))))
+    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5]))))

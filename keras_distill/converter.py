@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import _files
+from . import _child, _files
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
-WORKER = (sys.executable, "-m", "keras_distill._converter_worker")
+WORKER = _child.command("-m", "keras_distill._converter_worker")
+_SCRATCH = "keras_distill_convert"
 
 
 class ConversionError(RuntimeError):
@@ -144,10 +144,7 @@ def convert(
     Raises:
       ConversionError: the converter failed or its process died.
     """
-    with (
-        _files.whole(output) as fresh,
-        tempfile.TemporaryDirectory(prefix="keras_distill_convert_") as folder,
-    ):
+    with _files.whole(output) as fresh, temporary_folder() as folder:
         request = {
             "saved_model": saved_model.directory,
             "inputs": saved_model.inputs,
@@ -180,7 +177,7 @@ def _run_worker(request: dict[str, Any], folder: str) -> None:
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*WORKER, str(path)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # It ends with us: _child.end_with_parent reads it.
             stdout=sink,
             stderr=subprocess.STDOUT,
             env=_child_environment(),
@@ -191,19 +188,31 @@ def _run_worker(request: dict[str, Any], folder: str) -> None:
             process.kill()
             process.wait()
             raise
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
     if code != 0 or not os.path.exists(request["output"]):
         raise _conversion_error(request, code, log.read_text(errors="replace"))
 
 
 def _child_environment() -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
-    return environment | {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "KERAS_BACKEND": "tensorflow",
+    environment = _child.environment(
+        TF_CPP_MIN_LOG_LEVEL="3",
+        KERAS_BACKEND="tensorflow",
         # A training session may hold all of a GPU's memory; the converter needs none.
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-    }
+        CUDA_VISIBLE_DEVICES="-1",
+    )
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    return environment
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for what the converter reads; what killed conversions left there is removed."""
+    parent = Path(tempfile.gettempdir())
+    _files.sweep(parent, [_SCRATCH])
+    with _files.scratch(parent, _SCRATCH) as folder:
+        yield os.fspath(folder)
 
 
 def _conversion_error(request: dict[str, Any], code: int, log: str) -> ConversionError:

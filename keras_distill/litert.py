@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import threading
 import zipfile
@@ -19,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from . import _child
 from ._records import Record, Table, pairs
 
 LABELS_FILE = "labels.txt"
+MAX_LABELS_BYTES = 16 * 1024 * 1024
 _BENCHMARK_WORKER = Path(__file__).with_name("_litert_worker.py")
+RUN_LIMIT_S = 60.0
 _STDERR_LOCK = threading.RLock()
 
 
@@ -95,8 +97,17 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
         with zipfile.ZipFile(path) as archive:
             if LABELS_FILE not in archive.namelist():
                 return None
-            text = archive.read(LABELS_FILE).decode("utf-8")
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
+            # A few kilobytes of a zip can unpack to gigabytes, whatever size it claims.
+            with archive.open(LABELS_FILE) as file:
+                content = file.read(MAX_LABELS_BYTES + 1)
+            if len(content) > MAX_LABELS_BYTES:
+                raise ValueError(f"they are longer than {MAX_LABELS_BYTES:,} bytes")
+            text = content.decode("utf-8")
+    # zipfile raises the last two for a password and a compression that it does not know.
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, ValueError),
+        *(RuntimeError, NotImplementedError),
+    ) as error:
         raise ValueError(
             f"The labels stored in {path} are damaged: {error}. Export it again."
         ) from error
@@ -179,34 +190,47 @@ class TFLiteRunner:
             return joined[0]
         return {info.name: value for info, value in zip(self.outputs, joined, strict=True)}
 
-    def benchmark(self, runs: int = 50, warmup: int = 5, num_threads: int = 1) -> LatencyReport:
+    def benchmark(
+        self,
+        runs: int = 50,
+        warmup: int = 5,
+        num_threads: int = 1,
+        *,
+        run_limit_s: float = RUN_LIMIT_S,
+    ) -> LatencyReport:
         """Times the file in a fresh process that holds nothing else.
 
         Args:
           runs: timed runs, after `warmup` untimed ones.
           warmup: untimed runs.
           num_threads: threads of the interpreter.
+          run_limit_s: seconds that one run may take; a damaged file may never end.
 
         Raises:
-          ValueError: `runs` or `num_threads` below 1, or `warmup` below 0.
-          RuntimeError: the process died.
+          ValueError: `runs` or `num_threads` below 1, `warmup` below 0, no positive limit.
+          RuntimeError: the process died, or a run took longer than the limit.
 
         >>> LatencyReport(0.5, 0.75, 2_000_000, 50, 1, "a phone").to_json()[:24]
         '{"latency_p50_ms": 0.5, '
         """
-        if runs < 1 or warmup < 0 or num_threads < 1:
+        if runs < 1 or warmup < 0 or num_threads < 1 or not 0 < run_limit_s < threading.TIMEOUT_MAX:
             raise ValueError(
-                f"Expected runs >= 1, warmup >= 0, num_threads >= 1; got {runs}, {warmup}, "
-                f"{num_threads}."
+                f"Expected runs >= 1, warmup >= 0, num_threads >= 1, run_limit_s > 0; got {runs}, "
+                f"{warmup}, {num_threads}, {run_limit_s}."
             )
-        options = [str(self.path), str(runs), str(warmup), str(num_threads)]
+        options = (str(self.path), str(runs), str(warmup), str(num_threads), str(run_limit_s))
         answer = subprocess.run(
-            [sys.executable, "-P", str(_BENCHMARK_WORKER), *options],
+            _child.command(str(_BENCHMARK_WORKER), *options),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=_child.environment(),
         )
+        if answer.returncode != 0 and "Timeout (" in answer.stderr:
+            raise RuntimeError(
+                f"{self.path} did not finish a run within {run_limit_s:g} seconds. If it is only "
+                f"slow, give it more: run_limit_s= (--run-limit on the command line)."
+            )
         if answer.returncode != 0:
             raise RuntimeError(
                 f"Timing {self.path} failed with exit code {answer.returncode}: "

@@ -12,6 +12,7 @@ ORDER = [
     "_records",
     "_keras",
     "_json",
+    "_child",
     "_files",
     "progress",
     "schedules",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def export_tflite(
         for name, spec in interface.specs.items()
     }
     names = None if labels is None else check_labels(labels)
-    with _files.whole(path) as fresh, tempfile.TemporaryDirectory() as saved:
+    with _files.whole(path) as fresh, converter.temporary_folder() as saved:
         with exporting():
             traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
         _check_label_count(names, traced.outputs)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import checks
+from .. import _json, checks
 from ..distiller import Distiller
 from ..objectives import Objective
 from ..teachers import Teacher
@@ -153,7 +153,7 @@ class _Chain:
                 whose = f"{self._names[i + 1]} learned from {self._names[i]}"
                 kept = " (finished earlier)" if reused else ""
                 print(f"{i + 1}/{len(self._models)} {whose}: {words}{kept}", flush=True)
-            history = json.loads(record.read_text(encoding="utf-8"))
+            history = _json.read(record)
             seconds = folder.seconds()[stage.name]
             generations.append(self._generation(i, seconds, history, weights))
         return ChainReport(tuple(generations))

@@ -13,7 +13,7 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .. import data, edge
+from .. import _json, data, edge
 from .._extras import install_hint
 from ..distiller import Distiller
 from ..objectives import SoftTargets
@@ -181,7 +181,7 @@ class Demo:
         return keras.models.load_model(self._folder.path / f"{name}.keras")
 
     def _read_json(self, name: str) -> dict:
-        return json.loads((self._folder.path / name).read_text(encoding="utf-8"))
+        return _json.read(self._folder.path / name)
 
 
 def run(settings: Settings, folder: Folder) -> bool:

@@ -1,7 +1,6 @@
 """The gate: a .tflite against its model and its tolerances, for a build server to ask."""
 
 import dataclasses
-import json
 import math
 import tempfile
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .. import _files, edge
+from .. import _files, _json, edge
 from ..edge.interface import interface_of
 from ..edge.records import VerificationReport
 from ..litert import TFLiteRunner, load_tflite
@@ -155,13 +154,15 @@ def load_baseline(path: Path) -> float:
       UsageError: there is no such report, or it has no accuracy.
     """
     try:
-        accuracy = json.loads(path.read_text(encoding="utf-8"))["accuracy_file"]
+        accuracy = _json.read(path)["accuracy_file"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is no report that an earlier verify wrote with --json: {one_line(error)}"
         ) from error
     if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)):
         raise UsageError(f"the baseline {path} has no accuracy: it was measured without labels.")
+    if not 0 <= accuracy <= 1:
+        raise UsageError(f"the baseline {path} has an accuracy of {accuracy}, not of 0 to 1.")
     return float(accuracy)
 
 

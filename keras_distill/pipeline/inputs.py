@@ -1,7 +1,6 @@
 """What a command is given, read: models, data, and what the toolkit refuses as one line."""
 
 import contextlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,12 +178,16 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("x", "y") if key in archive}
             found = list(archive)
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    # NumPy and zipfile raise what the content makes them stumble over: MemoryError, zlib.error, ...
+    except Exception as error:
         raise UsageError(
             f"{path} is no .npz of plain arrays, as np.savez(path, x=x, y=y) writes it: "
             f"{one_line(error)}"
         ) from error
+    # NumPy hands a member that is no array out as its bytes.
     x = arrays.get("x")
+    if not all(isinstance(one, np.ndarray) for one in (x, arrays.get("y", x))):
+        x = None
     if x is None or not x.ndim or not len(x):
         raise UsageError(f"{path} needs an array x with a row for each example; it has {found}.")
     return x, arrays.get("y")

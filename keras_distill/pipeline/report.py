@@ -12,7 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from .. import _files
+from .. import _files, _json
 
 LATENCY_CALLS = 100
 
@@ -148,7 +148,7 @@ class DemoReport:
     @classmethod
     def load(cls, path: Path) -> "DemoReport":
         """Read what `save` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = _json.read(path)
         values["results"] = tuple(ModelResult(**result) for result in values["results"])
         return cls(**values)
 

@@ -1,0 +1,52 @@
+"""Python processes of our own: they import what this one would, not what lies where it stands."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+__all__ = ["command", "end_with_parent", "environment"]
+
+_HOME = Path(__file__).parent.parent
+
+
+def command(*arguments: str) -> list[str]:
+    """What starts Python with these arguments, the current folder not among its modules' places."""
+    return [sys.executable, "-P", *arguments]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process' environment and import path, with changes.
+
+    The current folder is left out of the path (it is on ours under `python -m`), unless this
+    package itself lies in it: a `json.py` there would be taken for Python's.
+    """
+    places = [place for place in sys.path if place and not _is_only_here(Path(place))]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(places)} | changes
+
+
+def _is_only_here(place: Path) -> bool:
+    return place.resolve() == Path.cwd() and place.resolve() != _HOME
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent has ended, even by SIGKILL.
+
+    The parent holds the other end of the standard input, which the system closes with it. On Linux
+    the kernel ends us as well: a long call into C++ may not let a thread of Python's run.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    # Not through sys.stdin, whose lock Python wants when it ends.
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
