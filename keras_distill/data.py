@@ -278,28 +278,75 @@ def _split(name, x, y, x_test, y_test, validation, class_names, seed) -> ImageSp
     return ImageSplits(name, x[train], y[train], x[held], y[held], x_test, y_test, class_names)
 
 
-def with_class_weight(
-    dataset: tf.data.Dataset, class_weight: Mapping[int, float]
-) -> tf.data.Dataset:
-    """A batched `(x, y[, w])` data set whose weights carry `class_weight`, as `fit` applies it.
+def with_class_weight(given: Mapping[str, Any], output: keras.KerasTensor) -> dict[str, Any]:
+    """`fit`'s arguments with `class_weight` as sample weights, one a label, where Keras can't.
 
-    Keras' own look-up fails on rows labelled -1; here they weigh one.
+    It means the same for a `tf.data.Dataset` and for arrays: a class that is missing weighs one,
+    the key -1 is of labels that are missing. A generator and other data are left to Keras.
 
     Args:
-      dataset: yields class indices `(batch,)` or `(batch, 1)`, or one-hot labels.
-      class_weight: weight by class; a class that is missing weighs one.
+      given: `fit`'s arguments by name.
+      output: the student's, which tells labels by position from one-hot labels.
+
+    Raises:
+      ValueError: several outputs, sample weights besides, no labels; labels by position of a
+        PyDataset, or of arrays with `validation_split`.
     """
-    table = np.ones(max(class_weight, default=0) + 1, "float32")
+    given = dict(given)
+    x, y, class_weight = given.get("x"), given.get("y"), given["class_weight"]
+    if isinstance(x, tf.data.Dataset):
+        _, y, weight = unpack(x.element_spec)
+        _check_class_weight(y, weight)
+
+        def weigh(*element):
+            inputs, labels, _ = unpack(element if len(element) > 1 else element[0])
+            return inputs, labels, _class_weights(labels, class_weight, output)
+
+        given["x"] = x.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)
+        return {**given, "class_weight": None}
+    if len(output.shape) < 3 or not (isinstance(x, keras.utils.PyDataset) or y is not None):
+        return given
+    if isinstance(x, keras.utils.PyDataset) or given.get("validation_split"):
+        raise ValueError(
+            "class_weight: the student answers by position, and here Keras takes one label a row. "
+            "Give a sample weight for each position, or a tf.data.Dataset; arrays may come "
+            "with validation_data= in place of validation_split=."
+        )
+    _check_class_weight(y, given.get("sample_weight"))
+    weights = _class_weights(y, class_weight, output).numpy()
+    return {**given, "class_weight": None, "sample_weight": weights}
+
+
+def _check_class_weight(y: Any, sample_weight: Any) -> None:
+    if y is None:
+        raise ValueError("class_weight needs labels, and the data has none. Give (x, y).")
+    if sample_weight is not None:
+        raise ValueError(
+            "class_weight and sample_weight can't be given together. Multiply the first into the "
+            "second."
+        )
+    if keras.tree.is_nested(y):
+        raise ValueError(
+            "class_weight is of the labels of one output, and these are of several. Give a "
+            "sample_weight for each output."
+        )
+
+
+def _class_weights(y: Any, class_weight: Mapping[int, float], output: keras.KerasTensor):
+    """The weight of each label, float32, of the shape of labels by index."""
+    classes, rank = tf.convert_to_tensor(y), len(output.shape)
+    if classes.shape.rank >= rank:
+        if classes.shape[-1] == 1:
+            classes = tf.squeeze(classes, -1)
+        else:
+            missing = tf.reduce_all(tf.equal(classes, tf.cast(-1, classes.dtype)), axis=-1)
+            classes = tf.where(missing, tf.constant(-1, "int64"), tf.argmax(classes, -1))
+    if classes.dtype.is_floating:
+        classes = tf.round(classes)
+    classes = tf.cast(classes, "int64")
+    least, most = min(class_weight, default=0), max(class_weight, default=0)
+    table = np.ones(most - least + 1, "float32")
     for index, weight in class_weight.items():
-        table[index] = weight
-
-    def weigh(x, y, weight=None):
-        classes = tf.convert_to_tensor(y)
-        if classes.shape.rank > 1 and classes.shape[-1] != 1:
-            classes = tf.argmax(classes, -1)
-        classes = tf.reshape(tf.cast(classes, "int64"), [-1])
-        known = (classes >= 0) & (classes < len(table))
-        weights = tf.where(known, tf.gather(table, tf.where(known, classes, 0)), 1.0)
-        return x, y, weights if weight is None else weights * tf.cast(weight, "float32")
-
-    return dataset.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)
+        table[index - least] = weight
+    known = (classes >= least) & (classes <= most)
+    return tf.where(known, tf.gather(table, tf.where(known, classes - least, 0)), 1.0)

@@ -1,14 +1,27 @@
 """The Keras face: a model whose `fit` trains a student under a teacher."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_distill import arguments, checks, data, outputs, resuming, saving, schedules, step
-from keras_distill.metrics import RunningMeans, labelled_only
+from keras_distill import (
+    _keras,
+    arguments,
+    checks,
+    data,
+    outputs,
+    resuming,
+    saving,
+    schedules,
+    step,
+)
+from keras_distill.label_losses import HeadLoss, LabelReader
+from keras_distill.labels import check_unlabelled
+from keras_distill.metrics import RunningMeans
 from keras_distill.objectives import Objective, Signals
 from keras_distill.settings import FollowSettings, Settings
 from keras_distill.student import StudentReader
@@ -78,6 +91,8 @@ class Distiller(saving.SavedWithoutTeacher):
         self._student_output = outputs.check_kind(student_output, "student_output")
         self._objectives = arguments.as_objectives(objectives)
         self._log = RunningMeans()
+        self._evaluating = False
+        self._unlabelled: Any = "auto"
         self._teacher = as_teacher(teacher)
         if teacher_preprocess is not None and isinstance(self._teacher, TeacherCache):
             raise ValueError(
@@ -131,8 +146,13 @@ class Distiller(saving.SavedWithoutTeacher):
 
     @property
     def metrics(self) -> list:
-        """Keras' own, and the running means of the step's parts."""
-        return [*super().metrics, *self._log.means.values()]
+        """The running means of the step's parts, in `evaluate` of the loss, and Keras' own."""
+        kept = [metric for metric in super().metrics if metric is not self._loss_tracker]
+        loss, *parts = self._log.metrics(self._evaluating) or [None]
+        directions = _keras.Directions(
+            {**self._log.directions(), **_keras.named_directions(self._compile_metrics)}
+        )
+        return [*([] if loss is None else [loss]), *kept, *parts, directions]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's answer."""
@@ -154,13 +174,21 @@ class Distiller(saving.SavedWithoutTeacher):
         steps_per_execution: int = 1,
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
+        unlabelled: Any = "auto",
         **foreign: Any,
     ) -> None:
         """As `keras.Model.compile`; `loss=None` learns from the teacher alone.
 
+        Args:
+          unlabelled: which label says that there is none: -1, or None for none such. "auto" is -1
+            where labels are read as classes or as yes and no by the loss, or where this is a
+            function of your own by one of the metrics; in labels that a Keras loss reads as
+            numbers, and in floats for a function of your own, -1 is a number; in other labels for
+            such a function it raises. Or a dict of these by output.
+
         Raises:
           ValueError: a loss whose `from_logits` contradicts the student; XLA asked for with a
-            teacher that XLA can't take.
+            teacher that XLA can't take; an `unlabelled` that is none of these.
         """
         arguments.refuse_foreign_arguments(foreign, "compile")
         arguments.refuse_unnamed_arguments(unnamed, "compile", "optimizer, loss")
@@ -168,20 +196,28 @@ class Distiller(saving.SavedWithoutTeacher):
         checks.check_label_loss(loss, self._reader.kinds)
         checks.check_balances(self._objectives, loss)
         checks.warn_of_regression(loss, self._reader.kinds, self._objectives)
+        heads = self._reader.spec.heads
+        self._unlabelled = check_unlabelled(unlabelled, heads or (None,))
         # Keras keeps the last compile's loss and metrics where this one names none.
         self._compile_loss = self._compile_metrics = None
         super().compile(
             optimizer=optimizer,
             loss=loss,
             loss_weights=loss_weights,
-            metrics=labelled_only(metrics),
-            weighted_metrics=labelled_only(weighted_metrics),
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=self._teacher.jit_compile(jit_compile),
             auto_scale_loss=auto_scale_loss,
         )
-        self._log.reset(self._logged())
+        heads_count = len(keras.tree.flatten(self._reader.spec.logits))
+        self._log.reset(self._logged(), heads_count, labelled=loss is not None)
+
+    def get_compile_config(self) -> dict:
+        """What `compile` was given."""
+        config = super().get_compile_config()
+        return config if self._unlabelled == "auto" else {**config, "unlabelled": self._unlabelled}
 
     def compile_from_config(self, config: dict) -> None:
         """Compile as the saved distiller was, its optimiser ready for its saved state."""
@@ -198,13 +234,13 @@ class Distiller(saving.SavedWithoutTeacher):
         self._teacher.check_data(x)
         if kwargs.get("validation_data") is not None or kwargs.get("validation_split"):
             self._check_something_to_evaluate()
-        if isinstance(x, tf.data.Dataset) and kwargs.get("class_weight"):
-            x = data.with_class_weight(x, kwargs.pop("class_weight"))
+        given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        if given.get("class_weight") is not None:
+            given = data.with_class_weight(given, keras.tree.flatten(self._reader.spec.logits)[0])
         if self._teacher.refresh():
             self.train_function = None
         extra = [*self._teacher.callbacks(), FollowSettings()]
-        given = _with_callbacks(super().fit, (x, *args), kwargs, extra)
-        history = super().fit(**given)
+        history = super().fit(**_with_callbacks(given, extra))
         checks.check_trained(history)
         return history
 
@@ -215,26 +251,34 @@ class Distiller(saving.SavedWithoutTeacher):
         self._settings = settings
         if assigned:
             with self.distribute_strategy.scope():
-                self._log.reset(self._logged())
+                self._log.follow(self._logged())
         super().make_train_function(force=force or assigned)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`, of the student alone."""
+        with self._evaluation():
+            return super().evaluate(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y = step.silenced(x, y, sample_weight)
         with tf.GradientTape(persistent=bool(self._measured())) as tape:
             objectives = [o.at(self.optimizer.iterations) for o in self._objectives]
             label_weight = schedules.value_at(self._label_weight, self.optimizer.iterations)
             student, y_pred = self._student_signals(x)
+            heads = self._reader.heads(y_pred)
             with tape.stop_recording():
                 pairs = self._pairs(x, y, student)
-            values = step.mean_values(objectives, pairs, y)
-            label_loss, labelled_rows = self._label_loss(x, y, y_pred, sample_weight)
+            masks = {head: _keras.mask_of(answer) for head, answer in heads.items()}
+            terms = step.objective_terms(objectives, pairs, y, sample_weight, masks)
+            labels = self._label_reader(y, y_pred, sample_weight, heads)
+            head_losses = labels.losses(_rows(x))
             parts = step.total(
-                label_loss,
-                values,
+                self._label_loss(head_losses),
+                terms,
                 objectives,
                 label_weight=label_weight,
-                sample_weight=sample_weight,
                 penalties=self.student.losses,
                 balances=[o.weight.penalty() for o in self._objectives if _balanced(o)],
             )
@@ -245,30 +289,28 @@ class Distiller(saving.SavedWithoutTeacher):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._measure(tape, parts)
         self._after_update()
-        self._record(x, parts, labelled_rows, {"label_weight": label_weight, **scheduled})
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        self._log.update_losses(head_losses, label_weight, parts.rest, _rows(x))
+        self._log.update({**terms, "label_weight": label_weight, **scheduled}, _rows(x))
+        labels.update_metrics()
+        return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The student alone: label loss, its own losses, and metrics."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_something_to_evaluate()
+        x, y = step.silenced(x, y, sample_weight)
         y_pred = self(x, training=False)
-        label_loss, rows = self._label_loss(x, y, y_pred, sample_weight)
-        logs = self.compute_metrics(x, y, y_pred, sample_weight)
-        for name in self._log.means:
-            logs.pop(name)
-        if label_loss is None:
-            logs.pop("loss")
-            return logs
-        loss = label_loss + sum(tf.reduce_sum(penalty) for penalty in self.student.losses)
-        self._loss_tracker.update_state(loss, sample_weight=rows)
-        return {**logs, "loss": self._loss_tracker.result()}
+        labels = self._label_reader(y, y_pred, sample_weight, self._reader.heads(y_pred))
+        penalties = [tf.cast(tf.reduce_sum(p), "float32") for p in self.student.losses]
+        self._log.update_losses(labels.losses(_rows(x)), 1.0, sum(penalties), _rows(x))
+        labels.update_metrics()
+        with self._evaluation():
+            return self.get_metrics_result()
 
     def _logged(self) -> list[str]:
-        """What `fit` logs besides the total and the metrics."""
-        names: list[str] = [] if self._compile_loss is None else ["label_loss"]
-        if names and schedules.is_scheduled(self._label_weight):
-            names.append("label_weight")
+        """What `fit` logs besides losses and metrics."""
+        scheduled = self._compile_loss is not None and schedules.is_scheduled(self._label_weight)
+        names = ["label_weight"] if scheduled else []
         for objective in self._objectives:
             scheduled = step.scheduled_names(objective)
             names += [objective.name, *(f"{objective.name}_{key}" for key in scheduled)]
@@ -310,20 +352,34 @@ class Distiller(saving.SavedWithoutTeacher):
         views_differ = self._student_preprocess or self._teacher_preprocess
         return teacher.build(None if views_differ else self._reader.input_spec, keys)
 
-    def _label_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any]:
-        """The label loss, or None, and the number of rows that it is the mean of."""
-        if self._compile_loss is None:
-            return None, _rows(x)
-        if y is None:
+    def _label_reader(
+        self, y: Any, y_pred: Any, sample_weight: Any, heads: Mapping[str | None, Any]
+    ) -> LabelReader:
+        losses, metrics = self._compile_loss, self._compile_metrics
+        if losses is not None and y is None:
             raise ValueError(
                 "compile() was given a label loss, and the data has no labels. Use "
                 "compile(loss=None) to learn from the teacher alone, or give (x, y); rows "
                 "without a label among others take the label -1."
             )
-        labels = step.labelled(y, y_pred, sample_weight)
-        loss = self._compile_loss(labels.y, y_pred, labels.loss_weight)
-        rows = _rows(x) if labels.rows is None else labels.rows
-        return loss * self.distribute_strategy.num_replicas_in_sync, rows
+        routes = [] if losses is None else _keras.loss_routes(losses, y, y_pred, sample_weight)
+        measured = (
+            [] if metrics is None else _keras.metric_routes(metrics, y, y_pred, sample_weight)
+        )
+        return LabelReader(self._unlabelled, self._reader.kinds, heads, routes, measured)
+
+    def _label_loss(self, heads: Sequence[HeadLoss]) -> Any:
+        """The label loss that is differentiated, or None."""
+        return tf.add_n([head.value for head in heads]) if heads else None
+
+    @contextlib.contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """Metrics are those of `evaluate`: Keras shows them if the logs have the same names."""
+        before, self._evaluating = self._evaluating, True
+        try:
+            yield
+        finally:
+            self._evaluating = before
 
     def _check_something_to_evaluate(self) -> None:
         if self._compile_loss is None and self._compile_metrics is None:
@@ -352,13 +408,6 @@ class Distiller(saving.SavedWithoutTeacher):
             gradients = tape.gradient(parts.objectives[objective.name], variables)
             objective.weight.observe(label_norm, step.gradient_norm(gradients))
 
-    def _record(self, x: Any, parts: step.Total, labelled_rows: Any, scheduled: dict) -> None:
-        rows = _rows(x)
-        self._loss_tracker.update_state(parts.total, sample_weight=rows)
-        self._log.update({**parts.objectives, **scheduled}, rows)
-        if parts.label_loss is not None:
-            self._log.update({"label_loss": parts.label_loss}, labelled_rows)
-
 
 def _balanced(objective: Objective) -> bool:
     return isinstance(objective.weight, schedules.Balance)
@@ -370,9 +419,8 @@ def _policy(student: keras.Model):
     return half[0] if half else student.dtype_policy
 
 
-def _with_callbacks(fit: Callable, args: tuple, kwargs: dict, extra: list) -> dict:
+def _with_callbacks(given: dict, extra: list) -> dict:
     """`fit`'s arguments by name, with these callbacks besides the caller's."""
-    given = inspect.signature(fit).bind(*args, **kwargs).arguments
     callbacks = given.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
         for callback in extra:

@@ -1,115 +1,109 @@
-"""Metrics that leave unlabelled rows out, and the running means of a step's parts."""
+"""The running means of a step's parts, each over the rows that counted for it."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_distill import step
+from keras_distill.label_losses import HeadLoss
 
-__all__ = ["LabelledOnly", "RunningMeans", "labelled_only"]
-
-
-def labelled_only(metrics: Any) -> Any:
-    """The same structure of metrics, each leaving out the rows labelled -1."""
-    if metrics is None:
-        return None
-    return keras.tree.map_structure(_wrapped, metrics)
+__all__ = ["LabelledOnly", "RunningMeans", "SumOfMeans"]
 
 
-@keras.saving.register_keras_serializable("keras_distill")
-class LabelledOnly(keras.metrics.Metric):
-    """A metric over the labelled rows.
+class SumOfMeans(keras.metrics.Metric):
+    """The sum of several means over an epoch, each weighed by rows of its own.
 
     Args:
-      metric: what `compile(metrics=)` takes: a name, a function or a Metric.
+      name: what the logs call it.
+      terms: how many means.
     """
 
-    def __init__(self, metric: Any, name: str | None = None, dtype: Any = None):
-        name = name or getattr(metric, "name", None) or getattr(metric, "__name__", metric)
-        super().__init__(name=name, dtype=dtype)
-        self._given = metric
-        self._inner = metric if isinstance(metric, keras.metrics.Metric) else None
+    def __init__(self, name: str, terms: int):
+        super().__init__(name=name)
+        self._totals = self.add_variable((terms,), "zeros", name="totals")
+        self._counts = self.add_variable((terms,), "zeros", name="counts")
 
-    @property
-    def variables(self) -> list:
-        """The wrapped metric's own."""
-        return self._inner.variables if self._inner is not None else []
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """As the wrapped metric's, over the rows with a label."""
-        labels = step.labelled(y_true, y_pred, sample_weight)
-        if self._inner is None:
-            self._inner = _resolve(self._given, labels.y, y_pred, self.name)
-        if labels.weight is None or not _takes_weight(self._inner):
-            self._inner.update_state(labels.y, y_pred)
-        else:
-            self._inner.update_state(labels.y, y_pred, sample_weight=labels.weight)
+    def update_state(self, values: Sequence[Any], rows: Sequence[Any]) -> None:
+        """Take up a batch's means, and over how many rows each is; what is left out counts none."""
+        missing = [0.0] * (self._totals.shape[0] - len(values))
+        values, rows = (
+            keras.ops.stack([keras.ops.cast(v, self.dtype) for v in [*given, *missing]])
+            for given in (values, rows)
+        )
+        self._totals.assign_add(keras.ops.where(rows == 0, 0.0, values * rows))
+        self._counts.assign_add(rows)
 
     def result(self) -> Any:
-        """The wrapped metric's."""
-        return self._inner.result() if self._inner is not None else keras.ops.zeros(())
-
-    def reset_state(self) -> None:
-        """Begin anew."""
-        if self._inner is not None:
-            self._inner.reset_state()
+        """The sum, a scalar; a mean over no row is 0."""
+        return keras.ops.sum(keras.ops.divide_no_nan(self._totals.value, self._counts.value))
 
     def get_config(self) -> dict:
-        """Arguments that rebuild it."""
-        given = self._given
-        if not isinstance(given, str):
-            given = keras.saving.serialize_keras_object(given)
-        return {"metric": given, "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "LabelledOnly":
-        """The metric that `get_config` described."""
-        metric = config["metric"]
-        if isinstance(metric, dict):
-            metric = keras.saving.deserialize_keras_object(metric)
-        return cls(**{**config, "metric": metric})
-
-
-def _wrapped(metric: Any) -> Any:
-    return metric if metric is None or isinstance(metric, LabelledOnly) else LabelledOnly(metric)
-
-
-def _takes_weight(metric: keras.metrics.Metric) -> bool:
-    return "sample_weight" in inspect.signature(metric.update_state).parameters
-
-
-def _resolve(given: Any, y_true: Any, y_pred: Any, name: str) -> keras.metrics.Metric:
-    if isinstance(given, str) and given.lower() in ("accuracy", "acc"):
-        return _by_labels(y_true, y_pred, "Accuracy")(name=name)
-    if isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
-        return _by_labels(y_true, y_pred, "Crossentropy")(name=name)
-    found = keras.metrics.get(given)
-    if isinstance(found, keras.metrics.Metric):
-        return found
-    return keras.metrics.MeanMetricWrapper(found, name=name)
-
-
-def _by_labels(y_true: Any, y_pred: Any, what: str) -> type:
-    if y_pred.shape[-1] == 1:
-        return getattr(keras.metrics, f"Binary{what}")
-    if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
-        return getattr(keras.metrics, f"SparseCategorical{what}")
-    return getattr(keras.metrics, f"Categorical{what}")
+        return {"name": self.name, "terms": self._totals.shape[0]}
 
 
 class RunningMeans:
-    """Means over an epoch, by name. No Keras container, so that Keras tracks nothing in it."""
+    """What `fit` and `evaluate` log of the losses. No Keras container, so that Keras tracks none.
+
+    Attributes:
+      loss: of the total; its first term is what the total has besides the label losses.
+      label_loss: of the label losses of all outputs.
+      means: of objectives and schedules, by name.
+    """
 
     def __init__(self) -> None:
+        self.loss = self.label_loss = None
         self.means: dict[str, keras.metrics.Mean] = {}
 
-    def reset(self, names: Sequence[str]) -> None:
-        """Begin anew, with these names."""
+    def reset(self, names: Sequence[str], outputs: int, labelled: bool) -> None:
+        """Begin anew: with these names, and a label loss or none."""
+        self.loss = SumOfMeans("loss", outputs + 1)
+        self.label_loss = SumOfMeans("label_loss", outputs) if labelled else None
+        self.follow(names)
+
+    def follow(self, names: Sequence[str]) -> None:
+        """Keep these means besides, from nothing; the losses' go on."""
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def metrics(self, evaluating: bool) -> list:
+        """The metrics in the order of the logs; `evaluate` has the loss alone, if there is one."""
+        if evaluating:
+            return [] if self.label_loss is None else [self.loss]
+        kept = [self.loss, self.label_loss, *self.means.values()]
+        return [metric for metric in kept if metric is not None]
+
+    def directions(self) -> dict[str, str]:
+        """All losses get better downwards, by name in the logs."""
+        return dict.fromkeys([metric.name for metric in self.metrics(False)], "down")
+
+    def update_losses(self, heads: Sequence[HeadLoss], share: Any, rest: Any, rows: Any) -> None:
+        """Take up a batch.
+
+        Args:
+          heads: each output's label loss.
+          share: of these in the total.
+          rest: of the total, the mean over `rows` examples.
+        """
+        counts = [head.rows for head in heads]
+        self.loss.update_state([rest, *(share * head.mean for head in heads)], [rows, *counts])
+        if self.label_loss is not None:
+            self.label_loss.update_state([head.mean for head in heads], counts)
 
     def update(self, values: Mapping[str, Any], rows: Any) -> None:
         """Take up a batch's means over `rows` examples; of the names that are kept."""
         for name in (name for name in values if name in self.means):
             self.means[name].update_state(values[name], sample_weight=rows)
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class LabelledOnly:
+    """What older files call a metric that leaves unlabelled rows out, as all metrics now do."""
+
+    @classmethod
+    def from_config(cls, config: dict) -> Any:
+        """The metric itself, a name, a function or a Metric."""
+        metric = config["metric"]
+        return keras.saving.deserialize_keras_object(metric) if isinstance(metric, dict) else metric
+
+    def get_config(self) -> dict:
+        """Nothing is written any more."""
+        return {}

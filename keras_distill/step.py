@@ -2,128 +2,147 @@
 
 total = label_weight x label loss + (1 - label_weight) x sum(weight x objective) + penalties
 
-This is the one place that reduces: every term as Keras reduces a loss, the sum of value x sample
-weight over the batch's size.
+This is the one place that reduces objectives: each as Keras reduces a loss, the sum of value x
+sample weight over the batch's size, or over what is not masked.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_distill.labels import aligned
 from keras_distill.objectives.base import Objective, Signals
 from keras_distill.outputs import by_path
 from keras_distill.schedules import TeacherEntropy
 
 __all__ = [
-    "Labels",
     "Total",
     "gradient_norm",
-    "labelled",
-    "mean_values",
-    "objective_values",
+    "objective_terms",
+    "pairs_of_heads",
     "reduce",
     "scheduled_names",
     "scheduled_values",
+    "silenced",
     "total",
 ]
-
-# The label of a row that has none.
-UNLABELLED = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class Labels:
-    """Labels that a loss can take, and what each row of them counts.
-
-    Attributes:
-      y: as given, unlabelled rows replaced by class 0.
-      weight: for metrics: the sample weight, zero on unlabelled rows; None where all count one.
-      loss_weight: for losses, which divide by the batch's size: `weight`, scaled up by the share
-        of rows that have a label, so that the mean is taken over these (as Keras masks).
-      rows: how many rows of the first output have a label, a scalar; None where all have.
-    """
-
-    y: Any
-    weight: Any
-    loss_weight: Any
-    rows: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-    """A step's loss and its parts, scalars; `objectives` unweighted, by name."""
+    """A step's loss and its parts, scalars.
+
+    Attributes:
+      label_loss: unweighted, or None.
+      rest: what the total has besides the label loss.
+      objectives: unweighted, by name.
+    """
 
     total: Any
     label_loss: Any
+    rest: Any
     objectives: dict[str, Any]
 
 
-def labelled(y: Any, y_pred: Any, sample_weight: Any) -> Labels:
-    """Leave the rows labelled -1 out of whatever is computed with these labels.
+def objective_terms(
+    objectives: Sequence[Objective],
+    pairs: Sequence[tuple[Signals, Signals]],
+    labels: Any = None,
+    sample_weight: Any = None,
+    masks: Mapping[str | None, Any] | None = None,
+) -> dict[str, Any]:
+    """What each objective says of the batch, a float32 scalar by the objective's name.
 
-    Only integer class labels against two classes or more can be missing: elsewhere -1 is a value.
+    Heads are added, each with its own labels, sample weights and mask; over pairs it is the mean.
+    An objective `per_position` weighs each position of its own. Any other weighs an example, by
+    the mean weight of its positions; where it sees no layers, masked ones do not count in that, and
+    an example without any other is out.
 
     Args:
-      y, y_pred: labels and outputs, tensors or equal structures of them.
-      sample_weight: None, a tensor for all outputs, or a structure like `y`.
-    """
-    flat_y, flat_pred = keras.tree.flatten(y), keras.tree.flatten(y_pred)
-    if len(flat_y) != len(flat_pred) or not any(map(_may_lack_labels, flat_y, flat_pred)):
-        return Labels(y, sample_weight, sample_weight)
-    flat_weight = keras.tree.flatten(sample_weight)
-    if len(flat_weight) != len(flat_y):
-        flat_weight = flat_weight * len(flat_y)
-    parts = list(map(_labelled, flat_y, flat_pred, flat_weight))
-    rows = next(part.rows for part in parts if part.rows is not None)
-    if not keras.tree.is_nested(y):
-        return parts[0]
-    columns = [[getattr(p, name) for p in parts] for name in ("y", "weight", "loss_weight")]
-    y, weight, loss_weight = (keras.tree.pack_sequence_as(y, column) for column in columns)
-    return Labels(y, weight, loss_weight, rows)
-
-
-def objective_values(
-    objectives: Sequence[Objective], student: Signals, teacher: Signals, labels: Any
-) -> dict[str, Any]:
-    """What each objective says of each example, `(batch,)`, by the objective's name.
+      pairs: of (student, teacher).
+      labels, sample_weight: None, a tensor for every head, or a structure by head.
+      masks: by head, booleans `(batch, ...)` that are False at padding, or None.
 
     Raises:
       ValueError: an objective returned something else than one value an example, or misses the
         labels it needs.
     """
-    return {o.name: _value(o, student, teacher, labels) for o in objectives}
+    found = {}
+    for objective in objectives:
+        if objective.needs_labels and labels is None:
+            raise ValueError(
+                f"{objective.name} needs labels, and the data has none. Give (x, y), or leave this "
+                f"objective out."
+            )
+        terms = [
+            _term(
+                objective,
+                *signals,
+                _of_head(labels, head, student),
+                _of_head(sample_weight, head, student),
+                (masks or {}).get(head if student.heads else None),
+            )
+            for student, teacher in pairs
+            for head, *signals in _matched(objective, student, teacher)
+        ]
+        term = terms[0] if len(terms) == 1 else tf.add_n(terms)
+        found[objective.name] = term if len(pairs) == 1 else term / len(pairs)
+    return found
 
 
-def mean_values(
-    objectives: Sequence[Objective], pairs: Sequence[tuple[Signals, Signals]], labels: Any
-) -> dict[str, Any]:
-    """`objective_values`, averaged over pairs of (student, teacher)."""
-    found = [objective_values(objectives, *pair, labels) for pair in pairs]
-    if len(found) == 1:
-        return found[0]
-    return {name: tf.add_n([values[name] for values in found]) / len(found) for name in found[0]}
+def reduce(values: Any, sample_weight: Any = None, mask: Any = None):
+    """Sum of value x sample weight over the number of values that no mask leaves out.
 
+    Args:
+      values: `(batch,)`, or with axes of positions.
+      sample_weight: None, or of the values' rank; one of weight zero is out even where it is not
+        finite.
+      mask: None, or booleans of the values' shape.
 
-def reduce(values: Any, sample_weight: Any = None):
-    """Sum of value x sample weight over the batch's size, a float32 scalar."""
+    Returns:
+      A float32 scalar.
+    """
     values = tf.cast(values, "float32")
-    if sample_weight is not None:
-        # A row of weight zero is out, even where its value is not finite.
-        weight = _row_weight(sample_weight)
+    weight = None if sample_weight is None else tf.cast(sample_weight, "float32")
+    if mask is not None:
+        kept = tf.cast(mask, "float32") * tf.ones_like(values)
+        kept *= tf.math.divide_no_nan(tf.cast(tf.size(kept), "float32"), tf.reduce_sum(kept))
+        weight = kept if weight is None else kept * weight
+    if weight is not None:
         values = tf.where(weight == 0, tf.zeros_like(values), values) * weight
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), "float32"))
 
 
+def silenced(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """The batch with no number in it that is not finite and weighs nothing.
+
+    Times zero such a number is still none. A row of `x` that weighs nothing in any output takes the
+    place of the first that does, so that a normalisation sees nothing strange; a label becomes 0.
+    """
+    if sample_weight is None:
+        return x, y
+    weights = keras.tree.flatten(sample_weight)
+    zero = [tf.equal(tf.cast(weight, "float32"), 0.0) for weight in weights]
+    out = functools.reduce(tf.logical_and, [_all_but_batch(tf.reduce_all, each) for each in zero])
+    first = tf.argmin(tf.cast(out, "int32"))
+    x = keras.tree.map_structure(lambda leaf: _without_nan_rows(leaf, out, first), x)
+    leaves = keras.tree.flatten(y)
+    if len(zero) != len(leaves):
+        zero = [out] * len(leaves)
+    leaves = [_without_nan(*pair) for pair in zip(leaves, zero, strict=True)]
+    return x, keras.tree.pack_sequence_as(y, leaves)
+
+
 def total(
     label_loss: Any,
-    values: Mapping[str, Any],
+    terms: Mapping[str, Any],
     objectives: Sequence[Objective],
     *,
     label_weight: Any,
-    sample_weight: Any,
     penalties: Sequence[Any],
     balances: Sequence[Any] = (),
 ) -> Total:
@@ -131,23 +150,20 @@ def total(
 
     Args:
       label_loss: a scalar, or None where there is no label loss; the objectives then count in full.
-      values: from `objective_values`.
+      terms: from `objective_terms`.
       objectives: whose weights apply.
       label_weight: in [0, 1].
-      sample_weight: None, `(batch,)`, or a structure whose first member serves.
       penalties: the student's own losses (regularisers, add_loss), scalars.
       balances: what learned weights of objectives cost, scalars; they count as the objectives do.
     """
-    reduced = {name: reduce(value, sample_weight) for name, value in values.items()}
-    terms = [o.weight * reduced[o.name] for o in objectives]
-    learned = tf.add_n([*terms, *balances] or [tf.zeros(())])
-    loss = learned
+    weighted = [o.weight * terms[o.name] for o in objectives]
+    rest = tf.add_n([*weighted, *balances] or [tf.zeros(())])
     if label_loss is not None:
-        label_loss = tf.cast(label_loss, "float32")
-        loss = label_weight * label_loss + (1.0 - label_weight) * learned
+        rest = (1.0 - label_weight) * rest
     for penalty in penalties:
-        loss += tf.cast(tf.reduce_sum(penalty), "float32")
-    return Total(loss, label_loss, reduced)
+        rest += tf.cast(tf.reduce_sum(penalty), "float32")
+    loss = rest if label_loss is None else label_weight * label_loss + rest
+    return Total(loss, label_loss, rest, dict(terms))
 
 
 def scheduled_values(
@@ -187,19 +203,6 @@ def gradient_norm(gradients: Sequence[Any]):
     return tf.linalg.global_norm([tf.zeros(()), *dense])
 
 
-def _value(objective: Objective, student: Signals, teacher: Signals, labels: Any):
-    if objective.needs_labels and labels is None:
-        raise ValueError(
-            f"{objective.name} needs labels, and the data has none. Give (x, y), or leave this "
-            f"objective out."
-        )
-    parts = [
-        _checked(objective, objective.seeing(t)(s, t, y))
-        for s, t, y in pairs_of_heads(objective, student, teacher, labels)
-    ]
-    return parts[0] if len(parts) == 1 else tf.add_n(parts)
-
-
 def pairs_of_heads(
     objective: Objective, student: Signals, teacher: Signals, labels: Any = None
 ) -> list[tuple[Signals, Signals, Any]]:
@@ -210,6 +213,15 @@ def pairs_of_heads(
     Raises:
       ValueError: the two models' heads can't be matched.
     """
+    return [
+        (ours, theirs, _of_head(labels, head, student))
+        for head, ours, theirs in _matched(objective, student, teacher)
+    ]
+
+
+def _matched(
+    objective: Objective, student: Signals, teacher: Signals
+) -> list[tuple[str | None, Signals, Signals]]:
     heads = student.heads or teacher.heads or (None,)
     if objective.output is not None:
         if objective.output not in heads:
@@ -226,9 +238,7 @@ def pairs_of_heads(
             f"teacher {teacher.heads or 'one'}. Say which is meant with output=."
         )
     matched = [(h, _teacher_head(h, student, teacher)) for h in heads]
-    return [
-        (student.head(h), teacher.head(t), _head_labels(labels, h, student)) for h, t in matched
-    ]
+    return [(h, student.head(h), teacher.head(t)) for h, t in matched]
 
 
 def _teacher_head(head: str | None, student: Signals, teacher: Signals) -> str | None:
@@ -239,12 +249,12 @@ def _teacher_head(head: str | None, student: Signals, teacher: Signals) -> str |
     return head
 
 
-def _head_labels(labels: Any, head: str | None, student: Signals):
-    if isinstance(labels, Mapping):
-        return by_path(labels).get(head)
-    if isinstance(labels, (list, tuple)) and head in student.heads:
-        return list(by_path(labels).values())[student.heads.index(head)]
-    return labels
+def _of_head(structure: Any, head: str | None, student: Signals):
+    if isinstance(structure, Mapping):
+        return by_path(structure).get(head)
+    if isinstance(structure, (list, tuple)) and head in student.heads:
+        return list(by_path(structure).values())[student.heads.index(head)]
+    return structure
 
 
 def _checked(objective: Objective, value: Any):
@@ -257,46 +267,84 @@ def _checked(objective: Objective, value: Any):
     return value
 
 
-def _may_lack_labels(y: Any, y_pred: Any) -> bool:
-    if y is None or not tf.convert_to_tensor(y).dtype.is_integer:
-        return False
-    classes = y_pred.shape[-1]
-    return y_pred.shape.rank >= 2 and classes != 1 and _is_sparse(y, y_pred)
+def _term(
+    objective: Objective, student: Signals, teacher: Signals, labels: Any, weight: Any, mask: Any
+):
+    """One head's reduced value."""
+    shape = getattr(student.logits, "shape", None)
+    positions = 0 if shape is None else max(len(shape) - 2, 0)
+    weight = None if weight is None else tf.cast(weight, "float32")
+    mask = None if mask is None or objective.student_taps else tf.cast(mask, "bool")
+    by_position = mask is not None or (weight is not None and weight.shape.rank > 1)
+    if by_position and positions and objective.per_position:
+        rank = positions + 1
+        values = _values_by_position(objective, student, teacher, labels, mask)
+        weight = None if weight is None else aligned(weight, rank)
+        return reduce(values, weight, None if mask is None else aligned(mask, rank))
+    values = _checked(objective, objective.seeing(teacher)(student, teacher, labels))
+    return reduce(values, *_by_example(weight, mask))
 
 
-def _is_sparse(y: Any, y_pred: Any) -> bool:
-    return y.shape.rank == y_pred.shape.rank - 1 or y.shape[-1] == 1
+def _values_by_position(
+    objective: Objective, student: Signals, teacher: Signals, labels: Any, mask: Any
+):
+    """What the objective says of each position as if it were an example, `(batch, ...)`."""
+    now = objective.seeing(teacher, mask)
+    shape = tf.shape(student.logits)[:-1]
+    followed = {
+        key: tf.repeat(getattr(now, key), tf.reduce_prod(shape[1:]))
+        for key, value in vars(objective).items()
+        if isinstance(value, TeacherEntropy)
+    }
+    positions = len(student.logits.shape) - 2
+    values = now.with_values(followed)(
+        student.folded(positions), teacher.folded(positions), _folded(labels, positions)
+    )
+    return tf.reshape(_checked(objective, values), shape)
 
 
-def _labelled(y: Any, y_pred: Any, sample_weight: Any) -> Labels:
-    if not _may_lack_labels(y, y_pred):
-        if sample_weight is None:
-            sample_weight = tf.ones_like(tf.cast(y_pred[..., 0], "float32"))
-        return Labels(y, sample_weight, sample_weight)
-    missing = tf.equal(y, UNLABELLED)
-    known = tf.cast(~missing, "float32")
-    if known.shape.rank == y_pred.shape.rank:
-        known = tf.squeeze(known, -1)
-    weight = known
-    if sample_weight is not None:
-        weight = known * _aligned(tf.cast(sample_weight, "float32"), known.shape.rank)
-    rows = tf.reduce_sum(known)
-    scale = tf.math.divide_no_nan(tf.cast(tf.size(known), "float32"), rows)
-    return Labels(tf.where(missing, tf.zeros_like(y), y), weight, weight * scale, rows)
+def _folded(labels: Any, positions: int):
+    """Labels by position as labels by row; of labels by row alone there are none to a position."""
+    if labels is None:
+        return None
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank < positions + 1:
+        return None
+    return tf.reshape(labels, [-1, *labels.shape[positions + 1 :]])
 
 
-def _aligned(weight: Any, rank: int):
-    while weight.shape.rank > rank:
-        weight = tf.squeeze(weight, -1)
-    while weight.shape.rank < rank:
-        weight = weight[..., None]
-    return weight
+def _by_example(weight: Any, mask: Any) -> tuple[Any, Any]:
+    """A weight and a mask of `(batch,)`: the mean over the positions that count."""
+    kept = None if mask is None else tf.cast(mask, "float32")
+    if weight is not None and weight.shape.rank > 1:
+        counted = tf.ones_like(weight)
+        if kept is not None:
+            counted *= aligned(kept, weight.shape.rank)
+        summed = _all_but_batch(tf.reduce_sum, weight * counted)
+        weight = tf.math.divide_no_nan(summed, _all_but_batch(tf.reduce_sum, counted))
+    return weight, None if mask is None else _all_but_batch(tf.reduce_any, mask)
 
 
-def _row_weight(sample_weight: Any):
-    weight = tf.cast(keras.tree.flatten(sample_weight)[0], "float32")
-    axes = list(range(1, weight.shape.rank))
-    return tf.reduce_mean(weight, axis=axes) if axes else weight
+def _all_but_batch(reduction: Any, tensor: Any):
+    axes = list(range(1, tensor.shape.rank))
+    return reduction(tensor, axis=axes) if axes else tensor
+
+
+def _without_nan_rows(leaf: Any, out: Any, first: Any):
+    if not isinstance(leaf, tf.Tensor) or not leaf.dtype.is_floating or not leaf.shape.rank:
+        return leaf
+    finite = tf.math.is_finite(leaf)
+    bad = aligned(out & ~_all_but_batch(tf.reduce_all, finite), leaf.shape.rank)
+    row = leaf[first]
+    row = tf.where(tf.math.is_finite(row), row, tf.zeros_like(row))
+    return tf.where(bad, row[None], leaf)
+
+
+def _without_nan(y: Any, zero: Any):
+    if y is None or not tf.convert_to_tensor(y).dtype.is_floating:
+        return y
+    bad = aligned(zero, tf.convert_to_tensor(y).shape.rank) & ~tf.math.is_finite(y)
+    return tf.where(bad, tf.zeros_like(y), y)
 
 
 def notify(layer: Any, iterations: Any) -> None:

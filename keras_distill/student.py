@@ -44,6 +44,10 @@ class StudentReader:
         """A context in which the student's forward is recorded."""
         return taps.recording(self._taps)
 
+    def heads(self, answer: Any) -> dict[str | None, Any]:
+        """What the student returned, by head."""
+        return outputs.by_head(answer, self._names)
+
     def signals(self, answer: Any, recorder: taps.Recorder) -> Signals:
         """Signals of what the student returned under `recording`."""
         heads = outputs.by_head(answer, self._names)

@@ -17,6 +17,8 @@ ORDER = [
     "progress",
     "schedules",
     "functional",
+    "labels",
+    "label_losses",
     "data",
     "graph",
     "litert",

@@ -20,9 +20,9 @@ class Given(Objective):
 
 
 def totalled(label_loss, objectives, **options):
-    values = step.objective_values(objectives, Signals(None), Signals(None), None)
-    options = {"label_weight": 0.25, "sample_weight": None, "penalties": [], **options}
-    return step.total(label_loss, values, objectives, **options)
+    terms = step.objective_terms(objectives, [(Signals(None), Signals(None))])
+    options = {"label_weight": 0.25, "penalties": [], **options}
+    return step.total(label_loss, terms, objectives, **options)
 
 
 def test_total_is_the_weighted_sum():
@@ -46,9 +46,15 @@ def test_a_row_of_weight_zero_is_out_even_if_not_finite():
     assert float(step.reduce(tf.constant([1.0, np.nan]), tf.constant([1.0, 0.0]))) == 0.5
 
 
-def test_per_position_weights_count_by_their_mean():
+def test_weights_by_position_count_by_their_mean_where_an_objective_gives_one_value_an_example():
     weights = tf.constant([[1.0, 1.0], [0.0, 1.0]])
-    assert float(step.reduce(tf.constant([2.0, 4.0]), weights)) == pytest.approx((2 + 4 * 0.5) / 2)
+    pairs = [(Signals(tf.zeros((2, 2, 3))), Signals(tf.zeros((2, 2, 3))))]
+    found = step.objective_terms([Given([2.0, 4.0])], pairs, None, weights)
+    assert float(found["given"]) == pytest.approx((2 + 4 * 0.5) / 2)
+    # Of the second example the position that weighs nothing is padding, and does not count.
+    masks = {None: tf.constant([[True, True], [False, True]])}
+    found = step.objective_terms([Given([2.0, 4.0])], pairs, None, weights, masks)
+    assert float(found["given"]) == pytest.approx((2 + 4) / 2)
 
 
 def test_an_objective_that_reduces_the_batch_is_refused():
@@ -62,35 +68,6 @@ def test_an_objective_that_needs_labels_says_so():
 
     with pytest.raises(ValueError, match="labelled needs labels"):
         totalled(None, [Labelled([1.0])])
-
-
-def test_unlabelled_rows_weigh_nothing_and_the_rest_make_the_mean():
-    labels = step.labelled(tf.constant([2, -1, 0, -1]), tf.zeros((4, 3)), None)
-    np.testing.assert_array_equal(labels.y, [2, 0, 0, 0])
-    np.testing.assert_array_equal(labels.weight, [1, 0, 1, 0])
-    # A loss divides by 4 rows where 2 have labels.
-    np.testing.assert_array_equal(labels.loss_weight, [2, 0, 2, 0])
-    assert float(labels.rows) == 2
-
-
-def test_unlabelled_rows_keep_sample_weights():
-    weight = tf.constant([[3.0], [5.0]])
-    labels = step.labelled(tf.constant([[1], [-1]]), tf.zeros((2, 3)), weight)
-    np.testing.assert_array_equal(labels.weight, [3, 0])
-
-
-@pytest.mark.parametrize(
-    ("y", "outputs"),
-    [
-        ([-1.0, 2.0], (2, 3)),  # float labels
-        ([-1, 2], (2, 1)),  # one output: a regression, or labels of -1 and 1
-        ([[1, 0, 0], [0, -1, 1]], (2, 3)),  # one label an output
-    ],
-)
-def test_elsewhere_minus_one_is_a_value(y, outputs):
-    labels = step.labelled(tf.constant(y), tf.zeros(outputs), None)
-    np.testing.assert_array_equal(labels.y, y)
-    assert labels.weight is None
 
 
 def test_heads_are_matched_by_name_then_by_order():

@@ -13,9 +13,10 @@ import tensorflow as tf
 from ..checks import check_student
 from ..data import batches
 from ..distiller import Distiller
+from ..functional.tensors import UNLABELLED
 from ..objectives import Objective, Signals
 from ..objectives.layer_base import layer_name
-from ..step import UNLABELLED, pairs_of_heads
+from ..step import pairs_of_heads
 from ..student import StudentReader
 from ..teachers.cache import CachedBatch
 from .layers import default_layers

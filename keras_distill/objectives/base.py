@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_distill import schedules
+from keras_distill._keras import reshaped
 
 __all__ = ["Objective", "Signals"]
 
@@ -69,6 +70,15 @@ class Signals:
         sigmoid = sigmoid[name] if isinstance(sigmoid, Mapping) else sigmoid
         return Signals(self.logits[name], self.taps, self.from_probabilities[name], sigmoid)
 
+    def folded(self, positions: int) -> "Signals":
+        """One head's signals with `positions` axes of positions in the batch, without taps."""
+
+        def fold(logits):
+            return ops.reshape(logits, (-1, *logits.shape[positions + 1 :]))
+
+        logits = reshaped(self.logits, fold)
+        return Signals(logits, {}, self.from_probabilities, self.from_sigmoid)
+
     def speaking_for(self, heads: Mapping[str, str]) -> "Signals":
         """These signals with other heads: each name with the head that answers for it."""
         return Signals(
@@ -90,6 +100,9 @@ class Objective:
 
     Attributes:
       relational: True where examples are compared with each other, so that one alone says nothing.
+      per_position: True where an answer by position (tokens, pixels) is read position by position:
+        its value is the mean of what it says of each as an example of its own. A mask or a sample
+        weight by position then applies to each.
       ordered: True where the order of the examples in the batch counts.
       needs_labels: True where it can't do without labels.
       label_kind: what these are: "classes" (integers, -1 for a row without; or one-hot) or
@@ -116,6 +129,7 @@ class Objective:
     student_taps: tuple = ()
     teacher_taps: tuple = ()
     relational: ClassVar[bool] = False
+    per_position: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     label_kind: ClassVar[str] = "classes"
@@ -169,12 +183,16 @@ class Objective:
         """This objective after `step` updates: a number in the place of each schedule."""
         given = {**self.settings(), **self.scheduled()}
         found = {name: schedules.value_at(value, step) for name, value in given.items()}
-        return self._with({k: v for k, v in found.items() if v is not given[k]})
+        return self.with_values({k: v for k, v in found.items() if v is not given[k]})
 
-    def seeing(self, teacher: Signals) -> "Objective":
-        """This objective for one answer of the teacher: what follows the answer is a tensor."""
+    def seeing(self, teacher: Signals, mask: Any = None) -> "Objective":
+        """This objective for one answer of the teacher: what follows the answer is a tensor.
+
+        Args:
+          mask: booleans by position of the answer, False at padding, or None.
+        """
         followed = {k: v for k, v in vars(self).items() if isinstance(v, schedules.TeacherEntropy)}
-        return self._with({k: v(teacher.logits) for k, v in followed.items()})
+        return self.with_values({k: v(teacher.logits, mask) for k, v in followed.items()})
 
     def get_config(self) -> dict:
         """Arguments that rebuild this objective."""
@@ -191,7 +209,8 @@ class Objective:
         kind: Any = type(self)  # which mypy would not take for hashable
         return _arguments(kind)
 
-    def _with(self, changes: Mapping[str, Any]) -> "Objective":
+    def with_values(self, changes: Mapping[str, Any]) -> "Objective":
+        """This objective with other values of these attributes; itself where there are none."""
         if not changes:
             return self
         changed = copy.copy(self)

@@ -226,6 +226,7 @@ class ChannelWiseTargets(LogitsObjective):
     """
 
     shift_invariant: ClassVar[bool] = False
+    per_position: ClassVar[bool] = False
 
     def __init__(self, *, temperature: float = 4.0, **options: Any) -> None:
         super().__init__(**options)

@@ -180,6 +180,7 @@ class DIST(LogitsObjective):
     """
 
     relational: ClassVar[bool] = True
+    per_position: ClassVar[bool] = False
 
     def __init__(
         self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, **options: Any

@@ -1,6 +1,6 @@
 """What the objectives on the models' answers share: which answers fit, and which labels."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import backend, ops
 
@@ -19,7 +19,9 @@ __all__ = [
 
 
 class LogitsObjective(Objective):
-    """An objective that sees nothing but logits over the same classes."""
+    """An objective that sees nothing but logits over the same classes, position by position."""
+
+    per_position: ClassVar[bool] = True
 
     def build(self, student: Signals, teacher: Signals) -> dict:
         for who, signals in (("student", student), ("teacher", teacher)):
@@ -95,7 +97,9 @@ def check_class_labels(name: str, labels: Any, logits: Any) -> Any:
         f"{name}: labels must be in [0, {classes}), the student's classes, or {UNLABELLED} for an "
         f"example without a label"
     )
-    smallest, largest = ops.min(labels), ops.max(labels)
+    # Unsigned labels can't be compared with -1.
+    numbers = ops.cast(labels, "int32")
+    smallest, largest = ops.min(numbers), ops.max(numbers)
     if backend.backend() == "tensorflow" and not hasattr(smallest, "numpy"):
         _assert_in_graph(smallest, largest, classes, expected)
     elif smallest < UNLABELLED or largest >= classes:

@@ -43,13 +43,20 @@ class TeacherEntropy:
         """The least and the largest temperature."""
         return self.low, self.high
 
-    def __call__(self, teacher_logits: Any):
-        """`(batch, ..., classes)` to `(batch,)` float32."""
+    def __call__(self, teacher_logits: Any, mask: Any = None):
+        """`(batch, ..., classes)` to `(batch,)` float32; the mask `(batch, ...)` is of padding."""
         logits = ops.cast(ops.convert_to_tensor(teacher_logits), "float32")
         log_probs = ops.log_softmax(logits, axis=-1)
         entropy = -ops.sum(ops.exp(log_probs) * log_probs, axis=-1)
         positions = tuple(range(1, len(entropy.shape)))
-        if positions:
+        if positions and mask is not None:
+            kept = ops.cast(mask, "float32")
+            for _ in range(len(entropy.shape) - len(kept.shape)):
+                kept = kept[..., None]
+            kept = ops.broadcast_to(kept, ops.shape(entropy))
+            count = ops.maximum(ops.sum(kept, axis=positions), 1.0)
+            entropy = ops.sum(entropy * kept, axis=positions) / count
+        elif positions:
             entropy = ops.mean(entropy, axis=positions)
         doubt = ops.clip(entropy / math.log(logits.shape[-1]), 0.0, 1.0)
         return self.low + (self.high - self.low) * (1.0 - doubt)

@@ -177,6 +177,25 @@ def test_weights_of_one_equal_none(specimen):
     np.testing.assert_allclose(step.reduce(values, tf.ones(BATCH)), step.reduce(values), rtol=1e-6)
 
 
+@every_objective_on_logits
+def test_positions_are_read_one_by_one_where_it_says_so(specimen):
+    if not specimen.kind.per_position:
+        pytest.skip("it compares positions with each other, or has no masks")
+    rng, objective = np.random.default_rng(17), specimen.new()
+    specimens.build(objective, (4, CLASSES))
+    ours, theirs = rng.normal(0, 2, (2, BATCH, 4, CLASSES))
+    labels = rng.integers(0, CLASSES, (BATCH, 4))
+    if objective.label_kind == "values":
+        labels = rng.normal(0, 2, (BATCH, 4, CLASSES))
+
+    def value(*given):
+        ours, theirs, labels = map(tf.constant, given)
+        return objective(kd.Signals(ours), kd.Signals(theirs), labels)
+
+    each = [value(ours[:, i], theirs[:, i], labels[:, i]) for i in range(4)]
+    np.testing.assert_allclose(value(ours, theirs, labels), np.mean(each, axis=0), rtol=1e-6)
+
+
 @every_specimen
 def test_examples_in_another_order_give_their_values_in_that_order(specimen):
     rng = np.random.default_rng(7)
@@ -299,7 +318,7 @@ def test_labels_that_are_missing(specimen):
     objectives = [objective.objective]
     if specimen.kind.needs_labels:
         with pytest.raises(ValueError, match=f"{objective.objective.name} needs labels"):
-            step.objective_values(objectives, student, teacher, None)
+            step.objective_terms(objectives, [(student, teacher)])
     else:
         without = objective(student, teacher, None)
         np.testing.assert_array_equal(without, objective(student, teacher, specimen.labels(rng)))

@@ -1,0 +1,278 @@
+"""What Keras' losses and metrics get of a batch in which labels may be missing.
+
+Positions without a label go to Keras as a mask, so that each reduction leaves them out as Keras
+does. Where none can be missing, Keras gets what it would get alone.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill import _keras
+from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.labels import (
+    COUNTS,
+    aligned,
+    by_index,
+    cleaned,
+    holds_minus_one,
+    known_labels,
+    reading_of,
+    refuse_minus_one,
+)
+
+__all__ = ["HeadLoss", "LabelReader"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadLoss:
+    """One output's label loss in a batch.
+
+    Attributes:
+      value: what the gradient is taken of, a float32 scalar, times `loss_weights`.
+      mean: the same for the logs; another number only where the loss reduces nothing.
+      rows: how many rows it is the mean of: those with a label.
+    """
+
+    value: Any
+    mean: Any
+    rows: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    """What a loss or metric gets.
+
+    Attributes:
+      y, y_pred, weight: in place of the labels, outputs and sample weights given.
+      mask: booleans by value of the loss, False where there is no label; None leaves y_pred's own.
+      entries: how many labels a position has, where each became a position of its own.
+    """
+
+    y: Any
+    y_pred: Any
+    weight: Any
+    mask: Any = None
+    entries: Any = None
+
+
+class LabelReader:
+    """Sends one batch's labels to the compiled losses and metrics.
+
+    Args:
+      unlabelled: "auto", -1 or None, or a dict of these by output; see `Distiller.compile`.
+      kinds: what the outputs are, by head: "logits", "probabilities" or "sigmoid".
+      heads: this batch's outputs by head.
+      routes: from `_keras.loss_routes`; empty without a loss.
+      metric_routes: from `_keras.metric_routes`; empty without metrics.
+    """
+
+    def __init__(
+        self,
+        unlabelled: Any,
+        kinds: Mapping[str | None, str],
+        heads: Mapping[str | None, Any],
+        routes: Sequence[_keras.LossRoute],
+        metric_routes: Sequence[_keras.MetricRoute],
+    ):
+        self._unlabelled, self._kinds = unlabelled, kinds
+        self._names = {id(tensor): head for head, tensor in heads.items()}
+        self._routes, self._metric_routes = routes, metric_routes
+
+    def losses(self, rows: Any) -> list[HeadLoss]:
+        """Every output's label loss, and Keras' own means of each updated."""
+        return [self._loss(route, rows) for route in self._routes]
+
+    def update_metrics(self) -> None:
+        """Every compiled metric takes the batch up."""
+        for route in self._metric_routes:
+            if not (route.metrics or route.weighted):
+                continue
+            reading, known = self._read(route.y, route.y_pred)
+            for metric in route.metrics:
+                _update(metric, reading, known, route, None)
+            for metric in route.weighted:
+                _update(metric, reading, known, route, route.sample_weight)
+
+    def _loss(self, route: _keras.LossRoute, rows: Any) -> HeadLoss:
+        reading, known = self._read(route.y, route.y_pred)
+        sent = _sent(route, reading, known)
+        mask = _keras.mask_of(route.y_pred) if sent.mask is None else sent.mask
+        with _keras.masked(sent.y_pred, mask):
+            value = route.loss(sent.y, sent.y_pred, sent.weight)
+        if sent.entries is not None and value.shape.rank:
+            value = tf.reduce_sum(value, -1)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            value = value * replicas  # Keras divides each replica's loss by their number.
+        summed = route.loss.reduction in ("sum", "none", None)
+        share = 1.0
+        if sent.mask is not None and not summed:
+            share = tf.reduce_mean(tf.cast(known, "float32"))
+        if route.mean is not None:
+            _update_as_keras(route, value, share)
+        value = tf.cast(value, "float32")
+        if route.factor is not None:
+            value = value * tf.cast(route.factor, "float32")
+        rows = tf.cast(rows, "float32") * share
+        if not value.shape.rank:
+            return HeadLoss(value, value, rows)
+        return HeadLoss(tf.reduce_sum(value), tf.reduce_mean(value), rows)
+
+    def _rule(self, y_pred: Any) -> Any:
+        if isinstance(self._unlabelled, Mapping):
+            return self._unlabelled.get(self._names.get(id(y_pred)), "auto")
+        return self._unlabelled
+
+    def _read(self, y: Any, y_pred: Any) -> tuple[str, Any]:
+        """How this output's labels are read, and which are known; None where none can miss."""
+        readers = [route.loss for route in self._routes if route.y_pred is y_pred]
+        for route in self._metric_routes:
+            if route.y_pred is y_pred:
+                readers += [*route.metrics, *route.weighted]
+        reading = next(filter(None, map(reading_of, readers)), "unclear")
+        rule = self._rule(y_pred)
+        if y is None or rule is None or not holds_minus_one(tf.convert_to_tensor(y)):
+            return reading, None
+        if rule == UNLABELLED and reading in ("unclear", "numbers", "whole"):
+            reading = "told"
+        if reading == "unclear" and self._kind(y_pred) == "probabilities" and by_index(y, y_pred):
+            reading = "index"
+        if reading in ("unclear", "whole"):
+            self._refuse_unclear(reading, y, y_pred)
+        return reading, known_labels(reading, y, y_pred)
+
+    def _kind(self, y_pred: Any) -> str:
+        return self._kinds.get(self._names.get(id(y_pred)), "logits")
+
+    def _refuse_unclear(self, reading: str, y: Any, y_pred: Any) -> None:
+        """ValueError on -1 in labels of which nothing says what it means; floats are numbers."""
+        whole = tf.convert_to_tensor(y).dtype.is_integer or self._kind(y_pred) == "sigmoid"
+        if reading == "whole" or whole:
+            head = self._names.get(id(y_pred))
+            where = "" if head is None else f" of the output {head!r}"
+            refuse_minus_one(
+                f"A label{where} is {UNLABELLED}, and what reads it does not tell whether this "
+                f"means no label. Say compile(unlabelled={UNLABELLED}) if it does and "
+                f"compile(unlabelled=None) if it is a label like any other, or give such rows the "
+                f"sample weight 0 and another label.",
+                y,
+            )
+
+
+def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
+    y, y_pred, weight = route.y, route.y_pred, route.sample_weight
+    own = _keras.mask_of(y_pred)
+    if known is None:
+        rank = 0 if reading in ("unclear", "whole", "sequence") else y_pred.shape.rank - 1
+        return _Sent(y, y_pred, _weight_by_position(own, weight, rank))
+    clean = cleaned(reading, y, known)
+    if reading == "sequence" and own is not None:
+        return _Sent(clean, y_pred, weight)
+    rank = y_pred.shape.rank - 1
+    if reading_of(route.loss) is None:
+        rank = _rank(route.loss.call, clean, y_pred)
+    elif reading == "sequence":
+        rank = 1
+    if known.shape.rank == rank + 1 == y_pred.shape.rank:
+        return _by_entry(route, clean, known, own)
+    if known.shape.rank > rank >= 1:
+        # One value a row: it reads the row's labels as they are, and counts if there is any.
+        known = tf.reduce_any(known, axis=list(range(rank, known.shape.rank)))
+        return _Sent(y, y_pred, weight, _both(known, own))
+    if rank < 1:
+        refuse_minus_one(
+            f"A label is {UNLABELLED}, and the loss {route.loss.name!r} gives one value for the "
+            f"whole batch, of which no label can be left out. Take a loss that gives one an "
+            f"example, or data without such labels.",
+            y,
+        )
+        return _Sent(y, y_pred, weight)
+    return _Sent(clean, y_pred, _weight_of_rank(weight, rank), _both(known, own))
+
+
+def _by_entry(route: _keras.LossRoute, y: Any, known: Any, own: Any) -> _Sent:
+    """Each label of a position as a position of its own, which a mask can leave out."""
+    entries = tf.shape(known)[-1]
+    weight = route.sample_weight
+    if weight is not None:
+        weight = tf.cast(_weight_of_rank(weight, known.shape.rank - 1)[..., None], "float32")
+    if route.loss.reduction in ("sum", "none", None):
+        # The loss of a position is the mean over its labels.
+        weight = (1.0 if weight is None else weight) / tf.cast(entries, "float32")
+    if weight is not None:
+        weight = weight * tf.ones_like(known, "float32")
+    y_pred = _keras.reshaped(route.y_pred, lambda tensor: tensor[..., None])
+    return _Sent(y[..., None], y_pred, weight, _both(known, own), entries)
+
+
+def _both(known: Any, own: Any):
+    if own is None:
+        return known
+    own = tf.cast(own, "bool")
+    return known if own.shape.rank > known.shape.rank else known & aligned(own, known.shape.rank)
+
+
+def _weight_of_rank(weight: Any, rank: int):
+    return None if weight is None else aligned(tf.convert_to_tensor(weight), rank)
+
+
+def _weight_by_position(mask: Any, weight: Any, rank: int = 0):
+    """A weight by row, for values by position: multiplied as it is, rows would meet positions."""
+    rank = max(rank, 0 if mask is None else mask.shape.rank)
+    if weight is None or rank < 2:
+        return weight
+    weight = tf.convert_to_tensor(weight)
+    return aligned(weight, rank) if weight.shape.rank < rank else weight
+
+
+def _rank(function: Any, y: Any, y_pred: Any) -> int:
+    return tf.convert_to_tensor(function(y, y_pred)).shape.rank
+
+
+def _update_as_keras(route: _keras.LossRoute, value: Any, share: Any) -> None:
+    """Keras weighs a batch by its size where that is known beforehand, else all alike."""
+    rows = route.y_pred.shape[0]
+    weight = rows if isinstance(share, float) else (rows or 1.0) * share
+    route.mean.update_state(value, sample_weight=weight)
+
+
+def _update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> None:
+    y, y_pred = route.y, route.y_pred
+    own, weighable = _keras.mask_of(y_pred), _takes_weight(metric)
+    if known is None or not weighable:
+        options = {"sample_weight": _weight_by_position(own, weight)} if weighable else {}
+        metric.update_state(y, y_pred, **options)
+        return
+    clean, function = cleaned(reading, y, known), _keras.metric_function(metric)
+    rank, by_entry = known.shape.rank, known.shape.rank == y_pred.shape.rank
+    if function is None:
+        if by_entry and rank > 1 and not isinstance(metric, COUNTS):
+            known = tf.reduce_all(known, axis=-1)
+        metric.update_state(clean, y_pred, sample_weight=_times(known, weight))
+        return
+    values = _rank(function, clean, y_pred)
+    if by_entry and values == rank - 1:
+        clean, values = clean[..., None], rank
+        y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
+    elif values < rank:
+        # One value a row: it reads the row's labels as they are, and counts if there is any.
+        known = tf.reduce_any(known, axis=list(range(max(values, 1), rank)))
+        clean, own = y, None
+    with _keras.masked(y_pred, _both(known, own)):
+        metric.update_state(clean, y_pred, sample_weight=_weight_of_rank(weight, values))
+
+
+def _times(known: Any, weight: Any):
+    known = tf.cast(known, "float32")
+    if weight is None:
+        return known
+    return known * aligned(tf.cast(weight, "float32"), known.shape.rank)
+
+
+def _takes_weight(metric: keras.metrics.Metric) -> bool:
+    return "sample_weight" in inspect.signature(metric.update_state).parameters
