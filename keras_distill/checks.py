@@ -244,6 +244,8 @@ def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:
 def _from_logits(loss: Any) -> bool | None:
     if loss is None:
         return None
+    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+        return False  # Keras takes the kind that fits the labels, of probabilities.
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):

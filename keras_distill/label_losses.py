@@ -27,6 +27,11 @@ from keras_distill.labels import (
 
 __all__ = ["HeadLoss", "LabelReader"]
 
+_FOR_ALL = (
+    ", and its loss gives one value for the whole batch, of which no label can be left out. Take a "
+    "loss that gives one an example, or leave such rows out of the data."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadLoss:
@@ -81,7 +86,8 @@ class LabelReader:
     ):
         self._unlabelled, self._kinds = unlabelled, kinds
         self._names = {id(tensor): head for head, tensor in heads.items()}
-        self._routes, self._metric_routes = routes, metric_routes
+        self._routes = [_of_tensors(route) for route in routes]
+        self._metric_routes = [_of_tensors(route) for route in metric_routes]
 
     def losses(self, rows: Any) -> list[HeadLoss]:
         """Every output's label loss, and Keras' own means of each updated."""
@@ -136,7 +142,7 @@ class LabelReader:
                 readers += [*route.metrics, *route.weighted]
         reading = next(filter(None, map(reading_of, readers)), "unclear")
         rule = self._rule(y_pred)
-        if y is None or rule is None or not holds_minus_one(tf.convert_to_tensor(y)):
+        if y is None or rule is None or not holds_minus_one(y):
             return reading, None
         if rule == UNLABELLED and reading in ("unclear", "numbers", "whole"):
             reading = "told"
@@ -151,10 +157,11 @@ class LabelReader:
 
     def _refuse_unclear(self, reading: str, y: Any, y_pred: Any) -> None:
         """ValueError on -1 in labels of which nothing says what it means; floats are numbers."""
-        whole = tf.convert_to_tensor(y).dtype.is_integer or self._kind(y_pred) == "sigmoid"
-        if reading == "whole" or whole:
-            head = self._names.get(id(y_pred))
-            where = "" if head is None else f" of the output {head!r}"
+        head = self._names.get(id(y_pred))
+        where = "" if head is None else f" of the output {head!r}"
+        if reading == "whole":
+            refuse_minus_one(f"A label{where} is {UNLABELLED}{_FOR_ALL}", y)
+        elif y.dtype.is_integer or self._kind(y_pred) == "sigmoid":
             refuse_minus_one(
                 f"A label{where} is {UNLABELLED}, and what reads it does not tell whether this "
                 f"means no label. Say compile(unlabelled={UNLABELLED}) if it does and "
@@ -164,12 +171,19 @@ class LabelReader:
             )
 
 
+def _of_tensors(route: Any) -> Any:
+    given = {"y": route.y, "sample_weight": route.sample_weight}
+    tensors = {k: None if v is None else tf.convert_to_tensor(v) for k, v in given.items()}
+    return route._replace(**tensors)
+
+
 def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
     y, y_pred, weight = route.y, route.y_pred, route.sample_weight
     own = _keras.mask_of(y_pred)
     if known is None:
         rank = 0 if reading in ("unclear", "whole", "sequence") else y_pred.shape.rank - 1
         return _Sent(y, y_pred, _weight_by_position(own, weight, rank))
+    y_pred = _of_labels_rank(reading, y, y_pred)
     clean = cleaned(reading, y, known)
     if reading == "sequence" and own is not None:
         return _Sent(clean, y_pred, weight)
@@ -179,34 +193,36 @@ def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
     elif reading == "sequence":
         rank = 1
     if known.shape.rank == rank + 1 == y_pred.shape.rank:
-        return _by_entry(route, clean, known, own)
+        return _by_entry(route, clean, y_pred, known, own)
     if known.shape.rank > rank >= 1:
         # One value a row: it reads the row's labels as they are, and counts if there is any.
         known = tf.reduce_any(known, axis=list(range(rank, known.shape.rank)))
         return _Sent(y, y_pred, weight, _both(known, own))
     if rank < 1:
-        refuse_minus_one(
-            f"A label is {UNLABELLED}, and the loss {route.loss.name!r} gives one value for the "
-            f"whole batch, of which no label can be left out. Take a loss that gives one an "
-            f"example, or data without such labels.",
-            y,
-        )
+        refuse_minus_one(f"A label is {UNLABELLED}{_FOR_ALL}", y)
         return _Sent(y, y_pred, weight)
     return _Sent(clean, y_pred, _weight_of_rank(weight, rank), _both(known, own))
 
 
-def _by_entry(route: _keras.LossRoute, y: Any, known: Any, own: Any) -> _Sent:
+def _of_labels_rank(reading: str, y: Any, y_pred: Any):
+    """Without its last axis of one where the labels have none, as Keras' binary losses drop it."""
+    if reading == "yes_no" and 1 < y.shape.rank == y_pred.shape.rank - 1:
+        return _keras.reshaped(y_pred, lambda tensor: tf.squeeze(tensor, -1))
+    return y_pred
+
+
+def _by_entry(route: _keras.LossRoute, y: Any, y_pred: Any, known: Any, own: Any) -> _Sent:
     """Each label of a position as a position of its own, which a mask can leave out."""
     entries = tf.shape(known)[-1]
     weight = route.sample_weight
     if weight is not None:
-        weight = tf.cast(_weight_of_rank(weight, known.shape.rank - 1)[..., None], "float32")
+        weight = tf.cast(_weight_of_rank(weight, known.shape.rank), "float32")
     if route.loss.reduction in ("sum", "none", None):
         # The loss of a position is the mean over its labels.
         weight = (1.0 if weight is None else weight) / tf.cast(entries, "float32")
     if weight is not None:
         weight = weight * tf.ones_like(known, "float32")
-    y_pred = _keras.reshaped(route.y_pred, lambda tensor: tensor[..., None])
+    y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
     return _Sent(y[..., None], y_pred, weight, _both(known, own), entries)
 
 
@@ -218,7 +234,7 @@ def _both(known: Any, own: Any):
 
 
 def _weight_of_rank(weight: Any, rank: int):
-    return None if weight is None else aligned(tf.convert_to_tensor(weight), rank)
+    return None if weight is None else aligned(weight, rank)
 
 
 def _weight_by_position(mask: Any, weight: Any, rank: int = 0):
@@ -226,7 +242,6 @@ def _weight_by_position(mask: Any, weight: Any, rank: int = 0):
     rank = max(rank, 0 if mask is None else mask.shape.rank)
     if weight is None or rank < 2:
         return weight
-    weight = tf.convert_to_tensor(weight)
     return aligned(weight, rank) if weight.shape.rank < rank else weight
 
 
@@ -248,6 +263,7 @@ def _update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> N
         options = {"sample_weight": _weight_by_position(own, weight)} if weighable else {}
         metric.update_state(y, y_pred, **options)
         return
+    y_pred = _of_labels_rank(reading, y, y_pred)
     clean, function = cleaned(reading, y, known), _keras.metric_function(metric)
     rank, by_entry = known.shape.rank, known.shape.rank == y_pred.shape.rank
     if function is None:
@@ -256,12 +272,16 @@ def _update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> N
         metric.update_state(clean, y_pred, sample_weight=_times(known, weight))
         return
     values = _rank(function, clean, y_pred)
+    if values < 1:
+        # One value for the whole batch: nothing can be left out of it.
+        metric.update_state(y, y_pred, sample_weight=weight)
+        return
     if by_entry and values == rank - 1:
         clean, values = clean[..., None], rank
         y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
     elif values < rank:
         # One value a row: it reads the row's labels as they are, and counts if there is any.
-        known = tf.reduce_any(known, axis=list(range(max(values, 1), rank)))
+        known = tf.reduce_any(known, axis=list(range(values, rank)))
         clean, own = y, None
     with _keras.masked(y_pred, _both(known, own)):
         metric.update_state(clean, y_pred, sample_weight=_weight_of_rank(weight, values))

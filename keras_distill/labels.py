@@ -137,7 +137,7 @@ def known_labels(reading: str, y: Any, y_pred: Any) -> Any:
     """Booleans, False where there is no label, by position or by label of several; or None."""
     if reading in ("unclear", "numbers", "whole") or y_pred.shape.rank is None:
         return None
-    y, rank = tf.convert_to_tensor(y), y_pred.shape.rank
+    rank = y_pred.shape.rank
     given = tf.not_equal(y, tf.cast(UNLABELLED, y.dtype))
     if reading == "sequence":
         return tf.reduce_any(given, axis=-1) if y.shape.rank == 2 else None
@@ -151,7 +151,6 @@ def known_labels(reading: str, y: Any, y_pred: Any) -> Any:
 
 def cleaned(reading: str, y: Any, known: Any):
     """Labels that a loss can take, 0 in place of the missing."""
-    y = tf.convert_to_tensor(y)
     if reading in ("one_hot", "told") and y.shape.rank == known.shape.rank + 1:
         missing = ~known[..., None]
     else:
@@ -161,7 +160,6 @@ def cleaned(reading: str, y: Any, known: Any):
 
 def refuse_minus_one(message: str, y: Any) -> None:
     """ValueError where a label is -1; in a graph an assertion, which XLA leaves out."""
-    y = tf.convert_to_tensor(y)
     present = tf.reduce_any(tf.equal(y, tf.cast(UNLABELLED, y.dtype)))
     if not tf.executing_eagerly():
         tf.debugging.Assert(~present, [message])

@@ -331,7 +331,10 @@ def _all_but_batch(reduction: Any, tensor: Any):
 
 
 def _without_nan_rows(leaf: Any, out: Any, first: Any):
-    if not isinstance(leaf, tf.Tensor) or not leaf.dtype.is_floating or not leaf.shape.rank:
+    if isinstance(leaf, (tf.SparseTensor, tf.RaggedTensor)):
+        return leaf
+    leaf = tf.convert_to_tensor(leaf)
+    if not leaf.dtype.is_floating or not leaf.shape.rank:
         return leaf
     finite = tf.math.is_finite(leaf)
     bad = aligned(out & ~_all_but_batch(tf.reduce_all, finite), leaf.shape.rank)

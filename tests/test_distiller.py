@@ -348,9 +348,17 @@ def run(strategy):
         objectives = [kd.SoftTargets(), kd.FeatureHint("hidden", "wide")]
         distiller = kd.Distiller(student, teacher, objectives, label_weight=0.4)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        distiller.compile(keras.optimizers.SGD(0.1), loss)
+        distiller.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
     history = distiller.fit(x, y, batch_size=32, shuffle=False, verbose=0).history
-    return history, student.get_weights()
+    weights = student.get_weights()
+    # All the labels of one replica's share are missing, and the last batch is a part of one.
+    partly = np.where(np.arange(32) < 6, -1, y)
+    for labels in (y, partly):
+        logs = distiller.evaluate(x[:19], labels[:19], batch_size=12, verbose=0, return_dict=True)
+        history.update({f"{key}_{len(history)}": [value] for key, value in logs.items()})
+    logs = distiller.fit(x[:12], partly[:12], batch_size=12, shuffle=False, verbose=0).history
+    history.update({f"partly_{key}": value for key, value in logs.items()})
+    return history, weights
 plain = run(tf.distribute.get_strategy())
 mirrored = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 for key, values in plain[0].items():
