@@ -24,10 +24,18 @@ class JointDistiller(Distiller):
     _teacher: "Peers"
 
     def compile(  # type: ignore[override] # metrics may be third by place, which names no head
-        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **options: Any
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **options: Any,
     ) -> None:
         """As `Distiller.compile`; a loss or metrics not given by output serve every one."""
-        super().compile(optimizer, self._for_each(loss), metrics=self._for_each(metrics), **options)
+        loss, metrics, weighted_metrics = map(self._for_each, (loss, metrics, weighted_metrics))
+        super().compile(
+            optimizer, loss, metrics=metrics, weighted_metrics=weighted_metrics, **options
+        )
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward and one backward, and no other teacher than the outputs."""
