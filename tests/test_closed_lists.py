@@ -10,7 +10,7 @@ SOURCES = [*sorted((ROOT / "keras_distill").rglob("*.py")), ROOT / "keras_distil
 # Keras 3 in safe mode makes its own and registered classes, and says so of all else.
 BY_KERAS = {"deserialize_keras_object", "load_model"}
 # The command line's, which ends in Keras'.
-OURS = {"gate.load_model", "load_model"}
+OURS = {"inputs.load_model", "load_model"}
 # These run or import what they are told, or make any class.
 NEVER = {
     *("eval", "exec", "compile_command", "__import__", "literal_eval", "func_load"),
@@ -26,6 +26,8 @@ EXCEPTIONS = {
     ("keras_distill/edge/bridge/carried.py", "keras.saving.deserialize_keras_object"),
     # The config is that of a layer of this process.
     ("keras_distill/graph/copying.py", "keras.saving.deserialize_keras_object"),
+    # The user names the module on the command line.
+    ("keras_distill/pipeline/modules.py", "importlib.import_module"),
     # The modules are named in the source.
     ("keras_distill/edge/__init__.py", "importlib.import_module"),
     ("keras_distill/edge/legacy.py", "importlib.import_module"),

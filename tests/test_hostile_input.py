@@ -93,7 +93,7 @@ def test_a_damaged_npz_is_a_usage_error(what, tmp_path):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", MEMBERS[what])
     with pytest.raises(UsageError, match=r"data\.npz"):
-        inputs.load_data(str(file))
+        inputs.read_npz(file)
 
 
 @pytest.mark.parametrize("change", ["checksum", "compression", "password", "cut"])
@@ -112,7 +112,7 @@ def test_a_damaged_archive_is_a_usage_error(change, tmp_path):
         content = content[: central + 20]
     file.write_bytes(content)
     with pytest.raises(UsageError, match=r"data\.npz"):
-        inputs.load_data(str(file))
+        inputs.read_npz(file)
 
 
 def test_a_damaged_npz_ends_a_command_with_status_2_and_is_in_the_junit_file(
