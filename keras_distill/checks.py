@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_distill import data, saving, schedules
+from keras_distill import saving, schedules
 from keras_distill.objectives import Objective
 from keras_distill.objectives.logits_base import LogitsObjective
 from keras_distill.outputs import by_path
@@ -59,9 +59,9 @@ def check_backend() -> None:
 def check_student(student: Any) -> None:
     """The student is a built Keras 3 model, and nothing of its own is passed over in silence."""
     if not isinstance(student, keras.Model):
+        kind = f"{type(student).__module__}.{type(student).__qualname__}"
         raise TypeError(
-            f"The student must be a keras.Model (Keras 3); got {data.qualified_name(student)}. "
-            f"{_student_mend(student)}"
+            f"The student must be a keras.Model (Keras 3); got {kind}. {_student_mend(student)}"
         )
     if isinstance(student, saving.SavedWithoutTeacher):
         raise TypeError(

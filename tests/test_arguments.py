@@ -80,7 +80,7 @@ class Estimator:
         (None, r"teachers\.Virtual"),
         (kd.teachers.Ensemble, r"the class .*Ensemble\. Give an instance"),
         (Estimator(), r"estimator\.predict_proba, output='probabilities'"),
-        (3, r"got int"),
+        (3, r"got builtins\.int"),
     ],
 )
 def test_what_is_no_teacher_is_told_which_would_be(pair, given, mend):

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from keras_distill.data import qualified_name
 from keras_distill.teachers.base import Teacher
 
 __all__ = ["not_a_teacher"]
@@ -22,9 +21,9 @@ def not_a_teacher(value: Any) -> TypeError | None:
 
 
 def _came(value: Any) -> str:
-    if inspect.isclass(value):
-        return f"the class {value.__module__}.{value.__qualname__}"
-    return qualified_name(value) if value is not None else "None"
+    kind = value if inspect.isclass(value) else type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return f"the class {name}" if kind is value else name
 
 
 def _mend(value: Any) -> str:
