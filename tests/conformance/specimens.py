@@ -59,7 +59,7 @@ class Specimen:
         missing = {
             p.name: "map"
             for p in parameters
-            if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         }
         return self.kind(**{**missing, **self.arguments, **options})
 
