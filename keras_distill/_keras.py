@@ -75,8 +75,9 @@ class _Router(CompileLoss):
     """Asks `CompileLoss.call` which labels go to which loss, and computes none."""
 
     def __init__(self, compiled: CompileLoss):
-        self._compiled, self.found = compiled, []
-        vars(self).update(vars(compiled))
+        self._compiled = compiled
+        self.found: list[LossRoute] = []
+        self.__dict__.update(compiled.__dict__)
         if compiled.built:
             self._listen()
 
@@ -85,14 +86,15 @@ class _Router(CompileLoss):
         self._listen()
 
     def _listen(self) -> None:
-        vars(self).update(vars(self._compiled))
-        means = self._metrics or [None] * len(self._flat_losses)
+        self.__dict__.update(self._compiled.__dict__)
+        parts = self._compiled._flat_losses
+        means = self._compiled._metrics or [None] * len(parts)
         self._flat_losses = [
             part._replace(loss=functools.partial(self._note, part, mean), loss_weights=None)
-            for part, mean in zip(self._flat_losses, means, strict=True)
+            for part, mean in zip(parts, means, strict=True)
         ]
         # `call` walks losses and means side by side.
-        self._metrics = [None] * len(self._flat_losses)
+        self._metrics = [None] * len(parts)
 
     def _note(self, part: Any, mean: Any, y: Any, y_pred: Any, sample_weight: Any) -> float:
         self.found.append(LossRoute(part.loss, part.loss_weights, mean, y, y_pred, sample_weight))

@@ -309,8 +309,8 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _logged(self) -> list[str]:
         """What `fit` logs besides losses and metrics."""
-        scheduled = self._compile_loss is not None and schedules.is_scheduled(self._label_weight)
-        names = ["label_weight"] if scheduled else []
+        moves = self._compile_loss is not None and schedules.is_scheduled(self._label_weight)
+        names = ["label_weight"] if moves else []
         for objective in self._objectives:
             scheduled = step.scheduled_names(objective)
             names += [objective.name, *(f"{objective.name}_{key}" for key in scheduled)]
@@ -362,7 +362,9 @@ class Distiller(saving.SavedWithoutTeacher):
                 "compile(loss=None) to learn from the teacher alone, or give (x, y); rows "
                 "without a label among others take the label -1."
             )
-        routes = [] if losses is None else _keras.loss_routes(losses, y, y_pred, sample_weight)
+        routes: list[_keras.LossRoute] = (
+            [] if losses is None else _keras.loss_routes(losses, y, y_pred, sample_weight)
+        )
         measured = (
             [] if metrics is None else _keras.metric_routes(metrics, y, y_pred, sample_weight)
         )

@@ -26,12 +26,12 @@ class SumOfMeans(keras.metrics.Metric):
     def update_state(self, values: Sequence[Any], rows: Sequence[Any]) -> None:
         """Take up a batch's means, and over how many rows each is; what is left out counts none."""
         missing = [0.0] * (self._totals.shape[0] - len(values))
-        values, rows = (
+        means, counts = (
             keras.ops.stack([keras.ops.cast(v, self.dtype) for v in [*given, *missing]])
             for given in (values, rows)
         )
-        self._totals.assign_add(keras.ops.where(rows == 0, 0.0, values * rows))
-        self._counts.assign_add(rows)
+        self._totals.assign_add(keras.ops.where(counts == 0, 0.0, means * counts))
+        self._counts.assign_add(counts)
 
     def result(self) -> Any:
         """The sum, a scalar; a mean over no row is 0."""
@@ -51,7 +51,8 @@ class RunningMeans:
     """
 
     def __init__(self) -> None:
-        self.loss = self.label_loss = None
+        self.loss: Any = None
+        self.label_loss: Any = None
         self.means: dict[str, keras.metrics.Mean] = {}
 
     def reset(self, names: Sequence[str], outputs: int, labelled: bool) -> None:

@@ -81,13 +81,14 @@ def objective_terms(
         terms = [
             _term(
                 objective,
-                *signals,
+                ours,
+                theirs,
                 _of_head(labels, head, student),
                 _of_head(sample_weight, head, student),
                 (masks or {}).get(head if student.heads else None),
             )
             for student, teacher in pairs
-            for head, *signals in _matched(objective, student, teacher)
+            for head, ours, theirs in _matched(objective, student, teacher)
         ]
         term = terms[0] if len(terms) == 1 else tf.add_n(terms)
         found[objective.name] = term if len(pairs) == 1 else term / len(pairs)
