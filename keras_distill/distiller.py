@@ -365,7 +365,7 @@ class Distiller(saving.SavedWithoutTeacher):
         routes: list[_keras.LossRoute] = (
             [] if losses is None else _keras.loss_routes(losses, y, y_pred, sample_weight)
         )
-        measured = (
+        measured: list[_keras.MetricRoute] = (
             [] if metrics is None else _keras.metric_routes(metrics, y, y_pred, sample_weight)
         )
         return LabelReader(self._unlabelled, self._reader.kinds, heads, routes, measured)
