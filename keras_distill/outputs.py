@@ -1,11 +1,13 @@
-"""What a model's output means: heads by name, and logits or probabilities."""
+"""A model's outputs: heads by name, and logits of what they are."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
+from keras_distill.meaning import kind_of, logits_behind
 from keras_distill.objectives.base import Signals
 
 __all__ = [
@@ -14,17 +16,14 @@ __all__ = [
     "by_head",
     "by_path",
     "check_kind",
-    "kind_of",
+    "kind",
     "output_names",
     "signals_spec",
-    "softmax_input",
     "spec",
 ]
 
-KINDS = ("auto", "logits", "probabilities")
+KINDS = ("auto", "logits", "probabilities", "sigmoid")
 
-# Ops that hand a tensor on without changing what it means.
-_TRANSPARENT = {"Identity", "StopGradient", "Cast", "PreventGradient"}
 _SMALLEST_NORMAL = 1.1754944e-38
 
 
@@ -61,46 +60,53 @@ def by_path(structure: Any) -> dict[Any, Any]:
     }
 
 
-def kind_of(output: Any) -> str:
-    """What the op behind a graph tensor tells: "probabilities", "sigmoid" or "logits".
-
-    It looks into functions that the graph calls (a SavedModel's signature, a model's own
-    `tf.function`). What can't be seen through (an eager tensor) counts as logits.
-    """
-    op = _producer(_inside_functions(output))
-    types = {"Softmax": "probabilities", "Sigmoid": "sigmoid"}
-    return types.get(op.type, "logits") if op is not None else "logits"
-
-
-def softmax_input(output: Any):
-    """The logits behind a softmax's output, or None where they can't be reached."""
-    op = _producer(output)
-    if op is not None:
-        return op.inputs[0] if op.type == "Softmax" else None
-    # Keras keeps a softmax's input on its eager output for its own losses.
-    return getattr(output, "_keras_logits", None)
-
-
 def as_logits(output: Any, kind: str) -> tuple[Any, bool]:
     """Logits of a model's output, and whether they are log-probabilities.
 
     Args:
       output: `(batch, ..., classes)`.
-      kind: "logits" or "probabilities".
+      kind: "logits", "probabilities" or "sigmoid", whose numbers stay: the objectives on yes and no
+        take them back.
     """
-    if kind != "probabilities":
-        return output, False
-    logits = softmax_input(output)
-    if logits is not None:
-        return logits, False
-    return ops.log(ops.maximum(ops.cast(output, "float32"), _SMALLEST_NORMAL)), True
+    if kind == "probabilities":
+        logits = logits_behind(output, "Softmax")
+        if logits is not None:
+            return logits, False
+        return ops.log(ops.maximum(ops.cast(output, "float32"), _SMALLEST_NORMAL)), True
+    return (_with_logits(output) if kind == "sigmoid" else output), False
 
 
-def check_kind(kind: str, argument: str) -> str:
-    """`kind` itself, or ValueError where it is none of KINDS."""
-    if kind not in KINDS:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
-    return kind
+def _with_logits(output: Any) -> Any:
+    """A sigmoid's output that holds its input where Keras' own layers leave it for their losses."""
+    logits = logits_behind(output, "Sigmoid")
+    if logits is None or getattr(output, "_keras_logits", None) is not None:
+        return output
+    output = tf.identity(output)
+    output._keras_logits = logits
+    return output
+
+
+def kind(output: Any, head: str | None, said: Any) -> str:
+    """What an output means: as it was said to, or as its graph tells.
+
+    Args:
+      output: `(batch, ..., classes)`.
+      head: its name.
+      said: one of KINDS, or a dict of them by head.
+    """
+    said = said.get(head, "auto") if isinstance(said, Mapping) else said
+    return kind_of(output) if said == "auto" else said
+
+
+def check_kind(said: Any, argument: str) -> Any:
+    """`said` itself, or ValueError where it is none of KINDS nor a dict of them."""
+    for one in said.values() if isinstance(said, Mapping) else (said,):
+        if one not in KINDS:
+            raise ValueError(
+                f"{argument} must be one of {', '.join(map(repr, KINDS))}, or a dict of them by "
+                f"output; got {one!r}."
+            )
+    return said
 
 
 def output_names(model: Any) -> list[str] | None:
@@ -120,28 +126,3 @@ def signals_spec(signals: Signals) -> Signals:
     logits = keras.tree.map_structure(spec, signals.logits)
     taps = {key: spec(tensor) for key, tensor in signals.taps.items()}
     return Signals(logits, taps, signals.from_probabilities, signals.from_sigmoid)
-
-
-def _inside_functions(tensor: Any):
-    """The tensor, in the body of the called function that computes it, however deep."""
-    op = _producer(tensor)
-    while op is not None and op.type in ("PartitionedCall", "StatefulPartitionedCall"):
-        body = op.graph._get_function(op.get_attr("f").name)
-        if body is None:
-            break
-        tensor = body.graph.outputs[_source(tensor).value_index]
-        op = _producer(tensor)
-    return tensor
-
-
-def _source(tensor: Any):
-    while tensor.op.type in _TRANSPARENT:
-        tensor = tensor.op.inputs[0]
-    return tensor
-
-
-def _producer(tensor: Any):
-    try:
-        return _source(tensor).op
-    except AttributeError:  # an eager tensor
-        return None

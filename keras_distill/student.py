@@ -1,5 +1,6 @@
 """Reading a student's answer: which layers are tapped, what its outputs mean."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from keras_distill import outputs, taps
 from keras_distill.objectives.base import Signals
-from keras_distill.teachers.specs import input_spec_of
+from keras_distill.teachers.specs import input_spec_of, settled
 
 __all__ = ["StudentReader"]
 
@@ -21,7 +22,7 @@ class StudentReader:
     Args:
       model: the student.
       keys: its tapped layers, as the objectives name them.
-      output: "logits", "probabilities" or "auto".
+      output: what they mean, as `teachers.Model(output=)`.
 
     Attributes:
       kinds: "logits", "probabilities" or "sigmoid" by head.
@@ -31,14 +32,15 @@ class StudentReader:
       ValueError: a tap that does not exist or can't be read, an input of unknown shape.
     """
 
-    def __init__(self, model: keras.Model, keys: Sequence[Any], output: str):
+    def __init__(self, model: keras.Model, keys: Sequence[Any], output: Any):
         self._keys = tuple(dict.fromkeys(keys))
         self._taps = [taps.find(model, key) for key in self._keys]
         self._names = outputs.output_names(model)
         self._output = output
         self.kinds: dict[str | None, str] = {}
-        self.input_spec = _input_spec(model)
-        self.spec = self._trace(model)
+        self.input_spec, self.spec = settled(
+            _input_spec(model), functools.partial(self._trace, model)
+        )
 
     def recording(self):
         """A context in which the student's forward is recorded."""
@@ -60,25 +62,21 @@ class StudentReader:
             {head: self.kinds[head] == "sigmoid" for head in logits},
         )
 
-    def _trace(self, model: keras.Model) -> Signals:
+    def _trace(self, model: keras.Model, input_spec: Any) -> Signals:
+        """Learn what the model gives for such inputs."""
         found = []
 
         def forward(*flat):
             with self.recording() as recorder:
-                answer = model(
-                    keras.tree.pack_sequence_as(self.input_spec, list(flat)), training=False
-                )
+                answer = model(keras.tree.pack_sequence_as(input_spec, list(flat)), training=False)
             for head, tensor in outputs.by_head(answer, self._names).items():
-                self.kinds[head] = self._kind(tensor)
+                self.kinds[head] = outputs.kind(tensor, head, self._output)
             found.append(outputs.signals_spec(self.signals(answer, recorder)))
             return answer
 
-        specs = keras.tree.flatten(self.input_spec)
+        specs = keras.tree.flatten(input_spec)
         tf.function(forward, autograph=False).get_concrete_function(*specs)
         return found[-1]
-
-    def _kind(self, tensor: Any) -> str:
-        return outputs.kind_of(tensor) if self._output == "auto" else self._output
 
 
 def _input_spec(model: keras.Model) -> Any:

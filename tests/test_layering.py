@@ -25,6 +25,7 @@ ORDER = [
     "converter",
     "taps",
     "objectives",
+    "meaning",
     "outputs",
     "teachers",
     "student",

@@ -15,7 +15,14 @@ from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function
 from keras_distill.teachers.refused import not_a_teacher
-from keras_distill.teachers.specs import fit_to_spec, input_spec_of, is_legacy
+from keras_distill.teachers.specs import (
+    GuessedSpec,
+    fit_to_spec,
+    input_spec_of,
+    is_legacy,
+    settled,
+    with_dtypes,
+)
 
 __all__ = ["Model", "as_teacher"]
 
@@ -29,8 +36,10 @@ class Model(Teacher):
     Args:
       model: a model of either Keras generation, or a callable on a batch that returns logits
         (a SavedModel's signature, a LiteRT runner, a function).
-      output: "logits", "probabilities", or "auto": what the model returns, by default detected.
-        A softmax whose input can be reached gives that; else its logarithm serves.
+      output: what the model returns: "logits", "probabilities" (a distribution over the last axis),
+        "sigmoid" (a yes or no each), or "auto", by default, which finds it in the graph; a dict by
+        output where there are several. A softmax whose input can be reached gives that; else its
+        logarithm serves.
       precision: "float32"; "bfloat16" or "float16" rewrite the frozen graph; what that costs in
         speed and in the logits, benchmarks/README.md has measured.
       engine: "frozen" (constants folded, kernels fused; a model that can't be frozen runs as the
@@ -53,7 +62,7 @@ class Model(Teacher):
         self,
         model: Any,
         *,
-        output: str = "auto",
+        output: Any = "auto",
         precision: str = "float32",
         engine: str = "frozen",
         input_spec: Any = None,
@@ -100,8 +109,9 @@ class Model(Teacher):
     def __call__(self, x: Any) -> Signals:
         if self._run is None:
             self.build(None, ())
-        assert self._run is not None
         flat = fit_to_spec(x, self._spec, self._names, repr(self))
+        self._suit([tensor.dtype for tensor in flat])
+        assert self._run is not None
         results = list(self._run(*flat))
         if not tf.executing_eagerly():
             for tensor, spec in zip(results, self._output_specs, strict=True):
@@ -149,10 +159,22 @@ class Model(Teacher):
             )
         return False
 
-    def _prepare(self) -> None:
-        specs = keras.tree.flatten(self._spec)
+    def _suit(self, dtypes: list) -> None:
+        """Run on these dtypes, where the model did not say what it takes."""
+        if dtypes != [spec.dtype for spec in keras.tree.flatten(self._spec)]:
+            self._spec = with_dtypes(self._spec, dtypes)
+            with tf.init_scope():
+                self._prepare()
+
+    def _trace(self, spec: Any) -> Any:
+        self._spec = spec
         self._kinds = {}
-        concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
+        specs = keras.tree.flatten(spec)
+        return engines.trace(self._forward, specs, autograph=is_legacy(self._model))
+
+    def _prepare(self) -> None:
+        self._spec, concrete = settled(self._spec, self._trace)
+        specs = keras.tree.flatten(self._spec)
         # A function does not tell its variables; its trace does.
         self._captured = list(concrete.variables)
         self._operations = engines.operations(concrete.graph)
@@ -176,7 +198,7 @@ class Model(Teacher):
 
     def _frozen(self, concrete: Any) -> Callable:
         try:
-            frozen = engines.freeze(concrete, self._precision)
+            return engines.freeze(concrete, self._precision)
         except engines.CannotFreezeError as error:
             if self._precision != "float32":
                 raise ValueError(
@@ -185,17 +207,6 @@ class Model(Teacher):
                 ) from error
             self.engine_used = "keras"
             return self._forward
-        return self._past_hidden_softmax(frozen)
-
-    def _past_hidden_softmax(self, frozen: Any) -> Callable:
-        # Freezing inlines the functions that hid a softmax from the trace.
-        tensors = list(frozen.outputs)
-        if self._output == "auto":
-            for i, _ in enumerate(self._heads):
-                logits = outputs.softmax_input(tensors[i])
-                tensors[i] = tensors[i] if logits is None else logits
-        changed = any(a is not b for a, b in zip(tensors, frozen.outputs, strict=True))
-        return frozen.prune(frozen.inputs, tensors) if changed else frozen
 
     def _forward(self, *flat: Any) -> list:
         x = keras.tree.pack_sequence_as(self._spec, list(flat))
@@ -204,14 +215,11 @@ class Model(Teacher):
         heads = outputs.by_head(answer, outputs.output_names(self._model))
         for name, tensor in heads.items():
             # Only the trace can tell; what runs eagerly later goes by what it found.
-            self._kinds.setdefault(name, self._kind(tensor))
+            self._kinds.setdefault(name, outputs.kind(tensor, name, self._output))
         logits = {name: outputs.as_logits(t, self._kinds[name]) for name, t in heads.items()}
         self._heads = list(heads)
         self._from_probabilities = [from_probs for _, from_probs in logits.values()]
         return [t for t, _ in logits.values()] + recorder.outputs(answer)
-
-    def _kind(self, output: Any) -> str:
-        return outputs.kind_of(output) if self._output == "auto" else self._output
 
     def _pack(self, flat: list, from_probabilities: list[bool]) -> Signals:
         count = len(self._heads)
@@ -276,7 +284,10 @@ def _find(model: Any, key: Any) -> taps.Tap:
 def _given_spec(model: Any, input_spec: Any) -> Any:
     if input_spec is not None:
         return keras.tree.map_structure(
-            lambda t: tf.TensorSpec((None, *tuple(t.shape)[1:]), t.dtype), input_spec
+            lambda t: (GuessedSpec if isinstance(t, GuessedSpec) else tf.TensorSpec)(
+                (None, *tuple(t.shape)[1:]), t.dtype
+            ),
+            input_spec,
         )
     return input_spec_of(model) if model is not None else None
 

@@ -1,6 +1,7 @@
 """What a model takes as input, and a batch brought to it."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -8,7 +9,14 @@ import tensorflow as tf
 
 from keras_distill.teachers.callables import signature_inputs
 
-__all__ = ["fit_to_spec", "input_spec_of", "is_legacy"]
+__all__ = ["GuessedSpec", "fit_to_spec", "input_spec_of", "is_legacy", "settled", "with_dtypes"]
+
+# What a model that does not say its inputs' dtypes may take, the likeliest first.
+_GUESSES = ("int64", "string")
+
+
+class GuessedSpec(tf.TensorSpec):
+    """A spec whose dtype the model does not tell: integers, strings and booleans keep their own."""
 
 
 def is_legacy(model: Any) -> bool:
@@ -17,22 +25,58 @@ def is_legacy(model: Any) -> bool:
 
 
 def input_spec_of(model: Any) -> Any:
-    """A model's inputs as `tf.TensorSpec`s in their structure, batch None; None where unknown."""
+    """A model's inputs as `tf.TensorSpec`s in their structure, batch None; None where unknown.
+
+    A model that was built by a call or from shapes alone gives `GuessedSpec`s.
+    """
     if signature := signature_inputs(model):
         return next(iter(signature.values())) if len(signature) == 1 else signature
-    inputs = getattr(model, "_inputs_struct", None)
-    if inputs is None:
-        inputs = _inputs(model)
-    if inputs is not None:
-        return keras.tree.map_structure(_tensor_spec, inputs)
+    for told in (_inputs(model), _signature(model)):
+        if told is not None:
+            return keras.tree.map_structure(_tensor_spec, told)
     shape = _built_shape(model)
     if shape is None:
         return None
     if _is_shape(shape):
-        return tf.TensorSpec((None, *shape[1:]), keras.backend.floatx())
+        return GuessedSpec((None, *shape[1:]), keras.backend.floatx())
     return keras.tree.map_shape_structure(
-        lambda s: tf.TensorSpec((None, *s[1:]), keras.backend.floatx()), shape
+        lambda s: GuessedSpec((None, *s[1:]), keras.backend.floatx()), shape
     )
+
+
+def with_dtypes(spec: Any, dtypes: Any) -> Any:
+    """A structure of specs with these dtypes, flat."""
+    flat = [
+        type(one)(one.shape, dtype)
+        for one, dtype in zip(keras.tree.flatten(spec), dtypes, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(spec, flat)
+
+
+def settled(spec: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """What a model gives, and for which dtypes, where those that it takes are guesses.
+
+    Args:
+      spec: `tf.TensorSpec`s in the model's structure.
+      run: the model on such a structure; it raises where the model does not take it.
+
+    Returns:
+      The structure that the model takes, and what `run` gave for it.
+    """
+    flat = keras.tree.flatten(spec)
+    guessed = [isinstance(one, GuessedSpec) and len(flat) <= 3 for one in flat]
+    choices = [
+        (one.dtype, *_GUESSES) if open_ else (one.dtype,)
+        for one, open_ in zip(flat, guessed, strict=True)
+    ]
+    errors = []
+    for dtypes in itertools.product(*choices):
+        tried = with_dtypes(spec, dtypes)
+        try:
+            return tried, run(tried)
+        except Exception as error:  # whatever a model raises for what it does not take
+            errors.append(error)
+    raise errors[0]
 
 
 def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
@@ -64,7 +108,9 @@ def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
 
 
 def _fit(x: Any, spec: tf.TensorSpec):
-    x = tf.cast(x, spec.dtype)
+    x = x if tf.is_tensor(x) else tf.convert_to_tensor(x)
+    if not isinstance(spec, GuessedSpec) or (x.dtype.is_floating and spec.dtype.is_floating):
+        x = tf.cast(x, spec.dtype)
     # As Keras does: a missing or a superfluous last axis of one.
     if x.shape.rank == spec.shape.rank - 1 and spec.shape[-1] == 1:
         return x[..., None]
@@ -83,11 +129,26 @@ def _misfit(owner: str, x: Any, spec: Any) -> ValueError:
 
 
 def _inputs(model: Any) -> Any:
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is not None:
+        return structure
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0] if model.inputs else None
     try:
-        inputs = model.input
+        return model.input
     except (AttributeError, ValueError, RuntimeError):
         return None
-    return inputs
+
+
+def _signature(model: Any) -> Any:
+    """What a tf_keras model was called on, or the one argument of a function with a signature."""
+    if is_legacy(model):
+        saved = model.save_spec()
+        return None if saved is None or len(saved[0]) != 1 else saved[0][0]
+    arguments = getattr(model, "input_signature", None)
+    if arguments is None:
+        arguments, _ = getattr(model, "structured_input_signature", None) or (None, {})
+    return arguments[0] if arguments is not None and len(arguments) == 1 else None
 
 
 def _built_shape(model: Any) -> Any:

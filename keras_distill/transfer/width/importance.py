@@ -11,7 +11,8 @@ import tensorflow as tf
 from ...data import batches
 from ...graph.copying import weight_paths
 from ...graph.replay import Graph, Value, functional
-from ...outputs import as_logits, kind_of
+from ...meaning import kind_of
+from ...outputs import as_logits
 from .channels import Channels
 from .survey import Role
 
