@@ -154,18 +154,21 @@ def check_label_loss(loss: Any, kinds: Mapping[str | None, str]) -> None:
     Args:
       loss: as given to `compile`.
       kinds: "logits", "probabilities" or "sigmoid" by head.
+
+    Raises:
+      ValueError: it does not, with what would.
     """
     for head, one in _losses_by_head(loss, list(kinds)):
         from_logits = _from_logits(one)
         if from_logits is None or head not in kinds:
             continue
-        gives = "logits" if kinds[head] == "logits" else "probabilities"
-        if from_logits != (gives == "logits"):
+        kind = kinds[head]
+        if from_logits != (kind == "logits"):
             where = "" if head is None else f" at its output {head!r}"
             name = one if isinstance(one, str) else getattr(one, "name", type(one).__name__)
             raise ValueError(
-                f"The student returns {gives}{where}, and the loss {name!r} was told "
-                f"from_logits={from_logits}. {_mend(gives)}"
+                f"The student returns {_GIVES[kind]}{where}, and the loss {name!r} was told "
+                f"from_logits={from_logits}. {_mend(kind, one)}"
             )
 
 
@@ -259,11 +262,22 @@ def _from_logits(loss: Any) -> bool | None:
     return None if parameter is None else bool(parameter.default)
 
 
-def _mend(gives: str) -> str:
-    if gives == "logits":
+_GIVES = {
+    "logits": "logits",
+    "probabilities": "probabilities",
+    "sigmoid": "a sigmoid's probabilities",
+}
+
+
+def _mend(kind: str, loss: Any) -> str:
+    if kind == "logits":
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        name = getattr(loss, "__name__", None) or type(loss).__name__
+        name = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+        ends = ("sigmoid", "sigmoid") if "Binary" in name else ("softmax", "probabilities")
         return (
-            "Use keras.losses.SparseCategoricalCrossentropy(from_logits=True) (or the loss' own "
-            "from_logits=True); if the student does end in a softmax, say "
-            "Distiller(..., student_output='probabilities')."
+            f"Use keras.losses.{name}(from_logits=True); if the student does end in a {ends[0]}, "
+            f"say Distiller(..., student_output={ends[1]!r})."
         )
-    return "Drop from_logits=True, or the student's final softmax."
+    last = "sigmoid" if kind == "sigmoid" else "softmax"
+    return f"Drop from_logits=True, or the student's final {last}."

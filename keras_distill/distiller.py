@@ -26,7 +26,7 @@ from keras_distill.objectives import Objective, Signals
 from keras_distill.settings import FollowSettings, Settings
 from keras_distill.student import StudentReader
 from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.cache import CachedBatch, TeacherCache
+from keras_distill.teachers.cache import CachedBatch
 from keras_distill.teachers.model import as_teacher
 
 __all__ = ["Distiller"]
@@ -94,7 +94,7 @@ class Distiller(saving.SavedWithoutTeacher):
         self._evaluating = False
         self._unlabelled: Any = "auto"
         self._teacher = as_teacher(teacher)
-        if teacher_preprocess is not None and isinstance(self._teacher, TeacherCache):
+        if teacher_preprocess is not None and self._teacher.cached:
             raise ValueError(
                 "teacher_preprocess= comes too late for a TeacherCache, whose teacher has answered "
                 "already. Give it to TeacherCache.build(teacher_preprocess=...)."

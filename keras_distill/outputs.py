@@ -1,5 +1,6 @@
 """A model's outputs: heads by name, and logits of what they are."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,10 @@ __all__ = [
     "by_head",
     "by_path",
     "check_kind",
+    "given_names",
     "kind",
     "output_names",
+    "renamed",
     "signals_spec",
     "spec",
 ]
@@ -113,6 +116,45 @@ def output_names(model: Any) -> list[str] | None:
     """The names that a Functional model gives its outputs."""
     names = getattr(model, "output_names", None)
     return list(names) if isinstance(names, (list, tuple)) else None
+
+
+def given_names(model: Any) -> list[str] | None:
+    """`output_names` but for those that Keras made up for a list, by which nothing can be paired.
+
+    Keras counts through the process: another model's `dense_1` is another output.
+    """
+    names = output_names(model)
+    if names is None or isinstance(getattr(model, "output", None), Mapping):
+        return names
+    return None if all(_is_made_up(model, name) for name in names) else names
+
+
+def renamed(heads: dict, names: Mapping[str, str], owner: str) -> dict:
+    """Outputs by head, some under another name.
+
+    Args:
+      heads: what `by_head` gives.
+      names: old names and new ones.
+      owner: whose outputs these are, for the error.
+
+    Raises:
+      ValueError: a name that no output has, or one that two would have.
+    """
+    found = {names.get(head, head): output for head, output in heads.items()}
+    if not set(names) <= set(heads) or len(found) < len(heads):
+        raise ValueError(
+            f"{owner}: heads={ {new: old for old, new in names.items()} } does not fit its "
+            f"outputs, {', '.join(map(repr, heads))}: each gets one name of its own."
+        )
+    return found
+
+
+def _is_made_up(model: Any, name: str) -> bool:
+    try:
+        kind = type(model.get_layer(name)).__name__
+    except ValueError:
+        return False
+    return re.sub(r"_\d+$", "", name).replace("_", "") == kind.lower()
 
 
 def spec(tensor: Any) -> keras.KerasTensor:

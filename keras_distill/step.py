@@ -238,16 +238,28 @@ def _matched(
             f"{objective.name}: the student has the outputs {student.heads or 'one'} and the "
             f"teacher {teacher.heads or 'one'}. Say which is meant with output=."
         )
-    matched = [(h, _teacher_head(h, student, teacher)) for h in heads]
+    matched = [(h, _teacher_head(objective, h, student, teacher)) for h in heads]
     return [(h, student.head(h), teacher.head(t)) for h, t in matched]
 
 
-def _teacher_head(head: str | None, student: Signals, teacher: Signals) -> str | None:
+def _teacher_head(
+    objective: Objective, head: str | None, student: Signals, teacher: Signals
+) -> str | None:
+    """The teacher's head for one of the student's: by name, else by place where none has one."""
     if not teacher.heads or head in teacher.heads:
         return head
-    if len(teacher.heads) == len(student.heads):
+    strangers = not set(student.heads) & set(teacher.heads)
+    if strangers and len(teacher.heads) == len(student.heads):
         return teacher.heads[student.heads.index(head)]
-    return head
+    ours, theirs = (", ".join(map(repr, signals.heads)) for signals in (student, teacher))
+    free = [name for name in teacher.heads if name not in student.heads] or teacher.heads
+    raise ValueError(
+        f"{objective.name}: the teacher has no output for the student's {head!r}. The student's "
+        f"outputs are {ours}, the teacher's {theirs}; they go together by name, by place only "
+        f"where as many have no name in common. Say which: "
+        f"teachers.Model(teacher, heads={{{head!r}: {free[0]!r}}}); or leave {head!r} out with "
+        f"output=."
+    )
 
 
 def _of_head(structure: Any, head: str | None, student: Signals):

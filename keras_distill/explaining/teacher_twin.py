@@ -38,11 +38,11 @@ def teacher_layers(teacher: Teacher, output: str | None) -> tuple[str, ...]:
     if isinstance(teacher, MovingAverage):
         return default_layers(teacher._student)
     if isinstance(teacher, Noisy):
-        return teacher_layers(teacher._teacher, output)
+        return teacher_layers(teacher.members[0], output)
     if isinstance(teacher, Ensemble):
         return teacher_layers(teacher.members[teacher._taps_from], output)
-    if isinstance(teacher, MultiTask) and output in teacher._members:
-        names = teacher_layers(teacher._members[output], output)
+    if isinstance(teacher, MultiTask) and output in teacher.teachers:
+        names = teacher_layers(teacher.teachers[output], output)
         return tuple(f"{output}/{name}" for name in names)
     return ()
 

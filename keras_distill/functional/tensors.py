@@ -159,3 +159,13 @@ def adaptive_pool(x: Any, axis: int, size: int):
         start, stop = index * length // size, -((-(index + 1) * length) // size)
         bins.append(ops.mean(ops.take(x, range(start, stop), axis=axis), axis=axis))
     return ops.stack(bins, axis=axis)
+
+
+def inverse_sigmoid(probability: Any) -> Any:
+    """The log odds of a sigmoid's output, at least float32; to 16 either way, as it holds no more.
+
+    >>> round(float(inverse_sigmoid(0.75)), 4)  # log 3
+    1.0986
+    """
+    probability = ops.clip(at_least_float32(probability), 1e-7, 1 - 1e-7)
+    return ops.log(probability) - ops.log1p(-probability)

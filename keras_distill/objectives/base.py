@@ -47,6 +47,13 @@ class Signals:
             return cls(logits[None], taps, from_probabilities[None], from_sigmoid[None])
         return cls(dict(logits), taps, dict(from_probabilities), dict(from_sigmoid))
 
+    @property
+    def kind(self) -> str:
+        """What a single head says: "logits", "probabilities" (by their logarithms) or "sigmoid"."""
+        if self.from_sigmoid:
+            return "sigmoid"
+        return "probabilities" if self.from_probabilities else "logits"
+
     def log_probs(self, temperature: Any = 1.0):
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
         logits = ops.cast(self.logits, "float32")
@@ -111,6 +118,8 @@ class Objective:
         minimum), "minimum" (above zero, no gradient) or "elsewhere" (it pulls on).
       shift_invariant: True where a constant added to all logits of a position changes nothing. One
         that isn't takes no model whose logits are known only up to a constant.
+      kinds: which answers it takes where it compares answers: "logits", "probabilities" (logits
+        known up to a constant a position), "sigmoid" (what a sigmoid gave); the others are refused.
       examples: keyword arguments of instances to hold to all this, where the required arguments are
         not all layers that give maps. Both models then have five classes, and layers called "map",
         "vector", "sequence", "attention" and "mask" (1 for a token, 0 for padding); "map_2" is
@@ -135,6 +144,7 @@ class Objective:
     label_kind: ClassVar[str] = "classes"
     at_teacher: ClassVar[str] = "zero"
     shift_invariant: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("logits", "probabilities", "sigmoid")
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Objective":

@@ -3,10 +3,9 @@
 from typing import Any, ClassVar
 
 import keras
-from keras import ops
 
 from keras_distill import functional
-from keras_distill.functional.tensors import at_least_float32
+from keras_distill.functional.tensors import inverse_sigmoid
 from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
@@ -27,6 +26,7 @@ class _Regression(LogitsObjective):
     """What the objectives on numbers share: the error, squared or Huber's."""
 
     shift_invariant: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
 
     def __init__(self, *, delta: float | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -168,6 +168,7 @@ class MultiLabelTargets(LogitsObjective):
     """
 
     shift_invariant: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
 
     examples: ClassVar[tuple] = ({}, {"temperature": 3.0})
 
@@ -201,8 +202,7 @@ class MultiLabelTargets(LogitsObjective):
         kept = getattr(signals.logits, "_keras_logits", None)
         if kept is not None:
             return kept
-        probability = ops.clip(at_least_float32(signals.logits), 1e-7, 1 - 1e-7)
-        return ops.log(probability) - ops.log1p(-probability)
+        return inverse_sigmoid(signals.logits)
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -227,6 +227,7 @@ class ChannelWiseTargets(LogitsObjective):
 
     shift_invariant: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __init__(self, *, temperature: float = 4.0, **options: Any) -> None:
         super().__init__(**options)

@@ -86,7 +86,7 @@ class LogitsMSE(LogitsObjective):
     """Squared distance of the logits, mean over classes.
 
     It compares unnormalised logits, so both models must have them to give: a model that ends in
-    a softmax whose input is out of reach is refused.
+    a sigmoid, or in a softmax whose input is out of reach, is refused.
 
     Args:
       half_squared_norm: the sum over the classes, halved, as the paper writes it.
@@ -99,6 +99,7 @@ class LogitsMSE(LogitsObjective):
     """
 
     shift_invariant: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("logits",)
     examples: ClassVar[tuple] = ({}, {"half_squared_norm": True})
 
     def __init__(self, *, half_squared_norm: bool = False, **options: Any) -> None:

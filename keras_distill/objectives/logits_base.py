@@ -12,6 +12,7 @@ __all__ = [
     "LogitsObjective",
     "check_class_labels",
     "check_constant",
+    "check_kinds",
     "check_not_negative",
     "check_positive",
     "check_temperature",
@@ -23,9 +24,10 @@ class LogitsObjective(Objective):
 
     per_position: ClassVar[bool] = True
 
+    kinds: ClassVar[tuple[str, ...]] = ("logits", "probabilities")
+
     def build(self, student: Signals, teacher: Signals) -> dict:
-        for who, signals in (("student", student), ("teacher", teacher)):
-            self._check_end(who, signals)
+        check_kinds(self, student, teacher)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
         self._check_class_axis(ours, theirs)
         if ours[-1] != theirs[-1]:
@@ -54,19 +56,6 @@ class LogitsObjective(Objective):
             f"objectives.RegressionTargets() for it."
         )
 
-    def _check_end(self, who: str, signals: Signals) -> None:
-        if self.shift_invariant and signals.from_sigmoid:
-            raise ValueError(
-                f"{self.name}: the {who} ends in a sigmoid, a yes or no for each label, and this "
-                f"objective chooses one class of many by a softmax. Use MultiLabelTargets, or a "
-                f"{who} that ends in logits or a softmax."
-            )
-        if not self.shift_invariant and signals.from_probabilities:
-            raise ValueError(
-                f"{self.name}: the {who} gives probabilities, and their logits are known only "
-                f"up to a constant. Use SoftTargets, or a {who} without the final softmax."
-            )
-
     def _check_positions(self, ours: tuple, theirs: tuple) -> None:
         if len(ours) != len(theirs) or any(
             a != b for a, b in zip(ours, theirs, strict=True) if None not in (a, b)
@@ -76,6 +65,28 @@ class LogitsObjective(Objective):
                 f"the positions are compared one by one. Resize one of the outputs inside its "
                 f"model."
             )
+
+
+def check_kinds(objective: Objective, student: Signals, teacher: Signals) -> None:
+    """ValueError where a model's answer is none that the objective takes."""
+    for who, signals in (("student", student), ("teacher", teacher)):
+        if signals.kind == "sigmoid" and "sigmoid" not in objective.kinds:
+            raise ValueError(
+                f"{objective.name}: the {who} ends in a sigmoid, a yes or no for each label, and "
+                f"this objective takes logits{_or_softmax(objective)}. Use MultiLabelTargets, or "
+                f"a {who} without the final sigmoid."
+            )
+        known = "probabilities" in objective.kinds and objective.shift_invariant
+        if signals.kind == "probabilities" and not known:
+            raise ValueError(
+                f"{objective.name}: the {who} gives probabilities, and their logits are known only "
+                f"up to a constant an example. Use SoftTargets, or a {who} without the final "
+                f"softmax."
+            )
+
+
+def _or_softmax(objective: Objective) -> str:
+    return " or a softmax over the classes" if "probabilities" in objective.kinds else ""
 
 
 def check_class_labels(name: str, labels: Any, logits: Any) -> Any:

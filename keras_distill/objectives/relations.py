@@ -16,7 +16,7 @@ from keras_distill.functional.tensors import check_several
 
 from .base import Objective, Signals
 from .layer_base import check_whole, layer_name
-from .logits_base import check_not_negative
+from .logits_base import check_kinds, check_not_negative
 
 __all__ = [
     "CorrelationCongruence",
@@ -31,6 +31,7 @@ class _Relational(Objective):
 
     relational = True
     shift_invariant = False
+    kinds = ("logits", "sigmoid")
     examples = ({}, {"student": "map", "teacher": "map"})
 
     def __init__(self, student: Any = None, teacher: Any = None, **options: Any):
@@ -46,13 +47,7 @@ class _Relational(Objective):
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         if self.student_taps:
             return {}
-        for who, signals in (("student", student), ("teacher", teacher)):
-            if signals.from_probabilities:
-                raise ValueError(
-                    f"{self.name}: the {who} gives probabilities, and their logits are known only "
-                    f"up to a constant an example, which would move the examples apart. Name a "
-                    f"layer of each model, or give a {who} without the final softmax."
-                )
+        check_kinds(self, student, teacher)
         return {}
 
     def get_config(self) -> dict:

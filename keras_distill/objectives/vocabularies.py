@@ -14,7 +14,7 @@ from keras_distill.functional.vocabularies import UNSHARED
 
 from .base import Objective, Signals
 from .layer_base import layer_name
-from .logits_base import check_positive
+from .logits_base import check_kinds, check_positive
 from .sequences import check_mask, padding_mask
 
 __all__ = ["SharedVocabulary", "VocabularyCoverage"]
@@ -120,6 +120,7 @@ class SharedVocabulary(Objective):
         self._student_shared, self._teacher_shared = self._places()
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        check_kinds(self, student, teacher)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
         for who, shape, vocabulary in (
             ("student", ours, self.student_vocab),

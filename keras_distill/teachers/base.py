@@ -46,6 +46,19 @@ class Teacher:
         """Variables that training moves and a checkpoint must hold, to resume where it was."""
         return ()
 
+    @property
+    def cached(self) -> bool:
+        """Whether it answers for the batches of its own data set only, which `fit` then takes."""
+        return False
+
+    def kinds(self) -> dict[str | None, str]:
+        """What its models' outputs are by head, as far as is known once it is built.
+
+        "logits", "probabilities" or "sigmoid": Signals do not tell of a softmax whose input they
+        hold.
+        """
+        return {}
+
     def after_update(self, iterations: Any) -> None:
         """Called in the graph after each update of the student's optimiser."""
 

@@ -5,17 +5,30 @@ Every engine is a callable from flat input tensors to flat output tensors.
 
 import pathlib
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.framework import convert_to_constants, kernels
 from tensorflow.python.grappler import tf_optimizer
 
-__all__ = ["CannotFreezeError", "beyond_xla", "freeze", "litert_engine", "operations", "trace"]
+__all__ = [
+    "CannotFreezeError",
+    "beyond_xla",
+    "check_options",
+    "freeze",
+    "litert_engine",
+    "operations",
+    "seconds",
+    "trace",
+]
 
+_PRECISIONS = ("float32", "bfloat16", "float16")
+_ENGINES = ("frozen", "keras", "litert", "auto")
 # What a serialised graph may hold, with room for its nodes.
 _GRAPH_LIMIT = 1_900_000_000
 _TABLE_OPS = ("HashTable", "MutableHashTable", "LookupTable", "StaticHashTable")
@@ -31,6 +44,29 @@ _PASSES = {
 
 class CannotFreezeError(Exception):
     """The graph can't become constants; the plain call still runs."""
+
+
+def check_options(precision: str, engine: str) -> None:
+    """ValueError for an unknown precision or engine, or two that exclude each other."""
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision must be one of {_PRECISIONS}; got {precision!r}.")
+    if engine not in _ENGINES:
+        raise ValueError(f"engine must be one of {_ENGINES}; got {engine!r}.")
+    if precision != "float32" and engine != "frozen":
+        raise ValueError(
+            f"precision={precision!r} rewrites the frozen graph; engine={engine!r} has none. "
+            f"Leave engine='frozen'."
+        )
+
+
+def seconds(run: Callable, batch: list) -> float:
+    """What a call takes, the median of five after a first one."""
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        keras.tree.flatten(run(*batch))[0].numpy()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
 
 
 def trace(forward: Callable, specs: Sequence[tf.TensorSpec], autograph: bool):

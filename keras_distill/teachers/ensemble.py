@@ -1,35 +1,38 @@
 """Several teachers as one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
+from keras_distill.functional.tensors import inverse_sigmoid
 from keras_distill.objectives.base import Signals
 from keras_distill.outputs import spec
-from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.model import as_teacher
+from keras_distill.teachers.composite import Composite
 
 __all__ = ["Ensemble"]
 
 
-class Ensemble(Teacher):
+class Ensemble(Composite):
     """The weighted mean of several teachers' logits.
 
     Logits are averaged, not probabilities, so that any temperature can be applied afterwards; a
-    member that gives probabilities joins with their logarithms. Each member sees the same input:
+    member that gives probabilities joins with their logarithms, one that ends in a sigmoid with its
+    log odds, and the mean is then a sigmoid's, too. Each member sees the same input:
     put a resizing layer in front of one that wants another size.
 
     Args:
       teachers: models, callables or `Teacher`s with the same outputs over the same classes.
       weights: one non-negative number a teacher, scaled to the sum of 1; None for equal ones; or
         `"confidence"`: per example in proportion to `log(classes) - entropy` of each member's
-        answer, so that a member that does not know is not heard.
+        answer, so that a member that does not know is not heard; label by label where they say
+        yes or no for each.
       taps_from: the place of the member whose layers objectives tap.
 
     Raises:
       ValueError: fewer than two members, weights of another number, negative or all zero; at
-        build, members that disagree in outputs or classes.
+        build, members that disagree in outputs or classes, or of which some end in a sigmoid and
+        others in a softmax.
 
     Source: Hinton, Vinyals, Dean 2015, section 5; the weights of each example after Zhang et al.,
     "Confidence-Aware Multi-Teacher Knowledge Distillation", ICASSP 2022, which needs labels where
@@ -53,7 +56,7 @@ class Ensemble(Teacher):
         *,
         taps_from: int = 0,
     ):
-        self._members = [as_teacher(teacher) for teacher in teachers]
+        super().__init__(teachers)
         if len(self._members) < 2:
             raise ValueError(f"An ensemble has two teachers or more; got {len(self._members)}.")
         if not 0 <= taps_from < len(self._members):
@@ -63,15 +66,7 @@ class Ensemble(Teacher):
             )
         self._weights = _checked(weights, len(self._members))
         self._taps_from = taps_from
-
-    @property
-    def members(self) -> tuple[Teacher, ...]:
-        """The teachers."""
-        return tuple(self._members)
-
-    def meet(self, student: Any) -> None:
-        for member in self._members:
-            member.meet(student)
+        self._kinds: dict[str | None, str] = {}
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
         found = [
@@ -79,62 +74,77 @@ class Ensemble(Teacher):
             for place, member in enumerate(self._members)
         ]
         _check_agreement(found)
-        return self._joined(found, lambda logits: spec(logits[0]))
+        told = [member.kinds() for member in self._members]
+        self._kinds = {head: _common_kind(head, told, found) for head in found[0].heads or (None,)}
+        return self._joined(found, lambda answers, _: spec(answers[0].logits))
 
-    def __call__(self, x: Any) -> Signals:
-        return self._joined([member(x) for member in self._members], self._mean)
+    def join(self, answers: Sequence[Signals]) -> Signals:
+        return self._joined(answers, self._mean)
 
-    def answer(self, x: Any, labels: Any) -> Signals:
-        return self._joined([member.answer(x, labels) for member in self._members], self._mean)
+    def kinds(self) -> dict[str | None, str]:
+        return dict(self._kinds)
 
-    @property
-    def state(self) -> tuple:
-        return tuple(variable for member in self._members for variable in member.state)
+    def settings(self) -> str:
+        return str(self._weights)
 
-    def after_update(self, iterations: Any) -> None:
-        for member in self._members:
-            member.after_update(iterations)
-
-    def fingerprint(self) -> str:
-        digests = ",".join(member.fingerprint() for member in self._members)
-        return f"ensemble({digests};{self._weights})"
-
-    def refresh(self) -> bool:
-        return any([member.refresh() for member in self._members])
-
-    def count_params(self) -> int | None:
-        counts = [member.count_params() for member in self._members]
-        return None if None in counts else sum(count or 0 for count in counts)
-
-    def jit_compile(self, asked: Any) -> Any:
-        answers = [member.jit_compile(asked) for member in self._members]
-        return next((answer for answer in answers if answer != asked), asked)
-
-    def _joined(self, signals: list[Signals], join: Any) -> Signals:
-        names = signals[0].heads or (None,)
-        heads = {name: [one.head(name) for one in signals] for name in names}
+    def _joined(self, answers: Sequence[Signals], mean: Callable) -> Signals:
+        names = answers[0].heads or (None,)
+        heads = {name: [one.head(name) for one in answers] for name in names}
+        yes_or_no = {name: any(one.from_sigmoid for one in found) for name, found in heads.items()}
         return Signals.of_heads(
-            {name: join([one.logits for one in found]) for name, found in heads.items()},
-            signals[self._taps_from].taps,
+            {name: mean(found, yes_or_no[name]) for name, found in heads.items()},
+            answers[self._taps_from].taps,
             {name: any(one.from_probabilities for one in found) for name, found in heads.items()},
-            {name: any(one.from_sigmoid for one in found) for name, found in heads.items()},
+            yes_or_no,
         )
 
-    def _mean(self, logits: list) -> Any:
-        stacked = ops.stack([ops.cast(one, "float32") for one in logits])
+    def _mean(self, answers: Sequence[Signals], yes_or_no: bool) -> Any:
+        stacked = ops.stack([_logits(one) for one in answers])
         if self._weights == "confidence":
-            return ops.sum(_confidence(stacked) * stacked, axis=0)
-        weights = ops.cast(ops.array(self._weights), stacked.dtype)
-        return ops.tensordot(weights, stacked, axes=1)
+            mean = ops.sum(_confidence(stacked, yes_or_no) * stacked, axis=0)
+        else:
+            weights = ops.cast(ops.array(self._weights), stacked.dtype)
+            mean = ops.tensordot(weights, stacked, axes=1)
+        return ops.sigmoid(mean) if yes_or_no else mean
 
 
-def _confidence(logits: Any) -> Any:
-    """`(teachers, batch, ..., 1)`, summing to 1 over the teachers."""
-    log_probs = ops.log_softmax(logits, axis=-1)
-    entropy = -ops.sum(ops.exp(log_probs) * log_probs, axis=-1, keepdims=True)
+def _logits(answer: Signals) -> Any:
+    logits = ops.cast(answer.logits, "float32")
+    return inverse_sigmoid(logits) if answer.from_sigmoid else logits
+
+
+def _confidence(logits: Any, yes_or_no: bool) -> Any:
+    """`(teachers, batch, ..., 1)`, or one a label, summing to 1 over the teachers."""
+    if yes_or_no:
+        yes = ops.sigmoid(logits)
+        entropy = -(yes * ops.log_sigmoid(logits) + (1 - yes) * ops.log_sigmoid(-logits))
+        most = ops.log(2.0)
+    else:
+        log_probs = ops.log_softmax(logits, axis=-1)
+        entropy = -ops.sum(ops.exp(log_probs) * log_probs, axis=-1, keepdims=True)
+        most = ops.log(float(logits.shape[-1]))
     # The small number makes equals of teachers none of which knows anything.
-    known = ops.relu(ops.log(float(logits.shape[-1])) - entropy) + 1e-6
+    known = ops.relu(most - entropy) + 1e-6
     return known / ops.sum(known, axis=0, keepdims=True)
+
+
+def _common_kind(head: str | None, told: Sequence[dict], found: Sequence[Signals]) -> str:
+    """What the members' mean is.
+
+    Raises:
+      ValueError: some say yes or no for each label, others choose one class.
+    """
+    kinds = [
+        kinds.get(head, signals.head(head).kind) for kinds, signals in zip(told, found, strict=True)
+    ]
+    if {"sigmoid", "probabilities"} <= set(kinds):
+        where = "" if head is None else f" at the output {head!r}"
+        raise ValueError(
+            f"The ensemble's teachers end{where} in {', '.join(kinds)}: a sigmoid says yes or no "
+            f"for each label, a softmax chooses one class, and their mean is neither. Give "
+            f"teachers of one kind; teachers.Model(model, output=) says it where it is mistaken."
+        )
+    return next((kind for kind in kinds if kind != "logits"), "logits")
 
 
 def _checked(weights: Any, count: int) -> Any:

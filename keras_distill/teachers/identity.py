@@ -23,12 +23,13 @@ _PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
 _PROBE_ROWS, _OPEN_AXIS = 16, 8
 
 
-def of_function(concrete: Any, outputs: Sequence[Any] | None = None) -> str:
+def of_function(concrete: Any, outputs: Sequence[Any] | None = None, values: bool = True) -> str:
     """A digest of what a function computes, with the values that its variables have now.
 
     Args:
       concrete: a ConcreteFunction of flat inputs.
       outputs: those of its outputs that count; None for all.
+      values: False for a digest that no value of a variable, tensor or table from outside moves.
 
     What runs as Python inside of it (`is_opaque`) and what only has a side effect is not seen.
     """
@@ -37,8 +38,10 @@ def of_function(concrete: Any, outputs: Sequence[Any] | None = None) -> str:
     captured = list(concrete.captured_inputs)
     given = len(concrete.inputs) - len(captured)
     known = {t.op.name: f"input {place}" for place, t in enumerate(concrete.inputs[:given])}
-    values = _captured_values(captured, concrete.variables, graph)
-    for tensor, value in zip(concrete.inputs[given:], values, strict=True):
+    outside = [f"outside {place}" for place in range(len(captured))]
+    if values:
+        outside = _captured_values(captured, concrete.variables, graph)
+    for tensor, value in zip(concrete.inputs[given:], outside, strict=True):
         known[tensor.op.name] = value
     body = _Body(graph.node, known, _Library(graph.library.function))
     return digest(body.reference(t.name) for t in outputs)
@@ -195,9 +198,9 @@ def _probe(spec: tf.TensorSpec) -> Any:
 
 def _of_array(value: Any) -> str:
     value = np.asarray(value)
-    content = (
-        repr(value.tolist()).encode() if value.dtype == object else np.ascontiguousarray(value)
-    )
     found = hashlib.blake2b(f"{value.dtype} {value.shape} ".encode(), digest_size=16)
-    found.update(content)
+    if value.dtype == object:  # strings
+        found.update(repr(value.tolist()).encode())
+    else:
+        found.update(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
     return found.hexdigest()

@@ -1,8 +1,6 @@
 """A model, or any callable that returns logits, as a teacher."""
 
-import hashlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -16,8 +14,8 @@ from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function
 from keras_distill.teachers.refused import not_a_teacher
 from keras_distill.teachers.specs import (
-    GuessedSpec,
     fit_to_spec,
+    given_spec,
     input_spec_of,
     is_legacy,
     settled,
@@ -25,9 +23,6 @@ from keras_distill.teachers.specs import (
 )
 
 __all__ = ["Model", "as_teacher"]
-
-_PRECISIONS = ("float32", "bfloat16", "float16")
-_ENGINES = ("frozen", "keras", "litert", "auto")
 
 
 class Model(Teacher):
@@ -46,6 +41,8 @@ class Model(Teacher):
         plain call), "keras" (the plain call), "litert" (a LiteRT file in this process; not under
         XLA), or "auto" (times them on one batch of 32 and says its choice).
       input_spec: `keras.KerasTensor`s of the inputs, for a callable that can't tell.
+      heads: where its outputs have other names than the student's: `{student's: model's}`. Those
+        that are not named here keep their names.
 
     Raises:
       ValueError: an unknown option, an unbuilt model.
@@ -66,13 +63,16 @@ class Model(Teacher):
         precision: str = "float32",
         engine: str = "frozen",
         input_spec: Any = None,
+        heads: Mapping[str, str] | None = None,
     ):
-        _check_options(model, precision, engine)
+        _check_model(model)
+        engines.check_options(precision, engine)
         self._model = model
         self._output = outputs.check_kind(output, "output")
         self._precision = precision
         self._engine = engine
-        self._spec = _given_spec(model, input_spec)
+        self._renamed = _swapped(heads or {})
+        self._spec = input_spec_of(model) if input_spec is None else given_spec(input_spec)
         self._names = [t.name for t in getattr(model, "inputs", None) or []] or None
         self._taps: list[taps.Tap] = []
         self._tap_keys: tuple = ()
@@ -94,15 +94,12 @@ class Model(Teacher):
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
         if self._spec is None:
-            self._spec = _given_spec(None, input_spec)
-        if self._spec is None:
-            raise ValueError(
-                f"The teacher {self._model!r} does not say what it takes. Give its input's shape: "
-                f"keras_distill.teachers.Model(teacher, input_spec=keras.KerasTensor((None, ...)))."
-            )
+            self._spec = given_spec(input_spec)
+        self._spec = self._known_spec()
         self._tap_keys = tuple(dict.fromkeys(taps))
         self._taps = [_find(self._model, key) for key in self._tap_keys]
-        self._prepare()
+        self._spec, concrete = settled(self._spec, self._trace)
+        self._prepare(concrete)
         assert self._signals is not None
         return self._signals
 
@@ -118,6 +115,9 @@ class Model(Teacher):
                 tensor.set_shape(spec.shape)
         return self._pack(results, self._from_probabilities)
 
+    def kinds(self) -> dict[str | None, str]:
+        return dict(self._kinds)
+
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for variable in _variables(self._model) or self._captured:
@@ -128,18 +128,17 @@ class Model(Teacher):
         """A digest of all that the answers depend on: operations, constants and weights.
 
         It is the same for the same model in another process. Of what runs as Python inside of a
-        model its answers to a few made-up rows tell.
+        model its answers to some made-up rows tell.
         """
-        specs = keras.tree.flatten(self._spec)
-        concrete = engines.trace(self._forward, specs, autograph=is_legacy(self._model))
-        if identity.is_opaque(concrete):
-            return identity.of_answers(self._forward, specs)
-        return identity.of_function(concrete)
+        _, concrete = settled(self._known_spec(), self._trace)
+        return identity.digest([self._precision, self._digest(concrete)])
 
     def refresh(self) -> bool:
-        if self.engine_used == "keras" or self.fingerprint() == self._seen:
+        """Trace the model anew, and where another graph or other weights came out, freeze those."""
+        self._spec, concrete = settled(self._spec, self._trace)
+        if self._digest(concrete, self.engine_used != "keras") == self._seen:
             return False
-        self._prepare()
+        self._prepare(concrete)
         return True
 
     def count_params(self) -> int | None:
@@ -162,9 +161,8 @@ class Model(Teacher):
     def _suit(self, dtypes: list) -> None:
         """Run on these dtypes, where the model did not say what it takes."""
         if dtypes != [spec.dtype for spec in keras.tree.flatten(self._spec)]:
-            self._spec = with_dtypes(self._spec, dtypes)
             with tf.init_scope():
-                self._prepare()
+                self._prepare(self._trace(with_dtypes(self._spec, dtypes)))
 
     def _trace(self, spec: Any) -> Any:
         self._spec = spec
@@ -172,13 +170,31 @@ class Model(Teacher):
         specs = keras.tree.flatten(spec)
         return engines.trace(self._forward, specs, autograph=is_legacy(self._model))
 
-    def _prepare(self) -> None:
-        self._spec, concrete = settled(self._spec, self._trace)
+    def _output_names(self) -> list[str] | None:
+        names = outputs.output_names if self._renamed else outputs.given_names
+        return names(self._model)
+
+    def _digest(self, concrete: Any, values: bool = True) -> str:
+        answers = concrete.outputs[: len(self._heads)]
+        found = [identity.of_function(concrete, answers, values)]
+        if values and identity.is_opaque(concrete):
+            specs = keras.tree.flatten(self._spec)
+            found.append(identity.of_answers(lambda *x: self._forward(*x)[: len(answers)], specs))
+        return identity.digest([*found, *self._kinds.values()])
+
+    def _known_spec(self) -> Any:
+        if self._spec is None:
+            raise ValueError(
+                f"The teacher {self._model!r} does not say what it takes. Give its input's shape: "
+                f"keras_distill.teachers.Model(teacher, input_spec=keras.KerasTensor((None, ...)))."
+            )
+        return self._spec
+
+    def _prepare(self, concrete: Any) -> None:
         specs = keras.tree.flatten(self._spec)
         # A function does not tell its variables; its trace does.
         self._captured = list(concrete.variables)
         self._operations = engines.operations(concrete.graph)
-        self._seen = self.fingerprint()
         self._output_specs = self._flat_specs(concrete)
         self._signals = self._pack(
             [outputs.spec(t) for t in concrete.outputs], self._from_probabilities
@@ -195,6 +211,8 @@ class Model(Teacher):
         else:
             self.engine_used = self._engine
             self._run = makers[self._engine]()
+        # The plain call reads the weights itself.
+        self._seen = self._digest(concrete, self.engine_used != "keras")
 
     def _frozen(self, concrete: Any) -> Callable:
         try:
@@ -212,7 +230,9 @@ class Model(Teacher):
         x = keras.tree.pack_sequence_as(self._spec, list(flat))
         with taps.recording(self._taps) as recorder:
             answer = _call(self._model, x)
-        heads = outputs.by_head(answer, outputs.output_names(self._model))
+        heads = outputs.renamed(
+            outputs.by_head(answer, self._output_names()), self._renamed, repr(self)
+        )
         for name, tensor in heads.items():
             # Only the trace can tell; what runs eagerly later goes by what it found.
             self._kinds.setdefault(name, outputs.kind(tensor, name, self._output))
@@ -244,7 +264,7 @@ class Model(Teacher):
             except Exception:  # an engine that can't take this model is no candidate
                 continue
             if self.engine_used == name:
-                timed[name] = (_seconds(tf.function(run, autograph=False), batch), run)
+                timed[name] = (engines.seconds(tf.function(run, autograph=False), batch), run)
         self.engine_used = min(timed, key=lambda name: timed[name][0])
         figures = ", ".join(f"{name} {s * 1e3:.1f} ms" for name, (s, _) in timed.items())
         print(f"Teacher engine: {self.engine_used} (a batch of 32: {figures})")
@@ -254,15 +274,6 @@ class Model(Teacher):
 def as_teacher(teacher: Any) -> Teacher:
     """`teacher` itself, or a bare model or callable as a `Model` with the defaults."""
     return teacher if isinstance(teacher, Teacher) else Model(teacher)
-
-
-def _seconds(run: Callable, batch: list) -> float:
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        keras.tree.flatten(run(*batch))[0].numpy()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
 
 
 def _call(model: Any, x: Any):
@@ -281,29 +292,16 @@ def _find(model: Any, key: Any) -> taps.Tap:
     return taps.find(model, key)
 
 
-def _given_spec(model: Any, input_spec: Any) -> Any:
-    if input_spec is not None:
-        return keras.tree.map_structure(
-            lambda t: (GuessedSpec if isinstance(t, GuessedSpec) else tf.TensorSpec)(
-                (None, *tuple(t.shape)[1:]), t.dtype
-            ),
-            input_spec,
-        )
-    return input_spec_of(model) if model is not None else None
+def _swapped(heads: Mapping[str, str]) -> dict[str, str]:
+    names = list(heads.values())
+    if len(set(names)) < len(names):
+        raise ValueError(f"heads: one output of the model has two names in {dict(heads)}.")
+    return {theirs: ours for ours, theirs in heads.items()}
 
 
-def _check_options(model: Any, precision: str, engine: str) -> None:
+def _check_model(model: Any) -> None:
     if error := not_a_teacher(model):
         raise error
-    if precision not in _PRECISIONS:
-        raise ValueError(f"precision must be one of {_PRECISIONS}; got {precision!r}.")
-    if engine not in _ENGINES:
-        raise ValueError(f"engine must be one of {_ENGINES}; got {engine!r}.")
-    if precision != "float32" and engine != "frozen":
-        raise ValueError(
-            f"precision={precision!r} rewrites the frozen graph; engine={engine!r} has none. "
-            f"Leave engine='frozen'."
-        )
     if getattr(model, "built", True) is False:
         raise ValueError(
             f"The teacher {getattr(model, 'name', model)!r} has no weights yet. Build it, or load "

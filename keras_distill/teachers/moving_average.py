@@ -1,5 +1,6 @@
 """The student's own past as its teacher."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,13 +8,13 @@ from keras import ops
 
 from keras_distill.graph.copying import copy_of
 from keras_distill.objectives.base import Signals
-from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.composite import Composite
 from keras_distill.teachers.model import Model
 
 __all__ = ["MovingAverage"]
 
 
-class MovingAverage(Teacher):
+class MovingAverage(Composite):
     """A teacher whose weights are the moving average of the student's: the mean teacher.
 
     After update n each weight becomes `d * teacher + (1 - d) * student` with
@@ -25,7 +26,7 @@ class MovingAverage(Teacher):
       student: the very model that the Distiller trains; None for whatever it trains, as
         `Distiller.load(path, MovingAverage())` needs.
       decay: in [0, 1).
-      output: "logits", "probabilities" or "auto", as `Model`.
+      output: as `Model`.
 
     Raises:
       ValueError: a decay out of range; a Distiller of another student; one that can't be copied
@@ -39,15 +40,15 @@ class MovingAverage(Teacher):
     """
 
     def __init__(
-        self, student: keras.Model | None = None, decay: float = 0.999, *, output: str = "auto"
+        self, student: keras.Model | None = None, decay: float = 0.999, *, output: Any = "auto"
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1); got {decay}.")
+        super().__init__([])
         self.decay = decay
         self._student: Any = student
         self._output = output
         self._average: Any = None
-        self._teacher: Any = None
 
     @property
     def model(self) -> Any:
@@ -67,13 +68,19 @@ class MovingAverage(Teacher):
         if self._average is None:
             self._average = copy_of(self._student, self._student.name)
             self._average.trainable = False
-            self._teacher = Model(self._average, output=self._output, engine="keras")
-        return self._teacher.build(input_spec, taps)
+            self._members = (Model(self._average, output=self._output, engine="keras"),)
+        return self._members[0].build(input_spec, taps)
 
     def __call__(self, x: Any) -> Signals:
-        if self._teacher is None:
+        if self._average is None:
             self.build(None, ())
-        return self._teacher(x)
+        return super().__call__(x)
+
+    def join(self, answers: Sequence[Signals]) -> Signals:
+        return answers[0]
+
+    def kinds(self) -> dict[str | None, str]:
+        return self._members[0].kinds()
 
     @property
     def state(self) -> tuple:
@@ -90,7 +97,9 @@ class MovingAverage(Teacher):
                 ours.assign(theirs.value)
 
     def fingerprint(self) -> str:
+        # Not of its weights, which every update moves.
         return f"moving_average({self.decay})"
 
     def count_params(self) -> int | None:
+        # It is the student again: neither larger nor smaller.
         return None

@@ -1,16 +1,16 @@
 """One teacher an output."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_distill.objectives.base import Signals
 from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.model import as_teacher
+from keras_distill.teachers.composite import Composite
 
 __all__ = ["MultiTask"]
 
 
-class MultiTask(Teacher):
+class MultiTask(Composite):
     """A student of several outputs learns each from a teacher of its own.
 
     Args:
@@ -33,70 +33,47 @@ class MultiTask(Teacher):
     """
 
     def __init__(self, teachers: Mapping[str, Any]):
-        self._members = {name: as_teacher(teacher) for name, teacher in teachers.items()}
+        super().__init__(teachers.values())
+        self._names = tuple(teachers)
         if len(self._members) < 2:
             raise ValueError(
                 f"MultiTask has a teacher for each of two outputs or more; got "
-                f"{list(self._members)}. A single teacher needs no wrapper."
+                f"{list(self._names)}. A single teacher needs no wrapper."
             )
         self._taps: dict[str, dict[str, Any]] = {}
 
-    def meet(self, student: Any) -> None:
-        for member in self._members.values():
-            member.meet(student)
+    @property
+    def teachers(self) -> dict[str | None, Teacher]:
+        """Each output's."""
+        return dict(zip(self._names, self._members, strict=True))
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
-        self._taps = {name: {} for name in self._members}
+        self._taps = {name: {} for name in self._names}
         for key in taps:
             name, _, path = str(key).partition("/")
-            if name not in self._members or not path:
+            if name not in self._names or not path:
                 raise ValueError(
                     f"The teacher's layer {key!r} must be named 'output/layer', with one of the "
-                    f"outputs {', '.join(self._members)}."
+                    f"outputs {', '.join(self._names)}."
                 )
             self._taps[name][path] = key
-        return self._joined(
-            {
-                name: member.build(input_spec, tuple(self._taps[name]))
-                for name, member in self._members.items()
-            }
-        )
+        each = self.teachers.items()
+        return self.join([m.build(input_spec, tuple(self._taps[name])) for name, m in each])
 
-    def __call__(self, x: Any) -> Signals:
-        return self._joined({name: member(x) for name, member in self._members.items()})
-
-    def answer(self, x: Any, labels: Any) -> Signals:
-        return self._joined(
-            {
-                name: member.answer(x, labels[name] if isinstance(labels, Mapping) else labels)
-                for name, member in self._members.items()
-            }
-        )
-
-    @property
-    def state(self) -> tuple:
-        return tuple(variable for member in self._members.values() for variable in member.state)
-
-    def after_update(self, iterations: Any) -> None:
-        for member in self._members.values():
-            member.after_update(iterations)
+    def kinds(self) -> dict[str | None, str]:
+        each = self.teachers.items()
+        return {name: kind for name, member in each for kind in member.kinds().values()}
 
     def fingerprint(self) -> str:
-        parts = (f"{name}:{member.fingerprint()}" for name, member in self._members.items())
+        parts = (f"{name}:{member.fingerprint()}" for name, member in self.teachers.items())
         return f"multitask({','.join(parts)})"
 
-    def refresh(self) -> bool:
-        return any([member.refresh() for member in self._members.values()])
+    def _labels_for_each(self, labels: Any) -> Sequence[Any]:
+        by_name = isinstance(labels, Mapping)
+        return [labels[name] if by_name else labels for name in self._names]
 
-    def count_params(self) -> int | None:
-        counts = [member.count_params() for member in self._members.values()]
-        return None if None in counts else sum(count or 0 for count in counts)
-
-    def jit_compile(self, asked: Any) -> Any:
-        answers = [member.jit_compile(asked) for member in self._members.values()]
-        return next((answer for answer in answers if answer != asked), asked)
-
-    def _joined(self, found: Mapping[str, Signals]) -> Signals:
+    def join(self, answers: Sequence[Signals]) -> Signals:
+        found = dict(zip(self._names, answers, strict=True))
         for name, signals in found.items():
             if signals.heads:
                 raise ValueError(

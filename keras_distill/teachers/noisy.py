@@ -1,22 +1,24 @@
 """A teacher whose answers are disturbed, as a regulariser."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_distill.functional.tensors import inverse_sigmoid
 from keras_distill.objectives.base import Signals
-from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.model import as_teacher
+from keras_distill.teachers.composite import Composite
 
 __all__ = ["Noisy"]
 
 
-class Noisy(Teacher):
+class Noisy(Composite):
     """Multiplies a teacher's logits by `1 + noise`, new noise each time.
 
     One teacher so stands for many; the noise is normal, of mean 0. Logarithms of probabilities are
-    centred first, since they are logits up to a constant. Layer outputs are not disturbed.
+    centred first, since they are logits up to a constant; of a sigmoid's output the log odds are
+    disturbed. Layer outputs are not disturbed.
 
     Args:
       teacher: a model, callable or `Teacher`.
@@ -41,46 +43,28 @@ class Noisy(Teacher):
             raise ValueError(f"sigma must be finite and at least 0; got {sigma}.")
         if not 0 < probability <= 1:
             raise ValueError(f"probability must be in (0, 1]; got {probability}.")
-        self._teacher = as_teacher(teacher)
+        super().__init__([teacher])
         self.sigma, self.probability, self._start = sigma, probability, seed
         self._seeds: Any = None
-
-    def meet(self, student: Any) -> None:
-        self._teacher.meet(student)
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
         # Not earlier: under a strategy the Distiller is built in its scope.
         self._seeds = keras.random.SeedGenerator(self._start)
-        return self._teacher.build(input_spec, taps)
-
-    def __call__(self, x: Any) -> Signals:
-        return self._disturbed(self._teacher(x))
-
-    def answer(self, x: Any, labels: Any) -> Signals:
-        return self._disturbed(self._teacher.answer(x, labels))
+        return self._members[0].build(input_spec, taps)
 
     @property
     def state(self) -> tuple:
         own = () if self._seeds is None else (self._seeds.state,)
-        return (*own, *self._teacher.state)
+        return (*own, *super().state)
 
-    def after_update(self, iterations: Any) -> None:
-        self._teacher.after_update(iterations)
+    def settings(self) -> str:
+        return f"{self.sigma},{self.probability},{self._start}"
 
-    def fingerprint(self) -> str:
-        settings = f"{self.sigma},{self.probability},{self._start}"
-        return f"noisy({self._teacher.fingerprint()};{settings})"
+    def kinds(self) -> dict[str | None, str]:
+        return self._members[0].kinds()
 
-    def refresh(self) -> bool:
-        return self._teacher.refresh()
-
-    def count_params(self) -> int | None:
-        return self._teacher.count_params()
-
-    def jit_compile(self, asked: Any) -> Any:
-        return self._teacher.jit_compile(asked)
-
-    def _disturbed(self, signals: Signals) -> Signals:
+    def join(self, answers: Sequence[Signals]) -> Signals:
+        (signals,) = answers
         heads = {name: signals.head(name) for name in signals.heads or (None,)}
         return Signals.of_heads(
             {name: self._noisy(head) for name, head in heads.items()},
@@ -93,6 +77,8 @@ class Noisy(Teacher):
         if self._seeds is None:
             self._seeds = keras.random.SeedGenerator(self._start)
         logits = ops.cast(head.logits, "float32")
+        if head.from_sigmoid:
+            logits = inverse_sigmoid(logits)
         if head.from_probabilities:
             logits -= ops.mean(logits, axis=-1, keepdims=True)
         noise = self.sigma * keras.random.normal(ops.shape(logits), seed=self._seeds)
@@ -100,4 +86,5 @@ class Noisy(Teacher):
             shape = (ops.shape(logits)[0], *[1] * (len(logits.shape) - 1))
             drawn = keras.random.uniform(shape, seed=self._seeds) < self.probability
             noise *= ops.cast(drawn, noise.dtype)
-        return logits * (1.0 + noise)
+        logits *= 1.0 + noise
+        return ops.sigmoid(logits) if head.from_sigmoid else logits

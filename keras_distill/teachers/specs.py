@@ -9,7 +9,15 @@ import tensorflow as tf
 
 from keras_distill.teachers.callables import signature_inputs
 
-__all__ = ["GuessedSpec", "fit_to_spec", "input_spec_of", "is_legacy", "settled", "with_dtypes"]
+__all__ = [
+    "GuessedSpec",
+    "fit_to_spec",
+    "given_spec",
+    "input_spec_of",
+    "is_legacy",
+    "settled",
+    "with_dtypes",
+]
 
 # What a model that does not say its inputs' dtypes may take, the likeliest first.
 _GUESSES = ("int64", "string")
@@ -41,6 +49,16 @@ def input_spec_of(model: Any) -> Any:
         return GuessedSpec((None, *shape[1:]), keras.backend.floatx())
     return keras.tree.map_shape_structure(
         lambda s: GuessedSpec((None, *s[1:]), keras.backend.floatx()), shape
+    )
+
+
+def given_spec(input_spec: Any) -> Any:
+    """A structure of tensors' specs, `keras.KerasTensor`s or others, as `tf.TensorSpec`s."""
+    return keras.tree.map_structure(
+        lambda t: (GuessedSpec if isinstance(t, GuessedSpec) else tf.TensorSpec)(
+            (None, *tuple(t.shape)[1:]), t.dtype
+        ),
+        input_spec,
     )
 
 

@@ -285,3 +285,65 @@ class TestMultiTask:
             MultiTask({"kind": linear()})
         with pytest.raises(ValueError, match="a teacher of one output is wanted"):
             kd.Distiller(self.student(), MultiTask({"kind": self.student(), "size": linear(2)}))
+
+
+class TestKinds:
+    """What members of several kinds are together: logits, probabilities, yes or no each."""
+
+    LOGITS = np.array([[2.0, -1.0, 0.5]], "float32")
+    OTHERS = np.array([[-1.0, 1.5, 0.0]], "float32")
+
+    def member(self, logits, ending=None):
+        layer = layers.Lambda(lambda x: x[:, :3] * 0 + keras.ops.array(logits))
+        inputs = keras.Input((4,))
+        answer = layer(inputs)
+        return keras.Model(inputs, ending(answer) if ending else answer)
+
+    def together(self, *members, **options):
+        teacher = Ensemble(members, **options)
+        signals = teacher.build(keras.KerasTensor((None, 4)), ())
+        return signals, np.asarray(teacher(X[:1]).logits)
+
+    def test_probabilities_and_logits(self):
+        clipped = lambda z: keras.ops.clip(keras.ops.softmax(z), 1e-7, 1)  # noqa: E731
+        spec, logits = self.together(self.member(self.LOGITS), self.member(self.OTHERS, clipped))
+        assert spec.kind == "probabilities"
+        # Logits up to a constant: their softmax is that of the mean.
+        given = keras.ops.softmax(logits)
+        np.testing.assert_allclose(
+            given, keras.ops.softmax((self.LOGITS + self.OTHERS) / 2), rtol=1e-5
+        )
+
+    @pytest.mark.parametrize("ending", [None, keras.ops.sigmoid])
+    def test_a_sigmoid_and_logits_or_another_sigmoid(self, ending):
+        one, two = self.member(self.LOGITS, keras.ops.sigmoid), self.member(self.OTHERS, ending)
+        spec, answer = self.together(one, two, weights=[3, 1])
+        assert spec.kind == "sigmoid"
+        expected = keras.ops.sigmoid(0.75 * self.LOGITS + 0.25 * self.OTHERS)
+        np.testing.assert_allclose(answer, expected, rtol=1e-5)
+
+    def test_which_label_is_known_best(self):
+        unsure = self.member([[0.0, 0.0, 0.0]], keras.ops.sigmoid)
+        _, answer = self.together(
+            self.member([[9.0, 0.0, -9.0]], keras.ops.sigmoid), unsure, weights="confidence"
+        )
+        # Label by label: where the second knows nothing the first decides; neither knows label 1.
+        np.testing.assert_allclose(answer, keras.ops.sigmoid([[9.0, 0.0, -9.0]]), atol=1e-4)
+
+    @pytest.mark.parametrize("hidden", [False, True])
+    def test_a_sigmoid_and_a_softmax_are_refused(self, hidden):
+        ending = (
+            (lambda z: keras.ops.maximum(keras.ops.softmax(z), 0))
+            if hidden
+            else (keras.ops.softmax)
+        )
+        members = [self.member(self.LOGITS, keras.ops.sigmoid), self.member(self.OTHERS, ending)]
+        with pytest.raises(ValueError, match=r"end in sigmoid, probabilities.*output="):
+            self.together(*members)
+        with pytest.raises(ValueError, match="end in probabilities, sigmoid"):
+            self.together(members[1], Noisy(members[0]))
+
+    def test_noise_is_on_the_log_odds(self):
+        teacher = Noisy(self.member(self.LOGITS, keras.ops.sigmoid), sigma=0.0)
+        assert teacher.build(keras.KerasTensor((None, 4)), ()).kind == "sigmoid"
+        np.testing.assert_allclose(teacher(X[:1]).logits, keras.ops.sigmoid(self.LOGITS), rtol=1e-5)

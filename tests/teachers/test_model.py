@@ -484,3 +484,29 @@ def test_a_teacher_that_nobody_built_builds_itself(small_cnn, digits):
     np.testing.assert_allclose(
         kd.teachers.Model(model)(x).logits, model(x, training=False), rtol=1e-5, atol=1e-6
     )
+
+
+class Scaled(keras.layers.Layer):
+    scale = 2.0
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+def test_a_changed_constant_is_taken_up_by_the_next_fit(engine):
+    layer = Scaled()
+    model = keras.Sequential([keras.Input((3,)), layer])
+    teacher = kd.teachers.Model(model, engine=engine)
+    student = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(3, kernel_initializer="zeros")]
+    )
+    distiller = kd.Distiller(student, teacher, kd.objectives.LogitsMSE())
+    distiller.compile(keras.optimizers.SGD(0.0))
+    x = np.ones((4, 3), "float32")
+    old = teacher.identity()
+    assert distiller.fit(x, verbose=0).history["logits_mse"] == [4.0]
+    layer.scale = 3.0
+    assert teacher.identity() != old
+    assert distiller.fit(x, verbose=0).history["logits_mse"] == [9.0]
+    assert not teacher.refresh()
