@@ -339,7 +339,7 @@ class Distiller(saving.SavedWithoutTeacher):
         """Who learns of whom in this batch; objectives are averaged over the pairs."""
         if self._teacher_preprocess is not None:
             x = self._teacher_preprocess(x)
-        return [(student, self._teacher.answer(x, y))]
+        return [(student, outputs.finite(self._teacher.answer(x, y), self._teacher))]
 
     def _student_signals(self, x: Any) -> tuple[Signals, Any]:
         with self._reader.recording() as recorder:

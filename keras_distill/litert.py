@@ -18,13 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from . import _child
+from . import _child, _keras
 from ._records import Record, Table, pairs
 
 LABELS_FILE = "labels.txt"
 MAX_LABELS_BYTES = 16 * 1024 * 1024
 _BENCHMARK_WORKER = Path(__file__).with_name("_litert_worker.py")
 RUN_LIMIT_S = 60.0
+# Operators that leave a number's meaning as it is.
+_PASSING = frozenset(
+    ("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "RESIZE_BILINEAR", "SQUEEZE")
+)
 _STDERR_LOCK = threading.RLock()
 
 
@@ -189,6 +193,20 @@ class TFLiteRunner:
         if len(joined) == 1:
             return joined[0]
         return {info.name: value for info, value in zip(self.outputs, joined, strict=True)}
+
+    def endings(self) -> dict[str, str | None]:
+        """The operator that made each output's numbers, by the output's name.
+
+        What only moves or rescales them is passed over; None where an input is handed on.
+        """
+        makers = _keras.makers_in_tflite(self._interpreter)
+        found = {}
+        for info, entry in zip(self.outputs, self._outputs, strict=True):
+            maker = makers.get(entry["index"])
+            while maker is not None and maker[0] in _PASSING:
+                maker = makers.get(maker[1])
+            found[info.name] = maker and maker[0]
+        return found
 
     def benchmark(
         self,

@@ -1,10 +1,13 @@
 """A model's outputs: heads by name, and logits of what they are."""
 
+import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -17,17 +20,22 @@ __all__ = [
     "by_head",
     "by_path",
     "check_kind",
+    "finite",
     "given_names",
     "kind",
     "output_names",
     "renamed",
     "signals_spec",
     "spec",
+    "warn_of_distribution",
 ]
 
 KINDS = ("auto", "logits", "probabilities", "sigmoid")
 
 _SMALLEST_NORMAL = 1.1754944e-38
+_LOWEST = -1e9
+# How far from 1 a row of rounded probabilities may sum.
+_ROUNDING = 1e-2
 
 
 def by_head(outputs: Any, names: Any = None) -> dict[str | None, Any]:
@@ -147,6 +155,50 @@ def renamed(heads: dict, names: Mapping[str, str], owner: str) -> dict:
             f"outputs, {', '.join(map(repr, heads))}: each gets one name of its own."
         )
     return found
+
+
+def warn_of_distribution(answer: Any, head: str | None, owner: str) -> None:
+    """Warn where an answer that counts as logits is made of probabilities.
+
+    Args:
+      answer: `(batch, ..., classes)`, numbers.
+      head: its name.
+      owner: who answered.
+    """
+    answer = np.asarray(answer, "float64")
+    if answer.ndim < 2 or answer.shape[-1] < 2 or answer.min() < 0 or answer.max() > 1:
+        return
+    if np.abs(answer.sum(-1) - 1).max() < _ROUNDING:
+        where = "" if head is None else f" at its output {head!r}"
+        warnings.warn(
+            f"{owner} answers{where} with rows that sum to 1: probabilities, it seems, and they "
+            f"are taken as logits. Say which: teachers.Model(teacher, output='probabilities'), or "
+            f"output='logits'.",
+            stacklevel=2,
+        )
+
+
+def finite(signals: Signals, owner: Any) -> Signals:
+    """A teacher's Signals with no logit of -inf, a probability of 0, left: it becomes -1e9.
+
+    What else is not finite (NaN, +inf, a row of nothing but -inf) fails the step with an
+    `InvalidArgumentError` that names `owner`; XLA leaves that out, and the value becomes NaN.
+    """
+    message = (
+        f"The teacher {owner!r} answered with numbers that are not finite. Look for NaN in the "
+        f"data, or in its weights"
+    )
+    logits = keras.tree.map_structure(lambda one: _finite(one, message), signals.logits)
+    return dataclasses.replace(signals, logits=logits)
+
+
+def _finite(logits: Any, message: str) -> Any:
+    logits = tf.convert_to_tensor(logits)
+    if not logits.dtype.is_floating:
+        return logits
+    lowest = tf.cast(max(_LOWEST, float(logits.dtype.min)), logits.dtype)
+    out = (logits == -np.inf) & (tf.reduce_max(logits, axis=-1, keepdims=True) > -np.inf)
+    return tf.debugging.check_numerics(tf.where(out, lowest, logits), message)
 
 
 def _is_made_up(model: Any, name: str) -> bool:

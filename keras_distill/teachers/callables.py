@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["call_function", "signature_inputs"]
+from keras_distill.litert import TFLiteRunner
+
+__all__ = ["call_function", "signature_inputs", "told_kinds"]
 
 # What TensorFlow raises when NumPy code meets a tensor that has no value yet.
 _NOT_TRACEABLE = (NotImplementedError, TypeError, AttributeError)
@@ -19,6 +21,16 @@ def signature_inputs(function: Any) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec((None, *spec.shape[1:]), spec.dtype) for name, spec in by_name.items()
     }
+
+
+def told_kinds(model: Any) -> Any:
+    """What a LiteRT file's last operators tell of its outputs, by head; "auto" for other models."""
+    runner = getattr(model, "__self__", model)
+    if not isinstance(runner, TFLiteRunner):
+        return "auto"
+    kinds = {"SOFTMAX": "probabilities", "LOGISTIC": "sigmoid"}
+    found = [(name, kinds.get(last or "", "logits")) for name, last in runner.endings().items()]
+    return dict(found) if len(found) > 1 else {None: found[0][1]}
 
 
 def call_function(function: Callable, x: Any) -> Any:

@@ -22,6 +22,9 @@ class Composite(Teacher):
     def __init__(self, members: Iterable[Any]):
         self._members = tuple(as_teacher(member) for member in members)
 
+    def __repr__(self) -> str:
+        return f"teachers.{type(self).__name__}({', '.join(map(repr, self._members))})"
+
     @property
     def members(self) -> tuple[Teacher, ...]:
         """The teachers."""

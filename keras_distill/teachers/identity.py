@@ -5,14 +5,13 @@ another weight does not: names of layers, operations and inner functions are lef
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["digest", "is_opaque", "of_answers", "of_function"]
+__all__ = ["digest", "is_opaque", "made_up_rows", "of_answers", "of_function"]
 
 # Attributes that name or place what is computed, and do not decide it; so do those with "_" ahead.
 _INCIDENTAL = frozenset(
@@ -52,15 +51,18 @@ def is_opaque(concrete: Any) -> bool:
     return any(node.op in _PYTHON for node in _all_nodes(concrete.graph.as_graph_def()))
 
 
-def of_answers(function: Callable, specs: Sequence[tf.TensorSpec]) -> str:
-    """A digest of what a function answers to sixteen made-up rows, for one that can't be read.
+def of_answers(answers: Sequence[Any]) -> str:
+    """A digest of what a function that can't be read answers to `made_up_rows`."""
+    return digest(_of_array(np.asarray(answer)) for answer in answers)
+
+
+def made_up_rows(specs: Sequence[tf.TensorSpec]) -> list[np.ndarray]:
+    """Sixteen rows for a function to answer, always the same.
 
     Args:
-      function: from flat tensors to a structure of tensors or arrays.
       specs: of its inputs, batch None; another axis of unknown size is taken as 8.
     """
-    answers = keras.tree.flatten(function(*(_probe(spec) for spec in specs)))
-    return digest(_of_array(np.asarray(answer)) for answer in answers)
+    return [_probe(spec) for spec in specs]
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -198,9 +200,9 @@ def _probe(spec: tf.TensorSpec) -> Any:
 
 def _of_array(value: Any) -> str:
     value = np.asarray(value)
-    found = hashlib.blake2b(f"{value.dtype} {value.shape} ".encode(), digest_size=16)
     if value.dtype == object:  # strings
-        found.update(repr(value.tolist()).encode())
-    else:
-        found.update(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+        return digest([repr(value.tolist())])
+    found = hashlib.blake2b(f"{value.dtype} {value.shape} ".encode(), digest_size=16)
+    content: Any = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    found.update(content)
     return found.hexdigest()

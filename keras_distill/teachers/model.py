@@ -11,7 +11,7 @@ from keras_distill import outputs, taps
 from keras_distill.objectives.base import Signals
 from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.callables import call_function
+from keras_distill.teachers.callables import call_function, told_kinds
 from keras_distill.teachers.refused import not_a_teacher
 from keras_distill.teachers.specs import (
     fit_to_spec,
@@ -68,7 +68,9 @@ class Model(Teacher):
         _check_model(model)
         engines.check_options(precision, engine)
         self._model = model
-        self._output = outputs.check_kind(output, "output")
+        self._output = (
+            told_kinds(model) if output == "auto" else outputs.check_kind(output, "output")
+        )
         self._precision = precision
         self._engine = engine
         self._renamed = _swapped(heads or {})
@@ -178,9 +180,18 @@ class Model(Teacher):
         answers = concrete.outputs[: len(self._heads)]
         found = [identity.of_function(concrete, answers, values)]
         if values and identity.is_opaque(concrete):
-            specs = keras.tree.flatten(self._spec)
-            found.append(identity.of_answers(lambda *x: self._forward(*x)[: len(answers)], specs))
+            found.append(identity.of_answers(self._probed()))
         return identity.digest([*found, *self._kinds.values()])
+
+    def _probed(self) -> list:
+        """What the model answers to some made-up rows, for one that can't be read."""
+        rows = identity.made_up_rows(keras.tree.flatten(self._spec))
+        return self._forward(*rows)[: len(self._heads)]
+
+    def _warn_of_distributions(self) -> None:
+        for head, answer in zip(self._heads, self._probed(), strict=True):
+            if self._kinds[head] == "logits" and self._output == "auto":
+                outputs.warn_of_distribution(answer, head, repr(self))
 
     def _known_spec(self) -> Any:
         if self._spec is None:
@@ -211,6 +222,8 @@ class Model(Teacher):
         else:
             self.engine_used = self._engine
             self._run = makers[self._engine]()
+        if identity.is_opaque(concrete):
+            self._warn_of_distributions()
         # The plain call reads the weights itself.
         self._seen = self._digest(concrete, self.engine_used != "keras")
 

@@ -43,7 +43,7 @@ class MultiTask(Composite):
         self._taps: dict[str, dict[str, Any]] = {}
 
     @property
-    def teachers(self) -> dict[str | None, Teacher]:
+    def teachers(self) -> dict[str, Teacher]:
         """Each output's."""
         return dict(zip(self._names, self._members, strict=True))
 

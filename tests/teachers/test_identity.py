@@ -116,7 +116,9 @@ def test_python_inside_is_known_by_its_answers():
     assert identity.is_opaque(hidden)
     assert not identity.is_opaque(mlp())
     specs = [ROW, tf.TensorSpec((None, None), "int32"), tf.TensorSpec((None, 1), "string")]
-    answers = [
-        identity.of_answers(lambda x, *_, f=f: f(x), specs) for f in (np.sin, np.sin, np.cos)
-    ]
-    assert answers[0] == answers[1] != answers[2]
+    rows = [identity.made_up_rows(specs) for _ in range(2)]
+    one, same, other = (
+        identity.of_answers([function(x[0]), x[1], x[2]])
+        for function, x in ((np.sin, rows[0]), (np.sin, rows[1]), (np.cos, rows[0]))
+    )
+    assert one == same != other

@@ -1,6 +1,7 @@
 """A model as a teacher: it answers as its Keras call does, follows its weights, changes nothing."""
 
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -510,3 +511,70 @@ def test_a_changed_constant_is_taken_up_by_the_next_fit(engine):
     assert teacher.identity() != old
     assert distiller.fit(x, verbose=0).history["logits_mse"] == [9.0]
     assert not teacher.refresh()
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"), [("softmax", "probabilities"), ("sigmoid", "sigmoid"), (None, "logits")]
+)
+def test_a_litert_file_tells_what_it_ends_in(ending, kind, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, ending)])
+    kd.edge.export_tflite(model, tmp_path / "model.tflite")
+    runner = kd.edge.load_tflite(tmp_path / "model.tflite")
+    spec = keras.KerasTensor((None, 4))
+    for teacher in (runner, runner.predict):
+        assert kd.teachers.Model(teacher, input_spec=spec).build(None, ()).kind == kind
+
+
+class Classifier:
+    """As scikit-learn's: NumPy in, probabilities out."""
+
+    def predict_proba(self, x):
+        return probabilities_of(np.asarray(x)[:, :3])
+
+
+def test_rows_that_sum_to_one_are_asked_about():
+    spec = keras.KerasTensor((None, 4))
+    with pytest.warns(UserWarning, match="rows that sum to 1.*output='probabilities'"):
+        kd.teachers.Model(Classifier().predict_proba, input_spec=spec).build(None, ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for said in ("probabilities", "logits"):
+            told = kd.teachers.Model(Classifier().predict_proba, input_spec=spec, output=said)
+            told.build(None, ())
+        # Logits of NumPy's are no probabilities.
+        kd.teachers.Model(lambda x: np.sin(x), input_spec=spec).build(None, ())
+
+
+def taught(answer, jit_compile=False, **options):
+    """The history of a fit under a teacher that gives these numbers, and the student."""
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    teacher = kd.teachers.Model(
+        lambda x: x[:, :3] * 0 + tf.constant(answer), input_spec=keras.KerasTensor((None, 4))
+    )
+    distiller = kd.Distiller(student, teacher, **options)
+    distiller.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+    return distiller, student
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_logit_of_minus_infinity_is_a_probability_of_zero(jit_compile):
+    distiller, student = taught([2.0, -np.inf, 0.0], jit_compile)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    theirs = np.array([2.0, -np.inf, 0.0]) / 4
+    ours = special.log_softmax(np.array(student(x), "float64") / 4, -1)
+    p = special.softmax(theirs)
+    expected = 16 * (special.rel_entr(p, np.exp(ours))).sum(-1).mean()
+    assert distiller.fit(x, verbose=0).history["soft_targets"][0] == pytest.approx(expected, 1e-5)
+    assert np.isfinite(student.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize(
+    "answer", [[1.0, np.nan, 0.0], [1.0, np.inf, 0.0], [-np.inf, -np.inf, -np.inf]]
+)
+def test_an_answer_that_is_no_number_names_the_teacher_and_moves_nothing(answer):
+    distiller, student = taught(answer)
+    before = student.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"The teacher teachers\.Model"):
+        distiller.fit(np.ones((5, 4), "float32"), verbose=0)
+    for old, new in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
