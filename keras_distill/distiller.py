@@ -49,7 +49,9 @@ class Distiller(saving.SavedWithoutTeacher):
       objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
       label_weight: the share of the label loss, in [0, 1]; a number, a schedule or a variable.
       student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
-      student_output: "logits", "probabilities" or "auto" (detected; else logits).
+      student_output: what the student returns: "logits", "probabilities" (a distribution over the
+        last axis), "sigmoid" (a yes or no each), a dict of them by output, or "auto", which finds
+        it in the graph; what it does not know counts as logits.
 
     Raises:
       ValueError: shapes that do not fit, a tap that does not exist, an unbuilt student, equal
@@ -75,7 +77,7 @@ class Distiller(saving.SavedWithoutTeacher):
         label_weight: Any = 0.1,
         student_preprocess: Callable | None = None,
         teacher_preprocess: Callable | None = None,
-        student_output: str = "auto",
+        student_output: Any = "auto",
         name: str = "distiller",
         **foreign: Any,
     ):

@@ -97,7 +97,7 @@ class SelfDistiller(JointDistiller):
         deepest: str | None = None,
         label_weight: Any = 0.7,
         student_preprocess: Any = None,
-        student_output: str = "auto",
+        student_output: Any = "auto",
         name: str = "self_distiller",
     ):
         outputs = getattr(model, "output", None)

@@ -57,7 +57,7 @@ class MutualDistiller(JointDistiller):
         *,
         label_weight: Any = 0.5,
         student_preprocess: Any = None,
-        student_output: str = "auto",
+        student_output: Any = "auto",
         name: str = "mutual_distiller",
     ):
         students = _checked(students)

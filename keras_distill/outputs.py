@@ -27,6 +27,7 @@ __all__ = [
     "renamed",
     "signals_spec",
     "spec",
+    "swapped",
     "warn_of_distribution",
 ]
 
@@ -154,6 +155,14 @@ def renamed(heads: dict, names: Mapping[str, str], owner: str) -> dict:
             f"{owner}: heads={ {new: old for old, new in names.items()} } does not fit its "
             f"outputs, {', '.join(map(repr, heads))}: each gets one name of its own."
         )
+    return found
+
+
+def swapped(heads: Mapping[str, str]) -> dict[str, str]:
+    """`{old name: new name}` of `{new: old}`; ValueError where one output would get two names."""
+    found = {theirs: ours for ours, theirs in heads.items()}
+    if len(found) < len(heads):
+        raise ValueError(f"heads: one output of the model has two names in {dict(heads)}.")
     return found
 
 

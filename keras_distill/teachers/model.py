@@ -1,5 +1,6 @@
 """A model, or any callable that returns logits, as a teacher."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ class Model(Teacher):
         )
         self._precision = precision
         self._engine = engine
-        self._renamed = _swapped(heads or {})
+        self._renamed = outputs.swapped(heads or {})
         self._spec = input_spec_of(model) if input_spec is None else given_spec(input_spec)
         self._names = [t.name for t in getattr(model, "inputs", None) or []] or None
         self._taps: list[taps.Tap] = []
@@ -122,7 +123,7 @@ class Model(Teacher):
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for variable in _variables(self._model) or self._captured:
+        for variable in getattr(self._model, "variables", ()) or self._captured:
             digest.update(keras.ops.convert_to_numpy(variable).tobytes())
         return digest.hexdigest()
 
@@ -144,7 +145,7 @@ class Model(Teacher):
         return True
 
     def count_params(self) -> int | None:
-        variables = _variables(self._model)
+        variables = getattr(self._model, "variables", ())
         return sum(int(np.prod(v.shape)) for v in variables) or None
 
     def jit_compile(self, asked: Any) -> Any:
@@ -295,21 +296,10 @@ def _call(model: Any, x: Any):
     return call_function(model, x)
 
 
-def _variables(model: Any) -> list:
-    return list(getattr(model, "variables", ()))
-
-
 def _find(model: Any, key: Any) -> taps.Tap:
     if not (isinstance(model, keras.layers.Layer) or is_legacy(model)):
         raise ValueError(f"The teacher {model!r} is a bare callable: it has no layer {key!r}.")
     return taps.find(model, key)
-
-
-def _swapped(heads: Mapping[str, str]) -> dict[str, str]:
-    names = list(heads.values())
-    if len(set(names)) < len(names):
-        raise ValueError(f"heads: one output of the model has two names in {dict(heads)}.")
-    return {theirs: ours for ours, theirs in heads.items()}
 
 
 def _check_model(model: Any) -> None:

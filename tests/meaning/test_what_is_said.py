@@ -69,7 +69,7 @@ def test_yes_and_no_is_taken_where_it_is_wanted(objective):
             flat_sigmoid,
             keras.losses.BinaryCrossentropy(from_logits=True),
             {},
-            r"a sigmoid's probabilities.*final sigmoid",
+            r"a sigmoid's probabilities, .*Drop .*final sigmoid",
         ),
         (
             None,
@@ -83,7 +83,7 @@ def test_a_loss_that_does_not_fit_is_answered_with_one_that_does(ending, loss, o
     distiller = kd.Distiller(
         model(ending, 1), model(units=1), objectives.MultiLabelTargets(), **options
     )
-    with pytest.raises(ValueError, match=f"from_logits=.*{mend}"):
+    with pytest.raises(ValueError, match=mend):
         distiller.compile("sgd", loss)
 
 
