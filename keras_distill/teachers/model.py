@@ -137,9 +137,15 @@ class Model(Teacher):
         return identity.digest([self._precision, self._digest(concrete)])
 
     def refresh(self) -> bool:
-        """Trace the model anew, and where another graph or other weights came out, freeze those."""
+        """Trace the model anew, and where another graph or other weights came out, freeze those.
+
+        The plain call (`engine="keras"`) reads the weights itself, and is not traced for this: a
+        Python constant of its model counts as it was when training was compiled.
+        """
+        if self.engine_used == "keras":
+            return False
         self._spec, concrete = settled(self._spec, self._trace)
-        if self._digest(concrete, self.engine_used != "keras") == self._seen:
+        if self._digest(concrete) == self._seen:
             return False
         self._prepare(concrete)
         return True
@@ -177,10 +183,9 @@ class Model(Teacher):
         names = outputs.output_names if self._renamed else outputs.given_names
         return names(self._model)
 
-    def _digest(self, concrete: Any, values: bool = True) -> str:
-        answers = concrete.outputs[: len(self._heads)]
-        found = [identity.of_function(concrete, answers, values)]
-        if values and identity.is_opaque(concrete):
+    def _digest(self, concrete: Any) -> str:
+        found = [identity.of_function(concrete, concrete.outputs[: len(self._heads)])]
+        if identity.is_opaque(concrete):
             found.append(identity.of_answers(self._probed()))
         return identity.digest([*found, *self._kinds.values()])
 
@@ -225,8 +230,7 @@ class Model(Teacher):
             self._run = makers[self._engine]()
         if identity.is_opaque(concrete):
             self._warn_of_distributions()
-        # The plain call reads the weights itself.
-        self._seen = self._digest(concrete, self.engine_used != "keras")
+        self._seen = "" if self.engine_used == "keras" else self._digest(concrete)
 
     def _frozen(self, concrete: Any) -> Callable:
         try:
