@@ -22,13 +22,12 @@ _PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
 _PROBE_ROWS, _OPEN_AXIS = 16, 8
 
 
-def of_function(concrete: Any, outputs: Sequence[Any] | None = None, values: bool = True) -> str:
+def of_function(concrete: Any, outputs: Sequence[Any] | None = None) -> str:
     """A digest of what a function computes, with the values that its variables have now.
 
     Args:
       concrete: a ConcreteFunction of flat inputs.
       outputs: those of its outputs that count; None for all.
-      values: False for a digest that no value of a variable, tensor or table from outside moves.
 
     What runs as Python inside of it (`is_opaque`) and what only has a side effect is not seen.
     """
@@ -37,9 +36,7 @@ def of_function(concrete: Any, outputs: Sequence[Any] | None = None, values: boo
     captured = list(concrete.captured_inputs)
     given = len(concrete.inputs) - len(captured)
     known = {t.op.name: f"input {place}" for place, t in enumerate(concrete.inputs[:given])}
-    outside = [f"outside {place}" for place in range(len(captured))]
-    if values:
-        outside = _captured_values(captured, concrete.variables, graph)
+    outside = _captured_values(captured, concrete.variables, graph)
     for tensor, value in zip(concrete.inputs[given:], outside, strict=True):
         known[tensor.op.name] = value
     body = _Body(graph.node, known, _Library(graph.library.function))
