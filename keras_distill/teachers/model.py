@@ -87,6 +87,7 @@ class Model(Teacher):
         self._output_specs: list[tf.TensorSpec] = []
         self._captured: list = []
         self._seen = ""
+        self._looked: str | None = None
         # What its graph consists of: types of operations.
         self._operations: frozenset[str] = frozenset()
         self.engine_used = engine
@@ -137,15 +138,21 @@ class Model(Teacher):
         return identity.digest([self._precision, self._digest(concrete)])
 
     def refresh(self) -> bool:
-        """Trace the model anew, and where another graph or other weights came out, freeze those.
+        """Freeze the model anew, where it has other weights or computes something else by now.
 
-        The plain call (`engine="keras"`) reads the weights itself, and is not traced for this: a
-        Python constant of its model counts as it was when training was compiled.
+        It is traced for this if a layer's attributes have changed, or if it is no Keras model. What
+        changed inside an object that an attribute holds is not seen. The plain call
+        (`engine="keras"`) reads the weights itself, and is not traced: a Python constant of its
+        model counts as it was when training was compiled.
         """
         if self.engine_used == "keras":
             return False
+        look = self._look()
+        if look is not None and look == self._looked:
+            return False
         self._spec, concrete = settled(self._spec, self._trace)
         if self._digest(concrete) == self._seen:
+            self._looked = look
             return False
         self._prepare(concrete)
         return True
@@ -231,6 +238,12 @@ class Model(Teacher):
         if identity.is_opaque(concrete):
             self._warn_of_distributions()
         self._seen = "" if self.engine_used == "keras" else self._digest(concrete)
+        self._looked = self._look()
+
+    def _look(self) -> str | None:
+        """What a quick look at a Keras model shows: its weights and its layers' attributes."""
+        attributes = identity.of_attributes(self._model)
+        return None if attributes is None else identity.digest([self.fingerprint(), attributes])
 
     def _frozen(self, concrete: Any) -> Callable:
         try:

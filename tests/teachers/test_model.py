@@ -512,6 +512,24 @@ def test_a_changed_constant_is_taken_up_by_the_next_fit():
     assert not teacher.refresh()
 
 
+def test_a_teacher_that_has_not_changed_is_not_traced_again(monkeypatch):
+    rescaling = keras.layers.Rescaling(2.0)
+    model = keras.Sequential([keras.Input((3,)), rescaling, keras.layers.Dense(3)])
+    teacher = kd.teachers.Model(model)
+    before = teacher(np.ones((1, 3), "float32")).logits
+    traces = []
+    monkeypatch.setattr(
+        teacher, "_trace", lambda *args, f=teacher._trace: traces.append(1) or f(*args)
+    )
+    assert not teacher.refresh()
+    assert not teacher.refresh()
+    assert traces == []
+    rescaling.scale = 4.0
+    assert teacher.refresh()
+    # The bias begins at zero.
+    np.testing.assert_allclose(teacher(np.ones((1, 3), "float32")).logits, 2 * before, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("ending", "kind"), [("softmax", "probabilities"), ("sigmoid", "sigmoid"), (None, "logits")]
 )
