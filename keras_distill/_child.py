@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-__all__ = ["command", "end_with_parent", "environment"]
+__all__ = ["command", "end_with_parent", "environment", "killed_with_parent"]
 
 _HOME = Path(__file__).parent.parent
 
@@ -39,10 +39,15 @@ def end_with_parent() -> None:
     The parent holds the other end of the standard input, which the system closes with it. On Linux
     the kernel ends us as well: a long call into C++ may not let a thread of Python's run.
     """
+    killed_with_parent()
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def killed_with_parent() -> None:
+    """Has Linux kill this process when the thread that started it ends."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
 def _wait_for_the_end() -> None:

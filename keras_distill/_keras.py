@@ -18,7 +18,6 @@ __all__ = [
     "LossRoute",
     "MetricRoute",
     "loss_routes",
-    "makers_in_tflite",
     "mask_of",
     "masked",
     "metric_function",
@@ -228,18 +227,3 @@ def reshuffled(dataset: tf.data.Dataset) -> bool:
     if type(dataset).__name__ == "_ShuffleDataset":
         return bool(getattr(dataset, "_reshuffle_each_iteration", False))
     return any(reshuffled(source) for source in getattr(dataset, "_inputs", tuple)())
-
-
-def makers_in_tflite(interpreter: Any) -> dict[int | None, tuple[str, int | None]]:
-    """The operator that writes each tensor of a .tflite, by its index, and that one's first input.
-
-    Read from ai-edge-litert 2.3, `Interpreter._get_ops_details`. Without it a file no longer tells
-    whether it ends in a softmax: `teachers.Model(runner, output=)` has to say it.
-    """
-    found: dict[int | None, tuple[str, int | None]] = {}
-    for details in interpreter._get_ops_details():
-        # A delegate writes the same tensors again as the operators that it runs.
-        if "delegate" not in details["op_name"].lower():
-            source = int(details["inputs"][0]) if len(details["inputs"]) else None
-            found |= {int(index): (details["op_name"], source) for index in details["outputs"]}
-    return found

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import _child, _files
+from . import _child, _files, litert
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
@@ -158,6 +158,7 @@ def convert(
             "allow_flex": allow_flex,
         }
         _run_worker(request, folder)
+        litert.trust(fresh)
 
 
 def _written(

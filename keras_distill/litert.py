@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -18,32 +19,34 @@ from typing import Any
 
 import numpy as np
 
-from . import _child, _keras
+from . import _child
+from ._litert_child import CrashError, RemoteSession, words_of_exit
+from ._litert_session import Session, TensorInfo, dequantize, has_rows, quantize
 from ._records import Record, Table, pairs
+
+__all__ = [
+    "LABELS_FILE",
+    "CrashError",
+    "LatencyReport",
+    "TFLiteRunner",
+    "TensorInfo",
+    "dequantize",
+    "load_tflite",
+    "quantize",
+    "quiet_stderr",
+    "read_labels",
+    "trust",
+]
 
 LABELS_FILE = "labels.txt"
 MAX_LABELS_BYTES = 16 * 1024 * 1024
 _BENCHMARK_WORKER = Path(__file__).with_name("_litert_worker.py")
 RUN_LIMIT_S = 60.0
-# Operators that leave a number's meaning as it is.
-_PASSING = frozenset(
-    ("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "RESIZE_BILINEAR", "SQUEEZE")
-)
+# Of one run in the child, which may have to do with a large batch.
+_PREDICT_LIMIT_S = 600.0
+# SHA-256 of the files that this process has converted itself.
+_OURS: set[str] = set()
 _STDERR_LOCK = threading.RLock()
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a .tflite. `shape` has None where a size is open.
-
-    real value = scale x (stored value - zero_point); scale is 0.0 where nothing is quantised.
-    """
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    scale: float
-    zero_point: int
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,44 @@ class LatencyReport(Record):
         yield pairs(rows)
 
 
-def load_tflite(path: str | os.PathLike[str], *, num_threads: int = 1) -> TFLiteRunner:
+def load_tflite(
+    path: str | os.PathLike[str],
+    *,
+    num_threads: int = 1,
+    signature: str | None = None,
+    isolated: bool | None = None,
+) -> TFLiteRunner:
     """Opens a .tflite with LiteRT.
+
+    Some valid files crash LiteRT. What this process did not convert itself therefore runs in a
+    child, one for all such files: a crash there is an error here.
 
     Args:
       path: any .tflite; one of another tool's making may have neither labels nor signature.
       num_threads: threads that `predict` may use.
+      signature: which of the file's `signatures` to run; by default its first graph.
+      isolated: True to run it in the child, False in this process, whoever made it.
 
     Returns:
       A `TFLiteRunner`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no .tflite, is cut short or damaged.
+      ValueError: it is no .tflite, is cut short or damaged, or has no such signature.
+      CrashError: LiteRT crashed when it opened the file.
     """
-    return TFLiteRunner(path, num_threads=num_threads)
+    return TFLiteRunner(path, num_threads=num_threads, signature=signature, isolated=isolated)
+
+
+def trust(path: str | os.PathLike[str]) -> None:
+    """Has this process run the file at `path`, as it is now, by itself: it has just made it."""
+    _OURS.add(file_sha256(path))
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
@@ -124,34 +150,34 @@ class TFLiteRunner:
     Attributes:
       path: the file.
       inputs, outputs: tuples of `TensorInfo`, in the file's order.
+      signatures: the names of its signatures; `load_tflite(path, signature=)` chooses one.
       labels: the class names stored in the file, or None.
+      isolated: whether it runs in a child process.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, num_threads: int = 1):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        num_threads: int = 1,
+        signature: str | None = None,
+        isolated: bool | None = None,
+    ):
         if num_threads < 1:
             raise ValueError(f"Expected num_threads of 1 or more; got {num_threads}.")
         self.path = Path(path)
         _check_identifier(self.path)
         self._lock = threading.Lock()
-        self._shapes: list[tuple[int, ...]] | None = None
-        with quiet_stderr():
-            self._interpreter = _new_interpreter(self.path, num_threads)
-            self._read_interface()
+        self.isolated = file_sha256(path) not in _OURS if isolated is None else isolated
+        options = (os.fspath(self.path), num_threads, signature)
+        self._session: Session | RemoteSession
+        if self.isolated:
+            self._session = RemoteSession(*options, _PREDICT_LIMIT_S)
+        else:
+            self._session = Session(*options, quiet_stderr)
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
+        self.signatures = self._session.signatures
         self.labels = read_labels(self.path)
-
-    def _read_interface(self) -> None:
-        try:
-            names = _signature_names(self._interpreter)
-            self._inputs = self._interpreter.get_input_details()
-            self._outputs = self._interpreter.get_output_details()
-            self.inputs = tuple(_tensor_info(entry, names["inputs"]) for entry in self._inputs)
-            self.outputs = tuple(_tensor_info(entry, names["outputs"]) for entry in self._outputs)
-        # LiteRT checks no index of a signature before it is followed.
-        except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
-            raise ValueError(
-                f"LiteRT opens {self.path}, but its inputs and outputs can't be read: the file is "
-                f"damaged. Export it again."
-            ) from error
 
     def __repr__(self) -> str:
         return f"TFLiteRunner({str(self.path)!r}, inputs={self.inputs}, outputs={self.outputs})"
@@ -169,44 +195,41 @@ class TFLiteRunner:
           batch_size: rows at once, for files with an open batch (default 32). A file with a
             fixed batch runs at that; a short last batch is filled up, and the filling dropped.
 
+        A file whose inputs differ in their first size, or have none, has no rows: it runs once,
+        on arrays of just its shapes.
+
         Returns:
           The float32 output `(rows, ...)`, or a dict by name if there are several. Whole-number
-          outputs that are not quantised keep their dtype.
+          outputs that are not quantised keep their dtype. An output of another first size than
+          the rows that ran is given whole.
 
         Raises:
-          ValueError: shapes, names or batch size are not the file's; NaN in a quantised input.
+          ValueError: shapes, names or batch size are not the file's; NaN in a quantised input;
+            more rows than run at once, and an output of which no part belongs to one row.
+          CrashError: LiteRT crashed, in its child.
         """
         arrays = self._matched(x)
-        fixed = self.inputs[0].shape[0]
-        if fixed is not None and batch_size not in (None, fixed):
+        by_rows = has_rows(self.inputs)
+        fixed = self.inputs[0].shape[0] if by_rows else None
+        if batch_size is not None and not (by_rows and fixed in (None, batch_size)):
+            runs = f"{fixed} row(s)" if fixed else "whole arrays"
             raise ValueError(
-                f"{self.path} runs {fixed} row(s) at once, not {batch_size}; leave batch_size "
+                f"{self.path} runs {runs} at once, not {batch_size}; leave batch_size "
                 f"out, or export with batch_size=None for an open batch."
             )
-        step = fixed or batch_size or 32
         with self._lock:
-            parts = [
-                self._run([array[start : start + step] for array in arrays], fixed)
-                for start in range(0, len(arrays[0]), step)
-            ]
-        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        if len(joined) == 1:
-            return joined[0]
-        return {info.name: value for info, value in zip(self.outputs, joined, strict=True)}
+            found = self._session.predict(arrays, batch_size)
+        if len(found) == 1:
+            return found[0]
+        return {info.name: value for info, value in zip(self.outputs, found, strict=True)}
 
     def endings(self) -> dict[str, str | None]:
         """The operator that made each output's numbers, by the output's name.
 
         What only moves or rescales them is passed over; None where an input is handed on.
         """
-        makers = _keras.makers_in_tflite(self._interpreter)
-        found = {}
-        for info, entry in zip(self.outputs, self._outputs, strict=True):
-            maker = makers.get(entry["index"])
-            while maker is not None and maker[0] in _PASSING:
-                maker = makers.get(maker[1])
-            found[info.name] = maker and maker[0]
-        return found
+        with self._lock:
+            return self._session.endings()
 
     def benchmark(
         self,
@@ -250,10 +273,9 @@ class TFLiteRunner:
                 f"slow, give it more: run_limit_s= (--run-limit on the command line)."
             )
         if answer.returncode != 0:
-            raise RuntimeError(
-                f"Timing {self.path} failed with exit code {answer.returncode}: "
-                f"{answer.stderr.strip()[-500:]}"
-            )
+            words = words_of_exit(answer.returncode, answer.stderr)
+            kind = CrashError if answer.returncode < 0 else RuntimeError
+            raise kind(f"The process that timed {self.path} {words}")
         measured = json.loads(answer.stdout.splitlines()[-1])
         p50, p90 = np.percentile(measured["seconds"], [50, 90]) * 1000
         memory = measured["peak_memory_bytes"]
@@ -270,72 +292,24 @@ class TFLiteRunner:
         if len(values) != len(names):
             raise ValueError(f"{self.path} has the inputs {names}; got {len(values)} array(s).")
         arrays = [np.asarray(value) for value in values]
+        by_rows = has_rows(self.inputs)
         for array, info in zip(arrays, self.inputs, strict=True):
-            _check_input(array, info)
-        if len({len(array) for array in arrays}) != 1 or not len(arrays[0]):
+            _check_input(array, info, by_rows)
+        if by_rows and (len({len(a) for a in arrays}) != 1 or not len(arrays[0])):
             raise ValueError(f"Expected inputs of one length >= 1; got {[len(a) for a in arrays]}.")
         return arrays
 
-    def _run(self, arrays: list[np.ndarray], fixed: int | None) -> list[np.ndarray]:
-        rows = len(arrays[0])
-        if fixed:
-            arrays = [array[np.minimum(np.arange(fixed), rows - 1)] for array in arrays]
-        self._allocate([array.shape for array in arrays])
-        for array, entry, info in zip(arrays, self._inputs, self.inputs, strict=True):
-            self._interpreter.set_tensor(entry["index"], quantize(array, info))
-        # LiteRT's fused LSTM keeps its last state, and the next rows have nothing to do with it.
-        self._interpreter.reset_all_variables()
-        self._interpreter.invoke()
-        return [
-            dequantize(self._interpreter.get_tensor(entry["index"]), info)[:rows]
-            for entry, info in zip(self._outputs, self.outputs, strict=True)
-        ]
 
-    def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
-        if self._shapes == shapes:
-            return
-        with quiet_stderr():
-            try:
-                for shape, entry, info in zip(shapes, self._inputs, self.inputs, strict=True):
-                    if None in info.shape:
-                        self._interpreter.resize_tensor_input(entry["index"], shape)
-                self._interpreter.allocate_tensors()
-            except RuntimeError as error:
-                raise ValueError(f"LiteRT cannot run {self.path}: {_mend(error)}") from error
-        self._shapes = shapes
-
-
-def quantize(values: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """Real values as the file stores them: rounded to the nearest step and clipped.
-
-    >>> quantize(np.array([0.0, 0.26, 99.0]), TensorInfo("x", (3,), "int8", 0.5, -1))
-    array([ -1,   0, 127], dtype=int8)
-    """
-    dtype = np.dtype(info.dtype)
-    if not info.scale:
-        return values.astype(dtype, copy=False)
-    if np.isnan(values).any():
-        raise ValueError(f"Expected real values for the quantised input {info.name!r}; got NaN.")
-    limits = np.iinfo(dtype)
-    steps = np.rint(values / np.float32(info.scale)) + info.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
-
-
-def dequantize(values: np.ndarray, info: TensorInfo) -> np.ndarray:
-    """What the file stores as real float32 values; unquantised whole numbers stay as they are."""
-    if info.scale:
-        return (values.astype("float32") - info.zero_point) * np.float32(info.scale)
-    return values.astype("float32") if values.dtype == np.float16 else values
-
-
-def _check_input(array: np.ndarray, info: TensorInfo) -> None:
-    rest = info.shape[1:]
+def _check_input(array: np.ndarray, info: TensorInfo, by_rows: bool) -> None:
+    skipped = 1 if by_rows else 0
+    rest = info.shape[skipped:]
     fits = array.ndim == len(info.shape) and all(
-        want in (None, got) for want, got in zip(rest, array.shape[1:], strict=True)
+        want in (None, got) for want, got in zip(rest, array.shape[skipped:], strict=True)
     )
     if not fits:
+        kind = "rows of shape" if by_rows else "an array of shape"
         raise ValueError(
-            f"The input {info.name!r} expects rows of shape {rest}; got an array of {array.shape}."
+            f"The input {info.name!r} expects {kind} {rest}; got an array of {array.shape}."
         )
     whole = np.issubdtype(np.dtype(info.dtype), np.integer) and not info.scale
     if whole and np.issubdtype(array.dtype, np.floating):
@@ -351,48 +325,6 @@ def _check_identifier(path: Path) -> None:
         raise ValueError(
             f"Expected a .tflite (identifier TFL3 at byte 4); {path} begins with {head!r}."
         )
-
-
-def _new_interpreter(path: Path, num_threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        return Interpreter(model_path=os.fspath(path), num_threads=num_threads)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"LiteRT cannot open {path}: {_mend(error)} The file may be cut short; export it again."
-        ) from error
-
-
-def _mend(error: Exception) -> str:
-    if "Flex delegate" in str(error):
-        return (
-            "it uses Select TF ops, and neither LiteRT nor TensorFlow ships the Flex delegate "
-            "for Python. It runs on a device that links it; here, export without allow_flex."
-        )
-    return f"{error}."
-
-
-def _signature_names(interpreter: Any) -> dict[str, dict[int, list[str]]]:
-    """Names by tensor index; a tensor that is two outputs has two."""
-    found: dict[str, dict[int, list[str]]] = {"inputs": {}, "outputs": {}}
-    if interpreter.get_signature_list():
-        runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
-        for name, entry in runner.get_input_details().items():
-            found["inputs"].setdefault(entry["index"], []).append(name)
-        for name, entry in runner.get_output_details().items():
-            found["outputs"].setdefault(entry["index"], []).append(name)
-    return found
-
-
-def _tensor_info(entry: dict[str, Any], names: dict[int, list[str]]) -> TensorInfo:
-    signature = entry["shape_signature"]
-    shape = tuple(None if size < 0 else int(size) for size in signature)
-    scale, zero_point = entry["quantization"]
-    known = names.get(entry["index"])
-    name = known.pop(0) if known else entry["name"]
-    dtype = np.dtype(entry["dtype"]).name
-    return TensorInfo(name, shape, dtype, float(scale), int(zero_point))
 
 
 def _host() -> str:

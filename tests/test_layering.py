@@ -50,6 +50,9 @@ ORDER = [
 PRIVATE = {
     "_converter_worker": "converter",
     "_signature": "converter",
+    "_litert_child": "litert",
+    "_litert_server": "litert",
+    "_litert_session": "litert",
     "_litert_worker": "litert",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

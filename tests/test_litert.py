@@ -178,9 +178,12 @@ def test_no_damaged_file_ends_the_process(files, tmp_path):
     assert dict(line.split() for line in done.stdout.splitlines()) == dict.fromkeys(damaged, "True")
 
 
-def test_a_signature_that_points_nowhere_is_refused(files, tmp_path):
+def test_a_signature_that_points_nowhere_is_refused(files):
     # LiteRT opens such a file and fails only when the tensor is asked for.
     class Astray:
+        def __init__(self, **options):
+            pass
+
         def get_signature_list(self):
             return {"serving_default": {}}
 
@@ -189,9 +192,90 @@ def test_a_signature_that_points_nowhere_is_refused(files, tmp_path):
 
     path = files[0] / "int8.tflite"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(litert, "_new_interpreter", lambda path, num_threads: Astray())
+        patch.setattr("ai_edge_litert.interpreter.Interpreter", Astray)
         with pytest.raises(ValueError, match=r"int8\.tflite.*damaged"):
             litert.load_tflite(path)
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory):
+    """A file of four signatures, converted as others do: by TensorFlow alone."""
+
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 4])])
+        def double(self, x):
+            return {"twice": x * 2}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([])])
+        def scaled(self, z, by):
+            return {"sum": tf.reduce_sum(z) * by, "z": z * by}
+
+        @tf.function(input_signature=[tf.TensorSpec([3, 4])])
+        def anchors(self, x):
+            return {"boxes": tf.tile(x, [16, 1])}
+
+        @tf.function(input_signature=[tf.TensorSpec([2, 4]), tf.TensorSpec([5, 4])])
+        def pairs(self, a, b):
+            return {"products": tf.matmul(a, b, transpose_b=True)}
+
+    folder, module = tmp_path_factory.mktemp("foreign"), Module()
+    names = ("double", "scaled", "anchors", "pairs")
+    signatures = {name: getattr(module, name) for name in names}
+    tf.saved_model.save(module, str(folder / "saved"), signatures=signatures)
+    path = folder / "foreign.tflite"
+    with litert.quiet_stderr():
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert())
+    return path
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_every_signature_of_a_foreign_file_answers_whole(foreign, isolated):
+    def load(signature=None):
+        return litert.load_tflite(foreign, signature=signature, isolated=isolated)
+
+    rng = np.random.default_rng(0)
+    assert sorted(load().signatures) == ["anchors", "double", "pairs", "scaled"]
+    x = rng.random((40, 4), "float32")
+    np.testing.assert_array_equal(load("double").predict(x), 2 * x)
+    # Scalars go in and out; the sum belongs to no row.
+    z = rng.random((2, 3), "float32")
+    answers = load("scaled").predict({"z": z, "by": np.float32(3)})
+    assert answers["sum"].shape == ()
+    np.testing.assert_allclose(answers["sum"], 3 * z.sum(), rtol=1e-6)
+    np.testing.assert_allclose(answers["z"], 3 * z, rtol=1e-6)
+    # First sizes that differ: nothing of it is a batch.
+    a, b = rng.random((2, 4), "float32"), rng.random((5, 4), "float32")
+    products = load("pairs").predict({"a": a, "b": b})
+    np.testing.assert_allclose(products, a @ b.T, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'b' expects an array of shape \(5, 4\)"):
+        load("pairs").predict({"a": a, "b": a})
+    # 16 boxes a row: of three rows 48, of a batch that was filled up those of its rows.
+    boxes = load("anchors")
+    assert boxes.predict(x[:3]).shape == (48, 4)
+    assert boxes.predict(x[:6]).shape == (96, 4)
+    np.testing.assert_array_equal(boxes.predict(x[:3])[:3], x[:3])
+    with pytest.raises(ValueError, match=r"has the signatures .*'pairs'.* got 'nothing'"):
+        load("nothing")
+
+
+def test_an_output_that_belongs_to_no_row_is_not_joined(foreign, tmp_path):
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+        def total(self, x):
+            return {"sum": tf.reduce_sum(x), "x": x}
+
+    module = Module()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"total": module.total})
+    path = tmp_path / "total.tflite"
+    with litert.quiet_stderr():
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+        path.write_bytes(converter.convert())
+    runner = litert.load_tflite(path)
+    x = np.ones((40, 3), "float32")
+    assert runner.predict(x[:20])["sum"] == 60
+    with pytest.raises(ValueError, match=r"'sum'.*batch_size=40"):
+        runner.predict(x)
+    assert runner.predict(x, batch_size=40)["sum"] == 120
 
 
 def test_damaged_labels_are_refused(files, tmp_path):

@@ -102,6 +102,7 @@ def export_tflite(
                 converted(calibration=calibration)
         if names is not None:
             append_labels(fresh, names)
+            litert.trust(fresh)
         runner, content = _proven(fresh, specs, calibration)
     counts = dict(vars(content))
     float_names = counts.pop("float_names")

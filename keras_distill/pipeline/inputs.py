@@ -205,10 +205,17 @@ def usage_errors() -> Iterator[None]:
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:
-    """An error's words in one line, cut to `limit` characters.
+    """An error's words in one line, of `limit` characters at most: the middle is left out.
+
+    Who speaks is at the beginning, and the cause often at the end.
 
     >>> one_line(ValueError("two\\n  lines"))
     'two lines'
+    >>> one_line(ValueError("it is in the way"), 13)
+    'it is ... way'
     """
     words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= limit else f"{words[: limit - 4]} ..."
+    if len(words) <= limit:
+        return words
+    end = (limit - 5) // 2
+    return f"{words[: limit - 5 - end].rstrip()} ... {words[-end:].lstrip()}"
