@@ -97,7 +97,7 @@ class Model(Teacher):
         return f"teachers.Model({name!r}, precision={self._precision!r}, {self.engine_used!r})"
 
     def build(self, input_spec: Any, taps: tuple) -> Signals:
-        if self._spec is None:
+        if self._spec is None and input_spec is not None:
             self._spec = given_spec(input_spec)
         self._spec = self._known_spec()
         self._tap_keys = tuple(dict.fromkeys(taps))
