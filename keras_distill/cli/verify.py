@@ -28,6 +28,16 @@ def verify(
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Largest file.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Longest median run.")] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest error, as part of the model's range. [default: 0.001; float16: 0.01]"
+        ),
+    ] = None,
+    min_correlation: Annotated[
+        float | None,
+        typer.Option(help="Smallest correlation with the model. [default: 0.9 for integers]"),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     image_size: ImageSize = None,

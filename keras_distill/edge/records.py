@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,23 +70,38 @@ class TFLiteExport(Record):
 
 
 @dataclass(frozen=True)
+class Check:
+    """One thing that was demanded, its figures in words, and whether it holds."""
+
+    name: str
+    words: str
+    passed: bool
+
+
+@dataclass(frozen=True)
 class VerificationReport(Record):
     """What a .tflite answers, beside the Keras model it came from and the teacher.
 
     Attributes:
-      accuracy_file, accuracy_reference: share of right labels, 0 to 1; None without labels.
+      accuracy_file, accuracy_reference: share of right labels, 0 to 1, mean of the outputs that
+        have labels of classes; None without any.
       drop: accuracy_reference - accuracy_file.
       agreement: share of rows where file and reference choose the same class; None where there
-        are no classes to choose from (a last dimension of 1).
+        are no classes to choose from.
       teacher_agreement: the same of file and teacher; None without a teacher.
-      correlation: Pearson's, over all outputs of all rows.
-      max_abs_error: the largest difference of any output.
+      correlation: Pearson's, over all outputs of all rows; NaN where an answer is.
+      max_abs_error: the largest difference of any output; NaN where an answer is.
       metrics: the Keras metrics asked for, measured on the file's outputs.
       bytes: the file's size.
       latency_p50_ms: median run on this host, one thread.
-      passed: no tolerance was missed.
+      passed: every one of `checks` holds.
       quantized_agreement, quantized_correlation: agreement and correlation of the file and the
         fake-quantised model; None without one.
+      checks: what was demanded, output by output, each with its figures in words.
+      path, file_sha256: the file, and its digest.
+      rows, data_sha256: how many examples, and the digest of inputs and labels in their order.
+      versions: of Python and the packages that took part.
+      date: when, in UTC.
     """
 
     accuracy_file: float | None
@@ -102,6 +117,13 @@ class VerificationReport(Record):
     passed: bool
     quantized_agreement: float | None = None
     quantized_correlation: float | None = None
+    checks: tuple[Check, ...] = ()
+    path: Path | None = None
+    file_sha256: str | None = None
+    rows: int | None = None
+    data_sha256: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    date: str | None = None
 
     def parts(self) -> Iterator[str | Table]:
         """A line a measure."""
@@ -120,6 +142,11 @@ class VerificationReport(Record):
         rows |= {name: f"{value:.4g}" for name, value in self.metrics.items()}
         rows["bytes"] = f"{self.bytes:,}"
         rows["p50 latency"] = f"{self.latency_p50_ms:.3f} ms"
+        if self.path is not None:
+            rows["rows"] = self.rows or 0
+            rows["file"] = f"{self.path} ({(self.file_sha256 or '')[:12]})"
+            rows["data"] = (self.data_sha256 or "-")[:12]
+            rows["date"] = self.date
         rows["passed"] = "yes" if self.passed else "NO"
         yield pairs(rows)
 

@@ -74,6 +74,24 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
     )
 
 
+def precision_of(path: str | os.PathLike[str]) -> str:
+    """What a .tflite computes in or holds: "integers", "float16" or "float32".
+
+    Args:
+      path: a file that `load_tflite` opens.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(Path(path).read_bytes(), 0)
+    type_names = _names(schema.TensorType)
+    kinds = set()
+    for graph in _each(model.Subgraphs, model.SubgraphsLength()):
+        for tensor in _each(graph.Tensors, graph.TensorsLength()):
+            scaled = tensor.Quantization() is not None and tensor.Quantization().ScaleLength()
+            kinds.add("integers" if scaled else type_names[tensor.Type()].lower())
+    return next((kind for kind in ("integers", "float16") if kind in kinds), "float32")
+
+
 def _each(get: Any, count: int) -> Iterator[Any]:
     return (get(index) for index in range(count))
 

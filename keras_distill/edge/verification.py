@@ -5,19 +5,27 @@ The converter is never taken at its word: every figure comes from running the fi
 
 from __future__ import annotations
 
-import dataclasses
+import datetime
+import importlib.metadata
+import math
 import os
-import sys
-from collections.abc import Sequence
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..data import batches, qualified_name
-from ..litert import LatencyReport, TFLiteRunner, load_tflite
-from .interface import interface_of
-from .records import TFLiteExport, VerificationReport
+from ..data import batches
+from ..litert import CrashError, LatencyReport, TFLiteRunner, file_sha256, load_tflite
+from .answers import Answers
+from .heads import Head, correlation
+from .records import Check, TFLiteExport, VerificationReport
+from .tflite_file import precision_of
+from .tolerances import Tolerances, checks_of
+
+_PACKAGES = ("keras_distill", "tensorflow", "keras", "ai-edge-litert")
 
 
 class VerificationError(AssertionError):
@@ -51,69 +59,134 @@ def verify(
     min_agreement: float | None = None,
     max_bytes: int | None = None,
     max_latency_ms: float | None = None,
+    max_error: float | None = None,
+    min_correlation: float | None = None,
+    min_quantized_correlation: float | None = None,
 ) -> VerificationReport:
     """Runs a .tflite on data and compares it with the Keras model and the teacher.
+
+    Each output is judged by itself, with and without labels: a float file must give the model's
+    numbers, a file of integers must follow them. Nothing passes that was not judged.
 
     Args:
       export: what `export_tflite` returned, or a path.
       reference: the Keras model of either generation, or a callable.
-      data: any data argument. Labels are class numbers or one-hot; rows labelled -1 are left out
-        of accuracy and metrics. Sample weights are not used.
+      data: any data argument. Labels are class numbers, one-hot, or 0 and 1 for outputs that say
+        yes or no; of several outputs a list of arrays or a dict by name, which may leave some out.
+        Rows labelled -1 are left out of accuracy and metrics. Sample weights are not used.
       teacher: a Keras model or a callable that returns class scores.
       quantized: the fake-quantised model that the file was exported from, or a callable: what
         the file loses beyond it, the converter lost.
       metrics: Keras metrics, measured on the file's output; your objects stay untouched.
-      max_drop: accuracy may fall by this much, 0.01 being one point. Without labels it says
-        nothing.
+      max_drop: accuracy may fall by this much, 0.01 being one point, in each output that has
+        labels of classes.
       min_agreement: smallest share of rows where file and reference choose the same class.
       max_bytes: largest file.
       max_latency_ms: longest median run on this host, one thread.
+      max_error: largest difference from the model, as part of the range of an output's numbers.
+        None: 1e-3 in a float32 file, 1e-2 in one of float16 (more where the model itself computes
+        in half precision), not asked of integers.
+      min_correlation: smallest correlation with the model in each output; of outputs that are
+        class numbers Cohen's kappa. None: 0.9 in a file of integers, and 0.99 (float16: 0.98) for
+        class numbers of float files.
+      min_quantized_correlation: the same with the fake-quantised model. None: 0.98.
 
     Returns:
       A `VerificationReport` whose `passed` is True.
 
     Raises:
-      VerificationError: a tolerance was missed; it names each with its figures.
-      ValueError: shapes that do not belong together, metrics without labels, or a tolerance on
-        something that this model does not have.
+      VerificationError: a tolerance was missed, a number is NaN, or LiteRT crashed; it names each
+        with its figures, the worst row, and where the loss came about.
+      ValueError: shapes that do not belong together, labels outside the classes or for another
+        output, metrics without labels, or a tolerance on something that this model does not have.
 
     Example:
       report = verify(export, model, (x, y), teacher=teacher, min_agreement=0.99)
     """
-    runner = _runner(export)
-    others = {"reference": reference, "teacher": teacher, "quantized": quantized}
-    answers, labels = _answers(runner, others, data)
+    try:
+        runner = _runner(export)
+        seen = Answers(runner, {"reference": reference, "teacher": teacher, "quantized": quantized})
+        for x, y, _ in batches(data, batch_size=64):
+            seen.add(x, y)
+        latency = runner.benchmark().latency_p50_ms
+    except CrashError as error:
+        raise VerificationError(str(error), crashed(export, error)) from error
+    answers, labels = seen.by_role(), seen.labels()
     file, model = answers["file"], answers["reference"]
     guide, rounded = answers.get("teacher"), answers.get("quantized")
-    accuracy_file, accuracy_reference = _accuracy(file, labels), _accuracy(model, labels)
+    heads = [
+        Head.of(info.name, ours, theirs, truth)
+        for info, ours, theirs, truth in zip(runner.outputs, file, model, labels, strict=True)
+    ]
+    agreement = _mean(head.agreement(head.reference) for head in heads)
+    if min_agreement is not None and agreement is None:
+        raise ValueError("min_agreement needs outputs of two classes or more; these have one.")
+    accuracy_file = _accuracy(heads, [head.file for head in heads])
+    accuracy_reference = _accuracy(heads, [head.reference for head in heads])
+    tolerances = Tolerances(
+        max_drop, min_agreement, max_error, min_correlation, min_quantized_correlation
+    )
+    size = runner.path.stat().st_size
+    checks = (
+        Check("file runs", f"{runner.path} answered {seen.rows} rows", True),
+        *checks_of(heads, rounded, precision_of(runner.path), reference, tolerances),
+        *_limit("bytes", f"{size} bytes", size, "max_bytes", max_bytes),
+        *_limit("p50 latency", f"{latency:.3f} ms", latency, "max_latency_ms", max_latency_ms),
+    )
     report = VerificationReport(
         accuracy_file=accuracy_file,
         accuracy_reference=accuracy_reference,
         drop=_drop(accuracy_reference, accuracy_file),
-        agreement=_agreement(file, model),
-        teacher_agreement=None if guide is None else _agreement(file, guide),
-        correlation=_correlation(file, model),
-        max_abs_error=max(_largest(a, b) for a, b in zip(file, model, strict=True)),
-        metrics=_measured(metrics or (), file, labels),
-        bytes=runner.path.stat().st_size,
-        latency_p50_ms=runner.benchmark().latency_p50_ms,
-        passed=True,
-        quantized_agreement=None if rounded is None else _agreement(file, rounded),
-        quantized_correlation=None if rounded is None else _correlation(file, rounded),
+        agreement=agreement,
+        teacher_agreement=_agreement_with(heads, guide),
+        correlation=correlation(_flat(file), _flat(model)),
+        max_abs_error=max(float(head.errors().max()) for head in heads),
+        metrics=_measured(metrics or (), file, [one for one in labels if one is not None]),
+        bytes=size,
+        latency_p50_ms=latency,
+        passed=all(check.passed for check in checks),
+        quantized_agreement=_agreement_with(heads, rounded),
+        quantized_correlation=None if rounded is None else correlation(_flat(file), _flat(rounded)),
+        checks=checks,
+        rows=seen.rows,
+        data_sha256=seen.sha256(),
+        **_provenance(runner.path),
     )
-    if min_agreement is not None and report.agreement is None:
-        raise ValueError("min_agreement needs outputs of two classes or more; these have one.")
-    missed = [
-        *_above("drop", report.drop, "max_drop", max_drop),
-        *_above("-agreement", report.agreement, "min_agreement", min_agreement),
-        *_above("bytes", report.bytes, "max_bytes", max_bytes),
-        *_above("latency_p50_ms", report.latency_p50_ms, "max_latency_ms", max_latency_ms),
-    ]
-    if missed:
-        report = dataclasses.replace(report, passed=False)
+    if not report.passed:
+        missed = [f"{check.name}: {check.words}" for check in checks if not check.passed]
         words = f"{runner.path} is past its tolerances: {'; '.join(missed)}."
         raise VerificationError(words, report)
     return report
+
+
+def crashed(export: Any, error: CrashError) -> VerificationReport:
+    """The report on a file that ends the process which runs it."""
+    path = Path(export.path if isinstance(export, TFLiteRunner) else export)
+    return VerificationReport(
+        accuracy_file=None,
+        accuracy_reference=None,
+        drop=None,
+        agreement=None,
+        teacher_agreement=None,
+        correlation=math.nan,
+        max_abs_error=math.nan,
+        metrics={},
+        bytes=path.stat().st_size,
+        latency_p50_ms=math.nan,
+        passed=False,
+        checks=(Check("file runs", str(error), False),),
+        **_provenance(path),
+    )
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "path": path,
+        "file_sha256": file_sha256(path),
+        "versions": versions | {"python": platform.python_version()},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _runner(export: Any) -> TFLiteRunner:
@@ -122,129 +195,37 @@ def _runner(export: Any) -> TFLiteRunner:
     return load_tflite(export.path if isinstance(export, TFLiteExport) else export)
 
 
-def _answers(
-    runner: TFLiteRunner, models: dict[str, Any], data: Any
-) -> tuple[dict[str, list[np.ndarray]], list[np.ndarray] | None]:
-    """Flat lists of outputs of the file and of each model that there is, and the labels."""
-    models = {role: model for role, model in models.items() if model is not None}
-    columns: dict[str, list[Any]] = {role: [] for role in ("file", *models, "labels")}
-    names = [info.name for info in runner.outputs]
-    for x, y, _ in batches(data, batch_size=64):
-        inputs = _for_file(runner, models["reference"], x)
-        columns["file"].append(_leaves(runner.predict(inputs), names))
-        for role, model in models.items():
-            columns[role].append(_leaves(_call(model, x), names))
-        if y is not None:
-            columns["labels"].append(_ordered(y, names))
-    found = {
-        role: [np.concatenate(parts) for parts in zip(*column, strict=True)]
-        for role, column in columns.items()
-    }
-    labels = found.pop("labels")
-    for role, model in models.items():
-        _check_alike(role, model, found["file"], found[role])
-    return found, labels or None
-
-
-def _for_file(runner: TFLiteRunner, reference: Any, x: Any) -> Any:
-    if len(runner.inputs) == 1:
-        return keras.tree.flatten(x)[0]
-    if isinstance(x, dict) and set(x) == {info.name for info in runner.inputs}:
-        return x
-    # The file's names may be others than the model's; the order is the same.
-    return interface_of(reference).flat_inputs(x) if isinstance(reference, keras.Model) else x
-
-
-def _call(model: Any, x: Any) -> Any:
-    legacy = sys.modules.get("tf_keras")
-    if isinstance(model, keras.Layer) or (legacy and isinstance(model, legacy.layers.Layer)):
-        return model(x, training=False)
-    outputs = model(x)
-    return getattr(outputs, "logits", outputs)
-
-
-def _ordered(values: Any, names: list[str]) -> list[Any]:
-    """A structure's leaves in the file's order; Keras flattens a dict by its sorted keys."""
-    if isinstance(values, dict):
-        return [values[name] for name in (names if set(values) == set(names) else values)]
-    return keras.tree.flatten(values)
-
-
-def _leaves(outputs: Any, names: list[str]) -> list[np.ndarray]:
-    return [
-        np.asarray(keras.ops.convert_to_numpy(value), "float32")
-        for value in _ordered(outputs, names)
-    ]
-
-
-def _check_alike(role: str, model: Any, file: Any, other: Any) -> None:
-    ours, theirs = [a.shape for a in file], [a.shape for a in other]
-    if ours != theirs:
-        raise ValueError(
-            f"The file answers with arrays of {ours} and the {role} {qualified_name(model)} with "
-            f"{theirs}. Both must have the same outputs."
-        )
+def _accuracy(heads: list[Head], answers: list[np.ndarray]) -> float | None:
+    hits = [head.hits(answer) for head, answer in zip(heads, answers, strict=True)]
+    return _mean(None if found is None else float(found.mean()) for found in hits)
 
 
 def _drop(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else before - after
 
 
-def _accuracy(outputs: list[np.ndarray], labels: list[np.ndarray] | None) -> float | None:
-    if labels is None or len(labels) != len(outputs):
+def _agreement_with(heads: list[Head], other: list[np.ndarray] | None) -> float | None:
+    if other is None:
         return None
-    hits = [_hits(a, y) for a, y in zip(outputs, labels, strict=True)]
-    if any(found is None or not found.size for found in hits):
-        return None
-    return float(np.mean([found.mean() for found in hits if found is not None]))
+    return _mean(head.agreement(one) for head, one in zip(heads, other, strict=True))
 
 
-def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Right or wrong for each labelled row; None where the labels are no classes."""
-    if outputs.shape[-1] < 2:
-        return None
-    if labels.shape == outputs.shape:
-        one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all()
-        return labels.argmax(-1) == outputs.argmax(-1) if one_hot else None
-    if labels.shape == (*outputs.shape[:-1], 1):
-        labels = labels[..., 0]
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(
-            f"Expected labels of {outputs.shape[:-1]} or one-hot {outputs.shape}; "
-            f"got {labels.shape}."
-        )
-    if (labels != np.rint(labels)).any():
-        return None
-    known = labels != -1
-    return (labels == outputs.argmax(-1))[known]
+def _mean(found: Iterable[float | None]) -> float | None:
+    """Over what there is."""
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def _agreement(file: list[np.ndarray], other: list[np.ndarray]) -> float | None:
-    if any(a.shape[-1] < 2 for a in (*file, *other)):
-        return None
-    same = [np.mean(a.argmax(-1) == b.argmax(-1)) for a, b in zip(file, other, strict=True)]
-    return float(np.mean(same))
-
-
-def _correlation(file: list[np.ndarray], other: list[np.ndarray]) -> float:
-    a = np.concatenate([part.ravel() for part in file]).astype("float64")
-    b = np.concatenate([part.ravel() for part in other]).astype("float64")
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    # Without spread there is nothing to correlate: alike counts as 1, unlike as 0.
-    return float(a @ b / scale) if scale else float(np.allclose(a, b))
-
-
-def _largest(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a.astype("float64") - b).max())
+def _flat(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part.ravel() for part in arrays])
 
 
 def _measured(
-    metrics: Sequence[Any], file: list[np.ndarray], labels: list[np.ndarray] | None
+    metrics: Sequence[Any], file: list[np.ndarray], labels: list[np.ndarray]
 ) -> dict[str, float]:
     if not metrics:
         return {}
-    if labels is None or len(file) != 1 or len(labels) != 1:
+    if len(file) != 1 or len(labels) != 1:
         raise ValueError("metrics need labelled data and a file with one output.")
     (outputs,), (truth,) = file, labels
     known = np.ones(len(truth), bool)
@@ -259,11 +240,8 @@ def _measured(
     return found
 
 
-def _above(figure: str, value: float | None, tolerance: str, limit: float | None) -> list[str]:
-    """The words for a missed tolerance, or none. A leading minus: smaller is worse."""
-    if value is None or limit is None:
-        return []
-    smaller_is_worse = figure.startswith("-")
-    # 0.97 - 0.96 is a little more than 0.01 in binary, and just met is met.
-    missed = value < limit - 1e-9 if smaller_is_worse else value > limit + 1e-9
-    return [f"{figure.lstrip('-')} is {value:.6g}, {tolerance} is {limit:.6g}"] if missed else []
+def _limit(
+    name: str, figure: str, value: float, tolerance: str, limit: float | None
+) -> Iterator[Check]:
+    if limit is not None:
+        yield Check(name, f"{figure}, {limit:.6g} allowed ({tolerance})", value <= limit)

@@ -1,7 +1,6 @@
 """The gate: a .tflite against its model and its tolerances, for a build server to ask."""
 
 import dataclasses
-import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,13 +13,16 @@ import tensorflow as tf
 
 from .. import _files, _json, edge
 from ..edge.interface import interface_of
-from ..edge.records import VerificationReport
-from ..litert import TFLiteRunner, load_tflite
+from ..edge.records import Check, VerificationReport
+from ..edge.verification import crashed
+from ..litert import CrashError, TFLiteRunner, load_tflite
 from .inputs import load_data, load_model, one_line, usage_errors
-from .junit import Check, write_junit
+from .junit import write_junit
 from .stages import UsageError
 
 MAX_DROP = 0.01
+# The options that `verify` takes by the same names, with its own defaults.
+_TOLERANCES = ("min_agreement", "max_bytes", "max_latency_ms", "max_error", "min_correlation")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Request:
     min_agreement: float | None = None
     max_bytes: int | None = None
     max_latency_ms: float | None = None
+    max_error: float | None = None
+    min_correlation: float | None = None
     junit: Path | None = None
     json: Path | None = None
 
@@ -81,8 +85,12 @@ def run(request: Request) -> Outcome:
 
 def _verified(request: Request) -> Outcome:
     baseline = None if request.baseline is None else load_baseline(request.baseline)
-    with usage_errors():
-        runner = load_tflite(request.file)
+    try:
+        with usage_errors(passing=CrashError):
+            runner = load_tflite(request.file)
+    except CrashError as error:
+        report = crashed(request.file, error)
+        return Outcome(report, report.checks)
     model, teacher = load_model(request.model), None
     if request.teacher is not None:
         teacher = load_model(request.teacher)
@@ -98,63 +106,72 @@ def _verified(request: Request) -> Outcome:
         for path, found in ((request.model, model), (request.teacher, teacher)):
             if found is not None:
                 _check_inputs(runner, path, found)
-        report = edge.verify(
-            runner,
-            model,
-            data.examples,
-            teacher=teacher,
-            max_drop=math.inf,
-            min_agreement=None if request.min_agreement is None else 0.0,
-        )
-    checks = tuple(_checks(request, report, baseline, data.rows))
+        try:
+            report = edge.verify(
+                runner,
+                model,
+                data.examples,
+                teacher=teacher,
+                max_drop=MAX_DROP if request.max_drop is None else request.max_drop,
+                **{name: getattr(request, name) for name in _TOLERANCES},
+            )
+        except edge.VerificationError as error:
+            report = error.report
+    checks = (*report.checks, *_against(baseline, request, report))
     passed = all(check.passed for check in checks)
-    return Outcome(dataclasses.replace(report, passed=passed), checks)
+    return Outcome(dataclasses.replace(report, checks=checks, passed=passed), checks)
 
 
-def _checks(
-    request: Request, report: VerificationReport, baseline: float | None, rows: int
+def _against(
+    baseline: "Baseline | None", request: Request, report: VerificationReport
 ) -> Iterator[Check]:
-    yield Check("file runs", f"{request.file} answered {rows} rows", True)
     accuracy = report.accuracy_file
-    before = report.accuracy_reference if baseline is None else baseline
-    if accuracy is not None and before is not None:
-        limit = MAX_DROP if request.max_drop is None else request.max_drop
-        drop, against = before - accuracy, "the model" if baseline is None else "the baseline"
-        words = (
-            f"the file is right on {accuracy:.2%}, {against} on {before:.2%}: a drop of "
-            f"{100 * drop:.2f} points, {100 * limit:.2f} allowed"
-        )
-        yield Check(f"accuracy against {against}", words, _within(drop, limit))
-    elif request.max_drop is not None or baseline is not None:
+    if report.rows is None:
+        return
+    if accuracy is None and (request.max_drop is not None or baseline is not None):
         raise UsageError(
             f"--max-drop and --baseline compare accuracies, and {request.data} has no class "
             f"labels. Add them as the array y, or leave these options out."
         )
-    if request.min_agreement is not None and report.agreement is not None:
-        words = f"same class on {report.agreement:.2%}, {request.min_agreement:.2%} demanded"
-        passed = _within(-report.agreement, -request.min_agreement)
-        yield Check("agreement with the model", words, passed)
-    if request.max_bytes is not None:
-        words = f"{report.bytes:,} bytes, {request.max_bytes:,} allowed"
-        yield Check("bytes", words, report.bytes <= request.max_bytes)
-    if request.max_latency_ms is not None:
-        words = f"{report.latency_p50_ms:.3f} ms, {request.max_latency_ms:.3f} ms allowed"
-        yield Check("p50 latency", words, report.latency_p50_ms <= request.max_latency_ms)
-
-
-def _within(value: float, limit: float) -> bool:
+    if accuracy is None or baseline is None:
+        return
+    for name, before, now in (
+        ("rows", baseline.rows, report.rows),
+        ("data_sha256", baseline.data_sha256, report.data_sha256),
+    ):
+        if before is not None and before != now:
+            raise UsageError(
+                f"the baseline {request.baseline} was measured on other data: its {name} is "
+                f"{before}, and here it is {now}. Verify its file on these data with --json."
+            )
+    limit = MAX_DROP if request.max_drop is None else request.max_drop
+    drop = baseline.accuracy - accuracy
+    words = (
+        f"the file is right on {accuracy:.2%}, the baseline on {baseline.accuracy:.2%}: a drop of "
+        f"{100 * drop:.2f} points, {100 * limit:.2f} allowed"
+    )
     # 0.97 - 0.96 is a little more than 0.01 in binary, and just met is met.
-    return value <= limit + 1e-9
+    yield Check("accuracy against the baseline", words, drop <= limit + 1e-9)
 
 
-def load_baseline(path: Path) -> float:
-    """The accuracy of the file in an earlier report.
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier report: the accuracy of its file, and on what, where it says so."""
+
+    accuracy: float
+    rows: int | None = None
+    data_sha256: str | None = None
+
+
+def load_baseline(path: Path) -> Baseline:
+    """An earlier report, of a file that passed.
 
     Raises:
-      UsageError: there is no such report, or it has no accuracy.
+      UsageError: there is no such report, it has no accuracy, or its file did not pass.
     """
     try:
-        accuracy = _json.read(path)["accuracy_file"]
+        found = _json.read(path)
+        accuracy = found["accuracy_file"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is no report that an earlier verify wrote with --json: {one_line(error)}"
@@ -163,7 +180,12 @@ def load_baseline(path: Path) -> float:
         raise UsageError(f"the baseline {path} has no accuracy: it was measured without labels.")
     if not 0 <= accuracy <= 1:
         raise UsageError(f"the baseline {path} has an accuracy of {accuracy}, not of 0 to 1.")
-    return float(accuracy)
+    if found.get("passed") is False:
+        raise UsageError(
+            f"the baseline {path} is of a file that did not pass (passed: false): keep the report "
+            f"of one that did."
+        )
+    return Baseline(float(accuracy), found.get("rows"), found.get("data_sha256"))
 
 
 def _check_inputs(runner: TFLiteRunner, path: Path | None, model: keras.Model) -> None:

@@ -194,11 +194,15 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 @contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """What the toolkit refuses is a wrong usage of the command: one line, no traceback."""
+def usage_errors(passing: type[Exception] = UsageError) -> Iterator[None]:
+    """What the toolkit refuses is a wrong usage of the command: one line, no traceback.
+
+    Args:
+      passing: what is none, and for the caller.
+    """
     try:
         yield
-    except UsageError:
+    except (UsageError, passing):
         raise
     except (ValueError, TypeError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise UsageError(one_line(error)) from error

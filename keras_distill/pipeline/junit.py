@@ -3,23 +3,14 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from .. import _files
+from ..edge.records import Check
 
 # XML 1.0 has no way to write these, and a path may hold them.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was demanded, its figures in words, and whether it holds."""
-
-    name: str
-    words: str
-    passed: bool
 
 
 def write_junit(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from keras_distill import edge
+from keras_distill import edge, litert
 from keras_distill.cli import app
 from keras_distill.pipeline.junit import Check, write_junit
 
@@ -91,8 +91,9 @@ def test_a_file_that_answers_as_its_model_passes(verify, tmp_path):
     assert done.exit_code == 0, done.output
     assert "accuracy of the file" in done.stdout
     assert "agreement with the teacher" in done.stdout
-    names = ["file runs", "accuracy against the model", "agreement with the model", "bytes"]
-    assert cases(tmp_path / "j.xml") == {name: [] for name in [*names, "p50 latency"]}
+    names = ["file runs", "accuracy against the model", "the model's numbers"]
+    names += ["agreement with the model", "bytes", "p50 latency"]
+    assert cases(tmp_path / "j.xml") == {name: [] for name in names}
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["passed"]
     assert written["agreement"] == 1.0
@@ -110,13 +111,14 @@ def test_every_missed_tolerance_is_a_failure(verify, tmp_path):
         "file runs": [],
         # The file is better than this model by far: no drop.
         "accuracy against the model": [],
+        "the model's numbers": ["failure"],
         "agreement with the model": ["failure"],
         "bytes": ["failure"],
         "p50 latency": ["failure"],
     }
     failures = list(ElementTree.parse(tmp_path / "j.xml").iter("failure"))
-    assert "90.00% demanded" in failures[0].get("message")
-    assert "10 allowed" in failures[1].get("message")
+    assert "90.00% demanded" in failures[1].get("message")
+    assert "10 allowed" in failures[2].get("message")
     assert "passed" in done.stdout
     assert "FAILED  bytes" in done.stdout
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
@@ -134,12 +136,48 @@ def test_the_baseline_takes_the_models_place(verify, digits, tmp_path):
     done = verify("--limit", 100, "--baseline", tmp_path / "better.json", "--junit", junit)
     assert done.exit_code == 1
     assert cases(junit)["accuracy against the baseline"] == ["failure"]
-    assert "accuracy against the model" not in done.stdout
+    # The model keeps its say beside it.
+    assert cases(junit)["accuracy against the model"] == []
     assert "a drop of 5.00 points, 1.00 allowed" in done.stdout
     baseline = ("--limit", 100, "--baseline", tmp_path / "better.json")
     # Just met is met.
     assert verify(*baseline, "--max-drop", 0.05).exit_code == 0
     assert verify(*baseline, "--max-drop", 0.04).exit_code == 1
+
+
+def test_a_baseline_that_does_not_compare_is_refused(verify, tmp_path):
+    first, other = tmp_path / "first.json", tmp_path / "other.json"
+    assert verify("--limit", 100, "--json", first).exit_code == 0
+    report = json.loads(first.read_text())
+    assert report["rows"] == 100
+    for change, words in (
+        ({"passed": False}, "did not pass"),
+        ({"rows": 99}, "its rows is 99, and here it is 100"),
+        ({"data_sha256": "0" * 64}, "other data"),
+    ):
+        other.write_text(json.dumps(report | change))
+        done = verify("--limit", 100, "--baseline", other)
+        assert done.exit_code == 2
+        assert words in done.stderr
+    # An older report says neither.
+    older = {"accuracy_file": report["accuracy_file"], "passed": True}
+    other.write_text(json.dumps(older))
+    assert verify("--limit", 100, "--baseline", other).exit_code == 0
+
+
+@pytest.mark.parametrize("when", ["__init__", "predict", "benchmark"])
+def test_a_crash_is_a_failed_verdict(verify, monkeypatch, tmp_path, when):
+    def crashed(*arguments, **options):
+        raise litert.CrashError("LiteRT ran model.tflite and crashed (SIGSEGV)")
+
+    monkeypatch.setattr(litert.TFLiteRunner, when, crashed)
+    junit, report = tmp_path / "j.xml", tmp_path / "r.json"
+    done = verify("--junit", junit, "--json", report)
+    assert done.exit_code == 1, done.output
+    assert "FAILED  file runs: LiteRT ran model.tflite and crashed (SIGSEGV)" in done.stdout
+    assert cases(junit) == {"file runs": ["failure"]}
+    written = json.loads(report.read_text())
+    assert (written["passed"], written["correlation"]) == (False, None)
 
 
 def test_unlabelled_data(verify, tmp_path):

@@ -1,0 +1,201 @@
+"""One output of a file beside the model's and the labels: what it is, and how far they agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Head", "chance_of", "correlation"]
+
+# Two constants that differ by less, as part of their size, are alike to eight bits.
+_ALIKE = 0.02
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output's arrays, a row an example.
+
+    `kind` says how its answers are read: "classes" (the largest of the last axis), "yes or no"
+    (each number above `threshold`), "class numbers" (equal or not) or "numbers". `labels` is None
+    where there are none, or none that say right or wrong.
+    """
+
+    name: str
+    kind: str
+    file: np.ndarray
+    reference: np.ndarray
+    labels: np.ndarray | None = None
+    threshold: float = 0.0
+
+    @classmethod
+    def of(
+        cls, name: str, file: np.ndarray, reference: np.ndarray, labels: np.ndarray | None
+    ) -> Head:
+        """Finds out the kind.
+
+        Raises:
+          ValueError: labels of another shape, outside the classes, or of which none is a 0.
+        """
+        if labels is not None:
+            labels = _fitted(name, labels, reference)
+        kind = _kind(reference, labels)
+        if kind == "classes" and labels is not None:
+            labels = _class_numbers(name, labels, reference)
+        elif kind == "numbers" or labels is None:
+            labels = None
+        elif kind == "yes or no":
+            values = np.unique(labels)
+            if -1 in values and 0 not in values:
+                raise ValueError(
+                    f"The labels of {name!r} are {values}: -1 stands for no label, and then every "
+                    f"answer but yes is wrong. Give 0 for no."
+                )
+        shares = reference.size and reference.min() >= 0 and reference.max() <= 1
+        return cls(name, kind, file, reference, labels, 0.5 if shares else 0.0)
+
+    def choices(self, answers: np.ndarray) -> np.ndarray | None:
+        """The class that each answer is for; -2 where it is NaN, None where there are none."""
+        if self.kind == "numbers":
+            return None
+        if self.kind == "classes":
+            return np.where(np.isnan(answers).any(-1), -2, answers.argmax(-1))
+        if self.kind == "class numbers":
+            return np.where(np.isnan(answers), -2, np.rint(np.nan_to_num(answers)))
+        return np.where(np.isnan(answers), -2, answers > self.threshold)
+
+    def hits(self, answers: np.ndarray) -> np.ndarray | None:
+        """Right or wrong for each label that there is."""
+        chosen = self.choices(answers)
+        if self.labels is None or chosen is None:
+            return None
+        known = self.labels != -1
+        return (chosen == self.labels)[known] if known.any() else None
+
+    def agreement(self, other: np.ndarray) -> float | None:
+        """Share of answers for which file and `other` choose the same class."""
+        ours, theirs = self.choices(self.file), self.choices(other)
+        if ours is None or theirs is None:
+            return None
+        return float(np.mean((ours == theirs) & (ours != -2)))
+
+    def correlation(self, other: np.ndarray) -> float:
+        """Pearson's; of class numbers Cohen's kappa, the agreement beyond chance."""
+        if self.kind == "class numbers":
+            return _kappa(self.choices(self.file), self.choices(other))
+        return correlation(self.file, other)
+
+    def errors(self) -> np.ndarray:
+        """The largest difference in each row; equal infinities differ by nothing."""
+        a, b = (part.astype("float64") for part in (self.file, self.reference))
+        with np.errstate(invalid="ignore"):
+            apart = np.where(a == b, 0.0, np.abs(a - b))
+        return apart.reshape(len(a), -1).max(-1)
+
+    def scale(self) -> float:
+        """The range of the model's numbers; their size where they are all the same."""
+        finite = self.reference[np.isfinite(self.reference)].astype("float64")
+        if not finite.size:
+            return 1.0
+        return float(np.ptp(finite)) or float(np.abs(finite).max()) or 1.0
+
+    def size(self) -> float:
+        """The model's largest number, without its sign."""
+        return float(np.abs(self.reference[np.isfinite(self.reference)]).max(initial=0.0))
+
+    def rows_of_nan(self, answers: np.ndarray) -> np.ndarray:
+        """The numbers of the rows that hold a NaN."""
+        return np.flatnonzero(
+            np.isnan(answers.reshape(len(answers) if answers.ndim else 1, -1)).any(-1)
+        )
+
+
+def _fitted(name: str, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """The labels in the outputs' shape, or in that without its last axis of classes."""
+    many = outputs.ndim > 1 and outputs.shape[-1] > 1
+    if labels.shape == outputs.shape:
+        return labels
+    wanted = outputs.shape[:-1] if many else outputs.shape
+    if labels.size == math.prod(wanted) and labels.shape[:1] == outputs.shape[:1]:
+        trimmed = [size for size in labels.shape[1:] if size != 1]
+        if trimmed == [size for size in wanted[1:] if size != 1]:
+            return labels.reshape(wanted)
+    one_hot = f" or one-hot {outputs.shape}" if many else ""
+    raise ValueError(f"Expected labels of {wanted}{one_hot} for {name!r}; got {labels.shape}.")
+
+
+def _kind(reference: np.ndarray, labels: np.ndarray | None) -> str:
+    if not np.issubdtype(reference.dtype, np.floating):
+        return "class numbers"
+    many = reference.ndim > 1 and reference.shape[-1] > 1
+    if labels is None:
+        return "classes" if many else "numbers"
+    whole = bool((labels == np.rint(labels)).all())
+    if labels.shape != reference.shape:
+        return "classes" if whole else "numbers"
+    shares = labels.min() >= 0 and np.allclose(labels.sum(-1), 1)
+    if many and shares:
+        return "classes"
+    if whole and bool((reference == np.rint(reference)).all()):
+        return "class numbers"
+    return "yes or no" if np.isin(labels, (-1, 0, 1)).all() else "numbers"
+
+
+def _class_numbers(name: str, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | None:
+    classes = outputs.shape[-1]
+    if labels.shape == outputs.shape:
+        # Of shares of several classes none is right.
+        return labels.argmax(-1) if np.isin(labels, (0, 1)).all() else None
+    outside = labels[(labels < -1) | (labels >= classes)]
+    if outside.size:
+        raise ValueError(
+            f"Expected labels of 0 to {classes - 1} for the {classes} classes of {name!r}, or -1 "
+            f"for none; {outside.size} of {labels.size} are others: "
+            f"{', '.join(f'{one:g}' for one in np.unique(outside)[:5])}."
+        )
+    return labels
+
+
+def correlation(file: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's, over all values; NaN where one is NaN, or infinite in one alone."""
+    a, b = file.ravel().astype("float64"), other.ravel().astype("float64")
+    kept = ~((a == b) & np.isinf(a))
+    a, b = a[kept], b[kept]
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.nan
+    if not a.size:
+        return 1.0
+    centred_a, centred_b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((centred_a @ centred_a) * (centred_b @ centred_b))
+    # Without spread there is nothing to correlate: alike counts as 1, unlike as 0.
+    if not scale:
+        return float(np.allclose(a, b, rtol=_ALIKE, atol=1e-6))
+    return float(centred_a @ centred_b / scale)
+
+
+def _kappa(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
+    assert ours is not None
+    assert theirs is not None
+    if ours.min(initial=0) == -2 or theirs.min(initial=0) == -2:
+        return math.nan
+    classes = np.union1d(ours, theirs)
+    chance = sum(float(np.mean(ours == one) * np.mean(theirs == one)) for one in classes)
+    same = float(np.mean(ours == theirs))
+    return 1.0 if same == 1 else (same - chance) / (1 - chance)
+
+
+def chance_of(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How likely chance alone parts two counts of hits this far: McNemar's test, two-sided.
+
+    >>> round(chance_of(np.array([True] * 5), np.array([False] * 5)), 4)
+    0.0625
+    """
+    better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    parted = better + worse
+    if not parted:
+        return 1.0
+    if parted > 1000:
+        return math.erfc(abs(better - worse) / math.sqrt(2 * parted))
+    tail = sum(math.comb(parted, count) for count in range(min(better, worse) + 1))
+    return min(1.0, tail / 2 ** (parted - 1))
