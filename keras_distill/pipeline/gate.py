@@ -1,7 +1,6 @@
 """The gate: a .tflite against its model and its tolerances, for a build server to ask."""
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ..edge.interface import interface_of
 from ..edge.records import Check, VerificationReport
 from ..edge.verification import crashed
 from ..litert import CrashError, TFLiteRunner, load_tflite
+from . import writing
 from .inputs import load_data, load_model, one_line, usage_errors
 from .junit import write_junit
 from .stages import UsageError
@@ -66,7 +66,8 @@ def run(request: Request) -> Outcome:
       UsageError: something that was given can't be used; the JUnit file says so, too.
     """
     for path in (request.junit, request.json):
-        _check_writable(path)
+        if path is not None:
+            writing.check_place(path)
     begin = time.monotonic()
     try:
         outcome = _verified(request)
@@ -212,12 +213,3 @@ def _check_labels(runner: TFLiteRunner, data: str, names: tuple[str, ...] | None
 
 def _shapes(found: list[Any]) -> str:
     return " and ".join(map(str, found))
-
-
-def _check_writable(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UsageError(f"{path} can't be written: name a file in an existing folder.")
-    with usage_errors():
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()

@@ -1,5 +1,7 @@
 """Files that a command writes: refused before the work, whole after it."""
 
+import contextlib
+import os
 from pathlib import Path
 
 import keras
@@ -7,7 +9,7 @@ import keras
 from .. import _files
 from .stages import UsageError
 
-__all__ = ["check", "save"]
+__all__ = ["check", "check_place", "save"]
 
 
 def check(path: Path, suffix: str, overwrite: bool) -> None:
@@ -19,14 +21,26 @@ def check(path: Path, suffix: str, overwrite: bool) -> None:
     """
     if path.suffix != suffix:
         raise UsageError(f"--output must end in {suffix}; got {path}.")
+    check_place(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already: --overwrite replaces it.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file.")
+
+
+def check_place(path: Path) -> None:
+    """Whether a file can be written at `path`, or in the place of what is there.
+
+    Raises:
+      UsageError: it is a folder, its name is too long, there is no such folder or no permission.
+    """
     try:
-        with _files.scratch(path.parent, path.name):
+        # Its own name may be longer than that of the folder beside.
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder. Name a file.")
+        with _files.scratch(path.absolute().parent, path.name):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be written: {error}") from error
 
 

@@ -215,6 +215,9 @@ def test_our_own_data_sets(verify):
         ({"--baseline": "none.json"}, "none.json"),
         ({"--baseline": "notes.json"}, "notes.json"),
         ({"--json": "nowhere/r.json"}, "nowhere/r.json"),
+        ({"--json": "n" * 300}, "File name too long"),
+        ({"--junit": "."}, "it is a folder"),
+        ({"file": "n" * 300}, "File name too long"),
         ({"--limit": "0"}, "--limit"),
         ({"--min-agreement": "2"}, "--min-agreement"),
     ],
@@ -259,6 +262,19 @@ def test_interruption_ends_with_130(verify, monkeypatch):
     done = verify()
     assert done.exit_code == 130
     assert "Interrupted." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command_and_ending", [("export", ".tflite"), ("quantize", ".keras")], ids=lambda it: it[0]
+)
+def test_what_is_in_the_way_is_found_before_the_work(command, command_and_ending, tmp_path):
+    name, ending = command_and_ending
+    (tmp_path / f"folder{ending}").mkdir()
+    data = ("--data", "data.npz") if name == "quantize" else ()
+    for output, words in (("n" * 300, "File name too long"), ("folder", "it is a folder")):
+        done = command(name, "model.keras", *data, "--output", tmp_path / f"{output}{ending}")
+        assert done.exit_code == 2, done.output
+        assert words in done.stderr
 
 
 def test_benchmark(command):
