@@ -177,7 +177,7 @@ def warn_of_regression(
 ) -> None:
     """A loss on numbers beside an objective that compares distributions over classes."""
     for head, one in _losses_by_head(loss, list(kinds)):
-        found = keras.losses.get(one) if isinstance(one, str) else one
+        found = keras.losses.get(one) if isinstance(one, str) and not _left_to_labels(one) else one
         name = getattr(found, "name", None) or getattr(found, "__name__", "")
         softmax = [
             o.name
@@ -244,11 +244,16 @@ def _losses_by_head(loss: Any, heads: list) -> list[tuple[Any, Any]]:
     return [(head, loss) for head in heads]
 
 
+def _left_to_labels(loss: Any) -> bool:
+    """A name by which Keras takes the cross-entropy that fits the labels, of probabilities."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
+
+
 def _from_logits(loss: Any) -> bool | None:
     if loss is None:
         return None
-    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
-        return False  # Keras takes the kind that fits the labels, of probabilities.
+    if _left_to_labels(loss):
+        return False
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):

@@ -186,7 +186,8 @@ class Distiller(saving.SavedWithoutTeacher):
             where labels are read as classes or as yes and no by the loss, or where this is a
             function of your own by one of the metrics; in labels that a Keras loss reads as
             numbers, and in floats for a function of your own, -1 is a number; in other labels for
-            such a function it raises. Or a dict of these by output.
+            such a function it raises. Or a dict of these by output. A function that gives one value
+            a row of several labels reads them as they are, and leaves out rows without any.
 
         Raises:
           ValueError: a loss whose `from_logits` contradicts the student; XLA asked for with a

@@ -5,24 +5,26 @@ does. Where none can be missing, Keras gets what it would get alone.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_distill import _keras
+from keras_distill import _keras, label_metrics
 from keras_distill.functional.tensors import UNLABELLED
 from keras_distill.labels import (
-    COUNTS,
-    aligned,
+    both_known,
     by_index,
     cleaned,
     holds_minus_one,
     known_labels,
+    label_by_label,
+    of_labels_rank,
+    rank_of_value,
     reading_of,
     refuse_minus_one,
+    weight_by_position,
+    weight_of_rank,
 )
 
 __all__ = ["HeadLoss", "LabelReader"]
@@ -100,9 +102,9 @@ class LabelReader:
                 continue
             reading, known = self._read(route.y, route.y_pred)
             for metric in route.metrics:
-                _update(metric, reading, known, route, None)
+                label_metrics.update(metric, reading, known, route, None)
             for metric in route.weighted:
-                _update(metric, reading, known, route, route.sample_weight)
+                label_metrics.update(metric, reading, known, route, route.sample_weight)
 
     def _loss(self, route: _keras.LossRoute, rows: Any) -> HeadLoss:
         reading, known = self._read(route.y, route.y_pred)
@@ -136,12 +138,16 @@ class LabelReader:
 
     def _read(self, y: Any, y_pred: Any) -> tuple[str, Any]:
         """How this output's labels are read, and which are known; None where none can miss."""
-        readers = [route.loss for route in self._routes if route.y_pred is y_pred]
+        losses = [route.loss for route in self._routes if route.y_pred is y_pred]
+        readers: list[Any] = [*losses]
         for route in self._metric_routes:
             if route.y_pred is y_pred:
                 readers += [*route.metrics, *route.weighted]
         reading = next(filter(None, map(reading_of, readers)), "unclear")
         rule = self._rule(y_pred)
+        told_by_metric = not any(map(reading_of, losses))
+        if reading == "one_hot" and told_by_metric and self._kind(y_pred) == "sigmoid":
+            reading = "yes_no"  # Keras takes "accuracy" of several labels for a class in one-hot.
         if y is None or rule is None or not holds_minus_one(y):
             return reading, None
         if rule == UNLABELLED and reading in ("unclear", "numbers", "whole"):
@@ -179,36 +185,31 @@ def _of_tensors(route: Any) -> Any:
 
 def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
     y, y_pred, weight = route.y, route.y_pred, route.sample_weight
-    own = _keras.mask_of(y_pred)
+    own, reads = _keras.mask_of(y_pred), reading_of(route.loss)
     if known is None:
-        rank = 0 if reading in ("unclear", "whole", "sequence") else y_pred.shape.rank - 1
-        return _Sent(y, y_pred, _weight_by_position(own, weight, rank))
-    y_pred = _of_labels_rank(reading, y, y_pred)
+        rank = 0 if reads in (None, "whole", "sequence") else y_pred.shape.rank - 1
+        return _Sent(y, y_pred, weight_by_position(own, weight, rank))
+    if reads is not None:
+        y_pred = of_labels_rank(reading, y, y_pred)
     clean = cleaned(reading, y, known)
     if reading == "sequence" and own is not None:
         return _Sent(clean, y_pred, weight)
     rank = y_pred.shape.rank - 1
-    if reading_of(route.loss) is None:
-        rank = _rank(route.loss.call, clean, y_pred)
+    if reads is None:
+        cast = (tf.cast(tensor, route.loss.dtype) for tensor in (clean, y_pred))
+        rank = rank_of_value(route.loss.call, *cast)  # Keras calls it with tensors of this type.
     elif reading == "sequence":
         rank = 1
-    if known.shape.rank == rank + 1 == y_pred.shape.rank:
+    if known.shape.rank == y_pred.shape.rank and label_by_label(route.loss):
         return _by_entry(route, clean, y_pred, known, own)
     if known.shape.rank > rank >= 1:
         # One value a row: it reads the row's labels as they are, and counts if there is any.
         known = tf.reduce_any(known, axis=list(range(rank, known.shape.rank)))
-        return _Sent(y, y_pred, weight, _both(known, own))
+        return _Sent(y, y_pred, weight, both_known(known, own))
     if rank < 1:
         refuse_minus_one(f"A label is {UNLABELLED}{_FOR_ALL}", y)
         return _Sent(y, y_pred, weight)
-    return _Sent(clean, y_pred, _weight_of_rank(weight, rank), _both(known, own))
-
-
-def _of_labels_rank(reading: str, y: Any, y_pred: Any):
-    """Without its last axis of one where the labels have none, as Keras' binary losses drop it."""
-    if reading == "yes_no" and 1 < y.shape.rank == y_pred.shape.rank - 1:
-        return _keras.reshaped(y_pred, lambda tensor: tf.squeeze(tensor, -1))
-    return y_pred
+    return _Sent(clean, y_pred, weight_of_rank(weight, rank), both_known(known, own))
 
 
 def _by_entry(route: _keras.LossRoute, y: Any, y_pred: Any, known: Any, own: Any) -> _Sent:
@@ -216,37 +217,14 @@ def _by_entry(route: _keras.LossRoute, y: Any, y_pred: Any, known: Any, own: Any
     entries = tf.shape(known)[-1]
     weight = route.sample_weight
     if weight is not None:
-        weight = tf.cast(_weight_of_rank(weight, known.shape.rank), "float32")
+        weight = tf.cast(weight_of_rank(weight, known.shape.rank), "float32")
     if route.loss.reduction in ("sum", "none", None):
         # The loss of a position is the mean over its labels.
         weight = (1.0 if weight is None else weight) / tf.cast(entries, "float32")
     if weight is not None:
         weight = weight * tf.ones_like(known, "float32")
     y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
-    return _Sent(y[..., None], y_pred, weight, _both(known, own), entries)
-
-
-def _both(known: Any, own: Any):
-    if own is None:
-        return known
-    own = tf.cast(own, "bool")
-    return known if own.shape.rank > known.shape.rank else known & aligned(own, known.shape.rank)
-
-
-def _weight_of_rank(weight: Any, rank: int):
-    return None if weight is None else aligned(weight, rank)
-
-
-def _weight_by_position(mask: Any, weight: Any, rank: int = 0):
-    """A weight by row, for values by position: multiplied as it is, rows would meet positions."""
-    rank = max(rank, 0 if mask is None else mask.shape.rank)
-    if weight is None or rank < 2:
-        return weight
-    return aligned(weight, rank) if weight.shape.rank < rank else weight
-
-
-def _rank(function: Any, y: Any, y_pred: Any) -> int:
-    return tf.convert_to_tensor(function(y, y_pred)).shape.rank
+    return _Sent(y[..., None], y_pred, weight, both_known(known, own), entries)
 
 
 def _update_as_keras(route: _keras.LossRoute, value: Any, share: Any) -> None:
@@ -254,45 +232,3 @@ def _update_as_keras(route: _keras.LossRoute, value: Any, share: Any) -> None:
     rows = route.y_pred.shape[0]
     weight = rows if isinstance(share, float) else (rows or 1.0) * share
     route.mean.update_state(value, sample_weight=weight)
-
-
-def _update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> None:
-    y, y_pred = route.y, route.y_pred
-    own, weighable = _keras.mask_of(y_pred), _takes_weight(metric)
-    if known is None or not weighable:
-        options = {"sample_weight": _weight_by_position(own, weight)} if weighable else {}
-        metric.update_state(y, y_pred, **options)
-        return
-    y_pred = _of_labels_rank(reading, y, y_pred)
-    clean, function = cleaned(reading, y, known), _keras.metric_function(metric)
-    rank, by_entry = known.shape.rank, known.shape.rank == y_pred.shape.rank
-    if function is None:
-        if by_entry and rank > 1 and not isinstance(metric, COUNTS):
-            known = tf.reduce_all(known, axis=-1)
-        metric.update_state(clean, y_pred, sample_weight=_times(known, weight))
-        return
-    values = _rank(function, clean, y_pred)
-    if values < 1:
-        # One value for the whole batch: nothing can be left out of it.
-        metric.update_state(y, y_pred, sample_weight=weight)
-        return
-    if by_entry and values == rank - 1:
-        clean, values = clean[..., None], rank
-        y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
-    elif values < rank:
-        # One value a row: it reads the row's labels as they are, and counts if there is any.
-        known = tf.reduce_any(known, axis=list(range(values, rank)))
-        clean, own = y, None
-    with _keras.masked(y_pred, _both(known, own)):
-        metric.update_state(clean, y_pred, sample_weight=_weight_of_rank(weight, values))
-
-
-def _times(known: Any, weight: Any):
-    known = tf.cast(known, "float32")
-    if weight is None:
-        return known
-    return known * aligned(tf.cast(weight, "float32"), known.shape.rank)
-
-
-def _takes_weight(metric: keras.metrics.Metric) -> bool:
-    return "sample_weight" in inspect.signature(metric.update_state).parameters

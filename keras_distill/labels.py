@@ -17,13 +17,19 @@ from keras_distill.functional.tensors import UNLABELLED
 __all__ = [
     "COUNTS",
     "aligned",
+    "both_known",
     "by_index",
     "check_unlabelled",
     "cleaned",
     "holds_minus_one",
     "known_labels",
+    "label_by_label",
+    "of_labels_rank",
+    "rank_of_value",
     "reading_of",
     "refuse_minus_one",
+    "weight_by_position",
+    "weight_of_rank",
 ]
 
 # How Keras' losses and metrics read labels: class indices; a class in one-hot; yes or no an entry;
@@ -61,6 +67,8 @@ _READS = {
     "whole": ("dice", "tversky"),
 }
 _READ_BY = {name: reading for reading, names in _READS.items() for name in names}
+# Those whose value is the mean of what they say of each label of a position.
+_LABEL_BY_LABEL = {*_READS["yes_no"], *_READS["numbers"]} - {"cosine_similarity", "circle"}
 # Metrics that count yes and no, and take a weight for each entry.
 COUNTS = (
     keras.metrics.AUC,
@@ -109,17 +117,29 @@ def aligned(weight: Any, rank: int):
 
 def reading_of(reader: Any) -> str | None:
     """How a loss or metric reads labels, or None where only its author knows."""
-    if isinstance(reader, COUNTS):
+    if isinstance(reader, (*COUNTS, keras.metrics.BinaryIoU)):
         return "yes_no"
+    arguments = getattr(reader, "_fn_kwargs", {})
+    if isinstance(arguments.get("axis"), int) and arguments["axis"] != -1:
+        return None
+    return _READ_BY.get(_name_of(reader))
+
+
+def label_by_label(reader: Any) -> bool:
+    """Whether a loss or metric says as much of each label of a position alone as of all of them."""
+    return _name_of(reader) in _LABEL_BY_LABEL
+
+
+def _name_of(reader: Any) -> str:
+    """The function of Keras behind a loss or metric, or "" for any other."""
     if isinstance(reader, keras.metrics.Metric):
         reader = _keras.metric_function(reader)
     function = getattr(reader, "fn", reader)
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "fn", function)
-    if not getattr(function, "__module__", "").startswith("keras."):
-        return None
-    return _READ_BY.get(getattr(function, "__name__", ""))
+    ours = getattr(function, "__module__", "").startswith("keras.")
+    return getattr(function, "__name__", "") if ours else ""
 
 
 def holds_minus_one(y: Any) -> bool:
@@ -165,3 +185,36 @@ def refuse_minus_one(message: str, y: Any) -> None:
         tf.debugging.Assert(~present, [message])
     elif present:
         raise ValueError(message)
+
+
+def of_labels_rank(reading: str, y: Any, y_pred: Any):
+    """Without its last axis of one where the labels have none, as Keras' binary losses drop it."""
+    if reading == "yes_no" and 1 < y.shape.rank == y_pred.shape.rank - 1:
+        return _keras.reshaped(y_pred, lambda tensor: tf.squeeze(tensor, -1))
+    return y_pred
+
+
+def both_known(known: Any, own: Any):
+    """What is known and not masked by the model itself."""
+    if own is None:
+        return known
+    own = tf.cast(own, "bool")
+    return known if own.shape.rank > known.shape.rank else known & aligned(own, known.shape.rank)
+
+
+def weight_by_position(mask: Any, weight: Any, rank: int = 0):
+    """A weight by row, for values by position: multiplied as it is, rows would meet positions."""
+    rank = max(rank, 0 if mask is None else mask.shape.rank)
+    if weight is None or rank < 2:
+        return weight
+    return aligned(weight, rank) if weight.shape.rank < rank else weight
+
+
+def rank_of_value(function: Any, y: Any, y_pred: Any) -> int:
+    """How many axes the values of a loss or metric have."""
+    return tf.convert_to_tensor(function(y, y_pred)).shape.rank
+
+
+def weight_of_rank(weight: Any, rank: int):
+    """`aligned`, of a weight that may be None."""
+    return None if weight is None else aligned(weight, rank)

@@ -124,10 +124,13 @@ def silenced(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
     Times zero such a number is still none. A row of `x` that weighs nothing in any output takes the
     place of the first that does, so that a normalisation sees nothing strange; a label becomes 0.
     """
-    if sample_weight is None:
+    if all(weight is None for weight in keras.tree.flatten(sample_weight)):
         return x, y
     weights = keras.tree.flatten(sample_weight)
-    zero = [tf.equal(tf.cast(weight, "float32"), 0.0) for weight in weights]
+    zero = [
+        tf.constant(False) if weight is None else tf.equal(tf.cast(weight, "float32"), 0.0)
+        for weight in weights
+    ]
     out = functools.reduce(tf.logical_and, [_all_but_batch(tf.reduce_all, each) for each in zero])
     first = tf.argmin(tf.cast(out, "int32"))
     x = keras.tree.map_structure(lambda leaf: _without_nan_rows(leaf, out, first), x)

@@ -18,6 +18,7 @@ ORDER = [
     "schedules",
     "functional",
     "labels",
+    "label_metrics",
     "label_losses",
     "data",
     "graph",

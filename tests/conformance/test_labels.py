@@ -286,6 +286,38 @@ def my_mean(y, y_pred):
     return keras.ops.mean(y_pred)
 
 
+def overlap_by_row(y, y_pred):
+    y = keras.ops.cast(y, y_pred.dtype)
+    return 1 - 2 * keras.ops.sum(y * y_pred, -1) / keras.ops.sum(y + y_pred, -1)
+
+
+class OwnBinary(losses.Loss):
+    def call(self, y, y_pred):
+        return keras.ops.mean(keras.ops.binary_crossentropy(y, y_pred), -1)
+
+
+class ExactMatches(keras.metrics.Mean):
+    """Of sequences; it takes a weight a row."""
+
+    def update_state(self, y, y_pred, sample_weight=None):
+        super().update_state(exact(y, y_pred), sample_weight)
+
+
+def read_by_row():
+    """Metrics that say more of a row than of each of its labels, or take weights of that shape."""
+    return [
+        "accuracy",
+        "binary_accuracy",
+        keras.metrics.TopKCategoricalAccuracy(2, name="top"),
+        keras.metrics.CosineSimilarity(name="cosine"),
+        keras.metrics.Precision(class_id=1, name="of_one"),
+        keras.metrics.AUC(multi_label=True, num_labels=4, name="auc"),
+        keras.metrics.BinaryIoU(name="overlap"),
+        keras.metrics.F1Score(threshold=0.5, name="f1"),
+        overlap_by_row,
+    ]
+
+
 def sent_as_in_keras():
     """name, kind of student, loss, metrics, labels, options."""
     floats = VECTORS[:, 0].round()
@@ -302,6 +334,13 @@ def sent_as_in_keras():
     yield "exact match", "tokens", SPARSE(from_logits=True), [exact, "accuracy"], tokens, {}
     yield "names", "sparse", SPARSE(from_logits=True), [my_mean, top, "acc", "accuracy"], ints, {}
     yield "counts", "multi-label", "binary_crossentropy", ["AUC", "Precision"], yes_no, {}
+    yield "read by row", "multi-label", "binary_crossentropy", read_by_row, yes_no, {}
+    yield "by row", "multi-label", overlap_by_row, ["binary_accuracy"], yes_no, {}
+    yield "own binary", "binary", OwnBinary(), ["accuracy"], ints[:, None] % 2, {}
+    yield "by name", "binary", "crossentropy", ["accuracy"], ints % 2, {}
+    yield "own metric", "tokens", SPARSE(from_logits=True), lambda: [ExactMatches()], tokens, {}
+    first_axis = losses.CategoricalCrossentropy(from_logits=True, axis=1)
+    yield "axis", "tokens", first_axis, None, np.eye(CLASSES, dtype="float32")[tokens], {}
     yield "ctc", "tokens", losses.CTC(), None, 1 + tokens[:, :2] % 2, {}
 
 
@@ -311,12 +350,45 @@ def test_without_a_missing_label_keras_gets_what_it_would_get_alone(case):
     distiller = distiller_of(name)
     x = TOKENS if KINDS[name].by_position else VECTORS
     alone = keras.Model(distiller.student.inputs, distiller.student.outputs[0])
-    plain = untrained(alone, loss, metrics=metrics).test_on_batch(x, y, return_dict=True)
-    untrained(distiller, loss, metrics=metrics, **options)
+    fresh = metrics if callable(metrics) else lambda: metrics
+    plain = untrained(alone, loss, metrics=fresh()).test_on_batch(x, y, return_dict=True)
+    untrained(distiller, loss, metrics=fresh(), **options)
     logs = distiller.test_on_batch(x, y, return_dict=True)
     assert list(map(str, sorted(logs))) == sorted(plain)
     for key, value in plain.items():
-        assert float(logs[key]) == pytest.approx(float(value), rel=1e-6)
+        np.testing.assert_allclose(logs[key], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "metrics"),
+    [
+        ("multi-label", "binary_crossentropy", read_by_row),
+        ("multi-label", OwnBinary(), read_by_row),
+        ("tokens", SPARSE(from_logits=True), lambda: ["accuracy", exact, ExactMatches()]),
+    ],
+)
+def test_rows_without_any_label_are_as_rows_that_are_not_there(name, loss, metrics):
+    distiller, kind = distiller_of(name), KINDS[name]
+    x = TOKENS if kind.by_position else VECTORS
+    y, _ = kind.labels(False)
+    y[[1, 4, 6]] = -1
+    there = (y != -1).any(-1)
+    alone = keras.Model(distiller.student.inputs, distiller.student.outputs[0])
+    untrained(alone, loss, metrics=metrics())
+    plain = alone.test_on_batch(x[there], y[there], return_dict=True)
+    untrained(distiller, loss, metrics=metrics())
+    logs = distiller.test_on_batch(x, y, return_dict=True)
+    for key, value in plain.items():
+        np.testing.assert_allclose(logs[key], value, rtol=1e-5)
+
+
+def test_several_labels_of_a_token_are_read_by_row_under_a_mask():
+    distiller = distiller_of("multi-label tokens", mask_zero=True)
+    y = (np.arange(ROWS * TIME * 4).reshape(ROWS, TIME, 4) * 7 % 5 < 2).astype("int32")
+    untrained(distiller, "binary_crossentropy", metrics=["categorical_accuracy"])
+    logs = distiller.test_on_batch(TOKENS, y, return_dict=True)
+    hits = np.asarray(distiller.student(TOKENS)).argmax(-1) == y.argmax(-1)
+    assert float(logs["categorical_accuracy"]) == pytest.approx(hits[TOKENS > 0].mean())
 
 
 def test_a_sequence_of_ctc_ends_in_minus_ones_or_has_none_but_these():
@@ -354,6 +426,18 @@ def test_a_loss_of_ones_own_is_told_by_the_user_or_by_a_metric(told):
     untrained(distiller, own, **told)
     logs = distiller.test_on_batch(VECTORS, y, return_dict=True)
     assert float(logs["loss"]) == pytest.approx((values[known] ** 2).mean(), rel=1e-5)
+
+
+def test_a_weight_for_one_of_two_heads():
+    distiller = distiller_of("sparse", heads=("kind", "size"))
+    y, _ = KINDS["sparse"].labels(False)
+    weight = {"kind": WEIGHTS[:, 0], "size": None}
+    untrained(distiller, dict.fromkeys(weight, SPARSE(from_logits=True)))
+    logs = distiller.train_on_batch(VECTORS, dict.fromkeys(weight, y), weight, return_dict=True)
+    each = distiller.student(VECTORS)
+    values = {head: KINDS["sparse"].values(y, y >= 0, np.asarray(each[head]))[0] for head in weight}
+    expected = (values["kind"] * WEIGHTS[:, 0]).mean() + values["size"].mean()
+    assert float(logs["label_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("unlabelled", ["none", -2, True, {"other": -1}])
