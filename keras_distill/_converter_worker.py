@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _child
+from ._saved_graph import without_one_hot
 from ._signature import restore
 
 
@@ -22,6 +23,8 @@ def convert(request: dict[str, Any]) -> bytes:
     """The .tflite of `request["saved_model"]`, as `converter.convert` describes it."""
     import tensorflow as tf
 
+    if request["precision"] in ("int8", "int16x8"):
+        without_one_hot(request["saved_model"])
     converter = tf.lite.TFLiteConverter.from_saved_model(
         request["saved_model"], signature_keys=["serving_default"]
     )

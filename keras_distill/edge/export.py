@@ -22,6 +22,7 @@ from .interface import Interface, in_float32, interface_of
 from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from .records import TFLiteExport
 from .tflite_file import FileContent, append_labels, check_labels, read_content
+from .unrounded import computes_exact_values
 
 
 def export_tflite(
@@ -95,8 +96,10 @@ def export_tflite(
         )
         converted(calibration=calibration)
         _, content = _proven(fresh, specs, calibration)
-        if content.float_ops and calibration is None and has_ranges(model):
-            # What the model's own ranges leave open, the data it was calibrated on settles.
+        # What the model's own ranges leave open, the data it was calibrated on settles; but what
+        # is computed exactly has no range on purpose.
+        left_open = content.float_ops and not computes_exact_values(model)
+        if left_open and calibration is None and has_ranges(model):
             calibration = _calibration(rows_seen(model), interface)
             if calibration is not None:
                 converted(calibration=calibration)

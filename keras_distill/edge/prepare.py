@@ -15,6 +15,7 @@ from .quantize import kinds
 from .quantize.layer import Quantized
 from .quantize.ranges import Range
 from .recurrent import has_recurrent, without_loops
+from .unrounded import moved_as_bits
 
 
 def prepared(model: keras.Model, precision: str) -> keras.Model:
@@ -34,6 +35,8 @@ def prepared(model: keras.Model, precision: str) -> keras.Model:
         model = _with_rows_of(model, strip(model))
     if precision in CALIBRATED and has_recurrent(model):
         model = _with_rows_of(model, without_loops(model))
+    if precision in CALIBRATED:
+        model = _with_rows_of(model, moved_as_bits(model))
     return model
 
 

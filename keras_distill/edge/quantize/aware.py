@@ -10,13 +10,14 @@ import numpy as np
 
 from ...graph.copying import weight_at
 from ...graph.naming import chosen
-from ...graph.replay import Graph, trace
+from ...graph.replay import Graph, functional, trace
+from ..compress.kernels import kernels
 from ..compress.layer import Compressed, inner
 from ..compress.model import CompressedModel, rebuild
 from ..compress.pruning import Mask
 from ..interface import as_keras3, without_float16
-from . import layout
-from .calibrate import calibrate
+from . import exact, layout
+from .calibrate import calibrate, ranges_of
 from .layer import Quantized, QuantizedInput
 from .weights import Grid
 
@@ -72,8 +73,18 @@ def quantize_aware(
     def substitute(path: str, layer: Any) -> Any:
         return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
 
-    copy = rebuild(model, substitute, on_input=_ranged_input)
-    return copy if calibration_data is None else calibrate(copy, calibration_data)
+    unrounded = exact.exact_values(graph)
+    names = [x._keras_history.operation.name for x in functional(model).inputs]
+    read_exactly = {name for name, x in zip(names, graph.inputs, strict=True) if id(x) in unrounded}
+
+    def on_input(name: str, tensor: Any) -> Any:
+        return tensor if name in read_exactly else _ranged_input(name, tensor)
+
+    copy = rebuild(model, substitute, on_input=on_input)
+    # A model of exact values alone has nothing to calibrate.
+    if calibration_data is None or not ranges_of(copy):
+        return copy
+    return calibrate(copy, calibration_data)
 
 
 def unwrapped(graph: Graph) -> Graph:
@@ -105,12 +116,15 @@ def _check_freeze(updates: Any) -> None:
 
 def _quantized(plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zeros: bool) -> Any:
     """`layer`, a copy of the model's, as its plan wants it."""
-    if not (plan.outputs or plan.weights or plan.requantized):
-        return layer
     earlier = layer if isinstance(layer, Compressed) else None
     # Else a mask that is left out, or follows its schedule here, would bind the variable still.
     bare = layer if earlier is None else earlier.release()
     treatments = _treatments(plan, bare, earlier, keep_zeros)
+    if not plan.wraps:
+        if not treatments:
+            return bare
+        kept = Compressed(bare, treatments, name=layer.name, trainable=layer.trainable)
+        return _with_state(kept, earlier)
     if plan.activation:
         bare.activation = keras.activations.linear
     is_norm = isinstance(bare, keras.layers.BatchNormalization)
@@ -122,13 +136,18 @@ def _quantized(plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zer
         between=plan.between,
         affine=plan.affine,
         requantized=plan.requantized,
+        inputs=plan.inputs,
         freeze_after=freeze_after if is_norm else None,
         name=layer.name,
         trainable=getattr(layer, "trainable", True),
     )
+    return _with_state(wrapped, earlier)
+
+
+def _with_state(wrapped: Compressed, earlier: Compressed | None) -> Compressed:
     for key, chain in wrapped.treatments.items():
         if isinstance(chain[0], Mask):
-            chain[0].hold_zeros(weight_at(bare, key))
+            chain[0].hold_zeros(weight_at(wrapped.layer, key))
     if earlier is not None:
         wrapped.take_state(earlier)
     return wrapped
@@ -143,13 +162,14 @@ def _treatments(
         found = {
             key: [one for one in chain if not isinstance(one, Mask)] for key, chain in found.items()
         }
-    for key, axes in plan.weights.items():
+    # What is pruned need not have a grid: kernels inside attention, recurrent and wrapping layers.
+    for key in dict.fromkeys([*plan.weights, *kernels(layer)] if keep_zeros else ()):
         chain = found.setdefault(key, [])
         zeros = float(np.mean(np.asarray(weight_at(layer, key)) == 0))
-        masked = any(isinstance(one, Mask) for one in chain)
-        if keep_zeros and not masked and 0 < zeros < 1:
+        if not any(isinstance(one, Mask) for one in chain) and 0 < zeros < 1:
             chain.insert(0, Mask(zeros))
-        chain.append(Grid(axes))
+    for key, axes in plan.weights.items():
+        found.setdefault(key, []).append(Grid(axes))
     return {key: chain for key, chain in found.items() if chain}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from ...graph.replay import Step
-from . import affine, normalizations
+from . import affine, exact, normalizations
 
 layers = keras.layers
 
@@ -54,6 +55,8 @@ MOVING = frozenset(
         *("ExpandDims", "GetItem", "Slice", "Ravel", "Swapaxes", "Moveaxis", "Split", "Unstack"),
     )
 )
+# They change images in training and hand them on in a file.
+AUGMENTING = frozenset(("RandAugment", "AugMix", "CutMix", "MixUp", "Solarization"))
 FOLDING = tuple(kind for kind, weights in KERNELS if any(weights.values()))
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
 # LiteRT's transposed convolution takes no ReLU in.
@@ -98,12 +101,32 @@ def becomes_fused_lstm(operation: Any) -> bool:
     return isinstance(operation, layers.LSTM)
 
 
-def keeps_range(operation: Any) -> bool:
-    """Whether an output spans what its input does; bicubic resampling goes past that."""
-    resampled = "cubic" in str(getattr(operation, "interpolation", ""))
-    return type(operation).__name__ in SAME_RANGE and not resampled
+def keeps_range(step: Step) -> bool:
+    """Whether an output spans what its input does."""
+    operation, kind = step.operation, type(step.operation).__name__
+    if not exact.by_keras(operation):
+        return False
+    if isinstance(operation, layers.Layer) and (kind in AUGMENTING or kind.startswith("Random")):
+        return True
+    return kind in SAME_RANGE and not _goes_past(operation, step.kwargs)
+
+
+def _goes_past(operation: Any, given: dict[str, Any]) -> bool:
+    """Whether an operation of `SAME_RANGE` is set to answer more than it is given."""
+    # Resampling with negative weights overshoots.
+    how = str(getattr(operation, "interpolation", ""))
+    # What a border is filled with, where a maximum begins.
+    names = ("constant_values", "fill_value", "initial", "mask_value")
+    added = [given.get(name, getattr(operation, name, None)) for name in names]
+    filled = any(np.any(np.asarray(value) != 0) for value in added if value is not None)
+    return "cubic" in how or "lanczos" in how or filled
 
 
 def is_concatenation(step: Step) -> bool:
     """Whether a step joins its inputs, so that they share one range."""
-    return type(step.operation).__name__ in ("Concatenate", "Concat")
+    return joins(step.operation)
+
+
+def joins(operation: Any) -> bool:
+    """Whether an operation is a concatenation."""
+    return type(operation).__name__ in ("Concatenate", "Concat")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ..compress.layer import Compressed, is_exporting
 from ..compress.treatment import Treatment
-from . import activations, normalizations, twins
+from . import activations, kinds, normalizations, twins
 from .affine import as_depthwise, by_one, coefficients, scaled
 from .ranges import InverseRoot, Range
 
@@ -27,6 +27,8 @@ class Quantized(Compressed):
       between: how many ranges inside: before the activation, or between the terms of a merge.
       affine: the layer scales and shifts each channel and is an operation of its own in the file.
       requantized: the output comes to the file in another range than the input's.
+      inputs: for each positional input, whether it has a range here, because elsewhere it is read
+        exactly and so has none of its own.
       freeze_after: for BatchNormalization, the number of updates after which it keeps its
         statistics; None for never.
     """
@@ -41,6 +43,7 @@ class Quantized(Compressed):
         between: int = 0,
         affine: bool = False,
         requantized: bool = False,
+        inputs: Sequence[bool] = (),
         freeze_after: int | None = None,
         **kwargs: Any,
     ):
@@ -59,6 +62,10 @@ class Quantized(Compressed):
         ]
         self.affine = affine
         self.requantized = requantized
+        self.inputs_config = [bool(wanted) for wanted in inputs]
+        self.input_ranges = [
+            Range(name=f"input_range_{number}") for number, wanted in enumerate(inputs) if wanted
+        ]
         self.freeze_after = freeze_after
         if freeze_after is not None:
             self.updates = self.add_weight(
@@ -72,13 +79,17 @@ class Quantized(Compressed):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's answer, rounded."""
+        if self.input_ranges:
+            args = self._each_rounded(args, self.inputs_config, self.input_ranges)
+            if is_exporting() and kinds.joins(self.layer):
+                args = self._each_brought(args)
         y = self._answer(*args, **kwargs)
         if self.own_activation is not None:
             before, *inside = self.between[twins.ranges_inside(self.layer) :]
             y = activations.in_parts(self.own_activation, before(y), inside)
         if self.requantized and is_exporting():
             return keras.tree.map_structure(by_one, y)
-        return self._rounded(y)
+        return self._each_rounded(y, self.outputs_config, self.output_ranges)
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         name = activations.of_layer(self.layer)
@@ -113,15 +124,23 @@ class Quantized(Compressed):
             total = total / len(tensors)
         return total
 
-    def _rounded(self, y: Any) -> Any:
-        flat = keras.tree.flatten(y)
-        ranges = iter(self.output_ranges)
-        wanted = [*self.outputs_config, *[False] * (len(flat) - len(self.outputs_config))]
+    def _each_brought(self, tensors: Any) -> Any:
+        """The rounded parts of a whole as operations of their own, in the whole's range."""
+        flat = keras.tree.flatten(tensors)
+        wanted = [*self.inputs_config, *[False] * len(flat)]
+        brought = [by_one(x) if want else x for x, want in zip(flat, wanted, strict=False)]
+        return keras.tree.pack_sequence_as(tensors, brought)
+
+    @staticmethod
+    def _each_rounded(tensors: Any, config: Sequence[Any], own: Sequence[Range]) -> Any:
+        flat = keras.tree.flatten(tensors)
+        ranges = iter(own)
+        wanted = [*config, *[False] * (len(flat) - len(config))][: len(flat)]
         rounded = [
             tensor if want is False else next(ranges)(tensor)
             for tensor, want in zip(flat, wanted, strict=True)
         ]
-        return keras.tree.pack_sequence_as(y, rounded)
+        return keras.tree.pack_sequence_as(tensors, rounded)
 
     def after_update(self, iterations: Any) -> None:
         """Also counts the updates for `freeze_after`."""
@@ -138,6 +157,7 @@ class Quantized(Compressed):
 
     def ranges(self) -> Iterator[Range]:
         """Its ranges, inner ones first."""
+        yield from self.input_ranges
         yield from self.between
         yield from self.output_ranges
 
@@ -150,6 +170,7 @@ class Quantized(Compressed):
             "between": len(self.between),
             "affine": self.affine,
             "requantized": self.requantized,
+            "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
         }
 

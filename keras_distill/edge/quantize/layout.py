@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ...graph.replay import Graph, Step
-from . import activations, affine, kinds, normalizations, twins
+from . import activations, affine, exact, kinds, normalizations, twins
 
 layers = keras.layers
 
@@ -30,7 +30,7 @@ class Plan:
       weights: by the weight's path, its channel axes.
       activation: taken out of the layer, or None.
       outputs: as `Quantized` takes them.
-      between, affine, requantized: as `Quantized` takes them.
+      between, affine, requantized, inputs: as `Quantized` takes them.
     """
 
     path: str
@@ -43,6 +43,12 @@ class Plan:
     between: int = 0
     affine: bool = False
     requantized: bool = False
+    inputs: tuple[bool, ...] = ()
+
+    @property
+    def wraps(self) -> bool:
+        """Whether anything is to be done to the operation."""
+        return bool(self.outputs or self.weights or self.requantized or self.inputs)
 
 
 def plan(graph: Graph, skip: Any = None) -> dict[str, Plan]:
@@ -53,8 +59,9 @@ def plan(graph: Graph, skip: Any = None) -> dict[str, Plan]:
       skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
     """
     found: dict[str, Plan] = {}
+    unrounded = exact.exact_values(graph)
     for step in graph.steps:
-        made = _plan_of(graph, step, skip)
+        made = _plan_of(graph, step, skip, unrounded)
         # Called twice, a layer needs a range where either call does.
         known = found.get(step.path)
         if known is None or (not _has_range(known) and _has_range(made)):
@@ -66,18 +73,20 @@ def _has_range(made: Plan) -> bool:
     return any(wanted is not False for wanted in made.outputs)
 
 
-def _plan_of(graph: Graph, step: Step, skip: Any) -> Plan:
+def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> Plan:
     operation = step.operation
     bare = Plan(step.path, type(operation).__name__, "native", "integers already")
     if skip and skip(step.path, operation):
         return replace(bare, how="skipped", why="left in float on request")
     if not any("float" in value.dtype for value in step.outputs):
         return bare
-    if kinds.keeps_range(operation):
-        return _handed_on(graph, step, bare)
+    if all(id(value) in unrounded for value in step.outputs):
+        return replace(bare, why="exact values: ids, categories or marks, with no range")
+    if kinds.keeps_range(step):
+        return _handed_on(graph, step, bare, unrounded)
     weights = kinds.weights_of(operation)
     split = _split_activation(operation, weights)
-    outputs = _outputs(graph, step)
+    outputs = _outputs(graph, step, unrounded)
     alone = affine.is_affine(operation) and not _folds_back(graph, step)
     how, why = _words(operation, split, outputs, alone)
     return replace(
@@ -89,16 +98,28 @@ def _plan_of(graph: Graph, step: Step, skip: Any) -> Plan:
         outputs=outputs,
         between=_between(operation, step, split),
         affine=alone,
+        inputs=_rounded_here(step, unrounded),
     )
 
 
-def _handed_on(graph: Graph, step: Step, bare: Plan) -> Plan:
+def _rounded_here(step: Step, unrounded: frozenset[int]) -> tuple[bool, ...]:
+    """Which of its inputs a step reads as numbers, though others read them exactly."""
+    wanted = tuple(
+        id(value) in unrounded and not exact.reads_exactly(step, value) for value in step.inputs
+    )
+    return wanted if any(wanted) else ()
+
+
+def _handed_on(graph: Graph, step: Step, bare: Plan, unrounded: frozenset[int]) -> Plan:
     """An operation that moves numbers about: its output has its input's range.
 
     Except before a concatenation, which wants the whole's range from every part; the converter
     gives it to a reshape or a slice and then finds that its input has another.
     """
     how = "native" if bare.type in kinds.NATIVE else "own range"
+    if any(id(value) in unrounded for value in step.inputs):
+        outputs = tuple(id(value) not in unrounded for value in step.outputs)
+        return replace(bare, how="own range", why="a range on its output", outputs=outputs)
     parts = [reader for value in step.outputs for reader in graph.consumers(value)]
     if bare.type in kinds.MOVING and any(map(kinds.is_concatenation, parts)):
         why = "a part of a whole: brought to the whole's range by a 1x1 convolution"
@@ -114,19 +135,39 @@ def _split_activation(operation: Any, weights: dict) -> str | None:
     return name if name and name not in joined else None
 
 
-def _outputs(graph: Graph, step: Step) -> tuple[Any, ...]:
-    name = activations.of_layer(step.operation)
-    known = activations.OUTPUT_RANGES.get(name or "", True)
+def _outputs(graph: Graph, step: Step, unrounded: frozenset[int]) -> tuple[Any, ...]:
     if kinds.becomes_fused_lstm(step.operation):
         # The converter calibrates LiteRT's fused LSTM itself and rejects a range right behind it.
         return ()
+    known = _known_range(step)
     return tuple(
-        False if "float" not in value.dtype or _joined_by_next(graph, step, value) else known
+        False
+        if "float" not in value.dtype
+        or id(value) in unrounded
+        or _joined_by_next(graph, step, value, unrounded)
+        else known
         for value in step.outputs
     )
 
 
-def _joined_by_next(graph: Graph, step: Step, value: Any) -> bool:
+def _known_range(step: Step) -> Any:
+    """The range that an operation's definition says, or True: it is to be found."""
+    operation = step.operation
+    known = exact.known_range(operation)
+    if known is not None:
+        return known
+    # A layer of the user's own may do more after the activation that it has.
+    if not exact.by_keras(operation):
+        return True
+    # Where a GRU begins, its states stay: they need not be what tanh gives.
+    if isinstance(operation, kinds.RECURRENT) and len(step.inputs) > 1:
+        return True
+    return activations.OUTPUT_RANGES.get(activations.of_layer(operation) or "", True)
+
+
+def _joined_by_next(
+    graph: Graph, step: Step, value: Any, unrounded: frozenset[int] = frozenset()
+) -> bool:
     """Whether the only reader of `value` becomes one operation with its maker."""
     readers = graph.consumers(value)
     if len(readers) != 1 or any(value is out for out in graph.outputs):
@@ -134,7 +175,7 @@ def _joined_by_next(graph: Graph, step: Step, value: Any) -> bool:
     reader = readers[0].operation
     if kinds.is_concatenation(readers[0]):
         # One range for all parts, the whole's; a part read elsewhere has to keep its own.
-        return True
+        return not any(id(out) in unrounded for out in readers[0].outputs)
     name = activations.of_layer(step.operation)
     if name not in (None, "linear"):
         return False

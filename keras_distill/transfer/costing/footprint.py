@@ -29,6 +29,8 @@ _KERNELS = (
     *(layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
     *(layers.SeparableConv1D, layers.SeparableConv2D, layers.Dense, *_TRANSPOSED),
 )
+# LiteRT's ADD, SUB and MUL take a ReLU in, as its convolutions do.
+_MERGES = (layers.Add, layers.Subtract, layers.Multiply)
 _RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
@@ -78,8 +80,8 @@ def _takes_relu(maker: Any, before: Any) -> bool:
         return before is not None and not isinstance(before, _TRANSPOSED)
     if isinstance(maker, layers.Layer):
         is_kernel = _ends_in_kernel(maker) and not isinstance(maker, _TRANSPOSED)
-        return is_kernel or isinstance(maker, layers.Add)
-    return type(maker).__name__ == "Add"
+        return is_kernel or isinstance(maker, _MERGES)
+    return type(maker).__name__ in ("Add", "Subtract", "Multiply")
 
 
 def _is_relu(operation: Any) -> bool:

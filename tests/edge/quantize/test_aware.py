@@ -311,6 +311,37 @@ def test_preserve_sparsity(small, few, compiled, keep, stripped):
     assert (kernel.numpy()[~where] != 0).all()
 
 
+INSIDE = {
+    "TimeDistributed": lambda x: layers.TimeDistributed(layers.Dense(6), name="inside")(x),
+    "MultiHeadAttention": lambda x: layers.MultiHeadAttention(2, 3, name="inside")(x, x),
+    "GRU": lambda x: layers.GRU(6, return_sequences=True, name="inside")(x),
+    "LSTM": lambda x: layers.LSTM(6, return_sequences=True, name="inside")(x),
+    "Bidirectional": lambda x: layers.Bidirectional(layers.LSTM(3), name="inside")(x),
+    "skipped": lambda x: layers.Dense(6, name="inside")(x),
+}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("kind", INSIDE)
+def test_zeros_inside_layers_without_a_grid_stay(kind, wrapped, keep):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4, 6))
+    head = layers.Dense(2, name="head")
+    source = edge.prune(keras.Model(x, head(INSIDE[kind](x))), 0.75)
+    before = [row.zeros for row in edge.sparsity_report(source).rows]
+    source = source if wrapped else edge.strip(source)
+    skip = "inside" if kind == "skipped" else ()
+    twin = quantize_aware(source, preserve_sparsity=keep, skip=skip)
+    rows = np.random.default_rng(0).normal(size=(8, 4, 6))
+    twin.compile(keras.optimizers.SGD(0.1), "mse")
+    twin.fit(rows, np.ones([*twin(rows[:1]).shape]).repeat(8, 0), verbose=0)
+    after = [row.zeros for row in edge.sparsity_report(twin).rows]
+    assert sum(before) == pytest.approx(0.75 * sum(r.size for r in edge.sparsity_report(twin).rows))
+    # Where they may move, most do; the grid rounds some back to zero.
+    assert all(a >= b for a, b in zip(after, before, strict=True)) == keep
+
+
 def test_clusters_stay(small, few, compiled):
     clustered = edge.cluster(small, 8)
     twin = compiled(quantize_aware(clustered))

@@ -1,0 +1,79 @@
+"""Exact values kept from the converter, which gives a range to all that moves numbers about."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..graph.replay import Functional, Graph, trace
+from .compress.layer import Compressed, inner
+from .compress.model import rebuild
+from .quantize import exact
+
+
+def moved_as_bits(model: Any) -> Any:
+    """A copy of `model` that moves exact values as the whole numbers their bits spell.
+
+    Integers have no range: the converter rounds nothing of them. The model itself where there is
+    nothing of the kind.
+    """
+    if not isinstance(model, (keras.Sequential, Functional)):
+        return model
+    graph = _unwrapped(model)
+    found = exact.exact_values(graph)
+    paths = {
+        step.path
+        for step in graph.steps
+        if type(step.operation).__name__ in exact.MOVING
+        and exact.by_keras(step.operation)
+        and any(id(value) in found for value in step.inputs)
+        and all(value.dtype == "float32" for value in (*step.inputs, *step.outputs))
+    }
+    if not paths:
+        return model
+
+    def substitute(path: str, layer: Any) -> Any:
+        if path not in paths:
+            return layer
+        made = _AsBits(inner(layer))
+        return made if inner(layer) is layer else layer.around(made)
+
+    return rebuild(model, substitute)
+
+
+def computes_exact_values(model: Any) -> bool:
+    """Whether ids, categories or marks are computed on their way from a real-valued input."""
+    if not isinstance(model, (keras.Sequential, Functional)):
+        return False
+    graph = _unwrapped(model)
+    found = exact.exact_values(graph)
+    return any(
+        exact.passes_on(step)
+        and type(step.operation).__name__ not in exact.MOVING
+        and any("float" in value.dtype and id(value) in found for value in step.outputs)
+        and any("float" in value.dtype for value in step.inputs)
+        for step in graph.steps
+    )
+
+
+def _unwrapped(model: Any) -> Graph:
+    graph = trace(model)
+    steps = [dataclasses.replace(step, operation=inner(step.operation)) for step in graph.steps]
+    return dataclasses.replace(graph, steps=tuple(steps))
+
+
+class _AsBits(Compressed):
+    """An operation that moves numbers about, on their bits, for one export."""
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        bits = keras.tree.map_structure(_bits, args)
+        moved = super().call(*bits, **kwargs)
+        return keras.tree.map_structure(lambda x: tf.bitcast(x, tf.float32), moved)
+
+
+def _bits(value: Any) -> Any:
+    is_real = tf.is_tensor(value) and value.dtype == tf.float32
+    return tf.bitcast(value, tf.int32) if is_real else value
