@@ -50,6 +50,7 @@ ORDER = [
 ]
 PRIVATE = {
     "_converter_worker": "converter",
+    "_saved_graph": "converter",
     "_signature": "converter",
     "_litert_child": "litert",
     "_litert_server": "litert",
