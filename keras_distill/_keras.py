@@ -17,6 +17,7 @@ __all__ = [
     "Directions",
     "LossRoute",
     "MetricRoute",
+    "is_validation_of_fit",
     "loss_routes",
     "mask_of",
     "masked",
@@ -58,6 +59,14 @@ def reshaped(tensor: Any, change: Callable[[Any], Any]) -> Any:
     if kept is not None and changed is not tensor:
         changed._keras_logits = change(kept)
     return changed
+
+
+def is_validation_of_fit(arguments: Mapping[str, Any]) -> bool:
+    """Whether `evaluate` was called by `fit`, for its validation data (`Trainer.fit`).
+
+    Without it each validation looks for changes of the teacher.
+    """
+    return bool(arguments.get("_use_cached_eval_dataset"))
 
 
 class LossRoute(NamedTuple):

@@ -23,6 +23,7 @@ __all__ = [
     "check_student",
     "check_trainable",
     "check_trained",
+    "check_validated",
     "warn_of_random_layers",
     "warn_of_regression",
     "warn_of_swap",
@@ -119,6 +120,18 @@ def check_balances(objectives: Sequence[Objective], loss: Any) -> None:
                 f"{objective.name}: {kind} follows the label loss' gradient, and compile() was "
                 f"given no loss. Give loss=, or a weight that needs none."
             )
+
+
+def check_validated(validate: Any, objectives: Sequence[Objective]) -> bool:
+    """`validate_objectives` of `compile`; ValueError where there is no objective."""
+    if not isinstance(validate, bool):
+        raise ValueError(f"validate_objectives must be True or False; got {validate!r}.")
+    if validate and not objectives:
+        raise ValueError(
+            "validate_objectives=True, and this distiller has no objectives. Give "
+            "Distiller(..., objectives=[...]), or leave it out."
+        )
+    return validate
 
 
 def warn_of_swap(student: keras.Model, teacher_params: int | None) -> None:

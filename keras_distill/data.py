@@ -93,6 +93,31 @@ def unpack(element: Any) -> tuple[Any, Any, Any]:
     return x, y, sample_weight
 
 
+def validation_of(given: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """What `fit` validates on of its arguments by name, as `(x, y, sample_weight)`; x may be None.
+
+    >>> validation_of({"x": "x", "validation_data": ("a", "b")})
+    ('a', 'b', None)
+    """
+    if given.get("validation_data") is not None:
+        found = given["validation_data"]
+        return unpack(tuple(found) if isinstance(found, list) else found)
+    if given.get("validation_split"):
+        return given.get("x"), given.get("y"), given.get("sample_weight")
+    return None, None, None
+
+
+def lacks_labels(x: Any, y: Any) -> bool:
+    """Whether what `fit` takes as x and y has no labels; of a generator that is not known.
+
+    >>> lacks_labels(np.ones((2, 3)), None)
+    True
+    """
+    if isinstance(x, tf.data.Dataset):
+        return unpack(x.element_spec)[1] is None
+    return y is None and all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+
+
 def _pydataset_batches(data: Any) -> Iterator[Any]:
     if data.num_batches is None:
         raise ValueError("Expected a PyDataset of known length; its num_batches is None.")

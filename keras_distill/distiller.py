@@ -20,12 +20,12 @@ from keras_distill import (
     step,
 )
 from keras_distill.label_losses import HeadLoss, LabelReader
-from keras_distill.labels import check_unlabelled
+from keras_distill.labels import check_unlabelled, measuring
 from keras_distill.metrics import RunningMeans
 from keras_distill.objectives import Objective, Signals
 from keras_distill.settings import FollowSettings, Settings
 from keras_distill.student import StudentReader
-from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.cache import CachedBatch
 from keras_distill.teachers.model import as_teacher
 
@@ -40,7 +40,8 @@ class Distiller(saving.SavedWithoutTeacher):
     + sum(student.losses)`; with `compile(loss=None)` the objectives count in full. Rows labelled
     -1 teach through the objectives only. `fit` logs the total as `loss`, the label loss as
     `label_loss`, each objective under its name and what follows a schedule under the objective's
-    name and the argument's; `evaluate` and `predict` run the student alone.
+    name and the argument's; `predict` runs the student alone, and so does `evaluate` without
+    `compile(validate_objectives=True)`.
 
     Args:
       student: a built Keras 3 model of any kind.
@@ -92,9 +93,11 @@ class Distiller(saving.SavedWithoutTeacher):
         self._teacher_preprocess = teacher_preprocess
         self._student_output = outputs.check_kind(student_output, "student_output")
         self._objectives = arguments.as_objectives(objectives)
+        self._settings = self._tested_settings = Settings(self._objectives, self._label_weight)
         self._log = RunningMeans()
         self._evaluating = False
         self._unlabelled: Any = "auto"
+        self._validate_objectives = False
         self._teacher = as_teacher(teacher)
         if teacher_preprocess is not None and self._teacher.cached:
             raise ValueError(
@@ -150,11 +153,11 @@ class Distiller(saving.SavedWithoutTeacher):
     def metrics(self) -> list:
         """The running means of the step's parts, in `evaluate` of the loss, and Keras' own."""
         kept = [metric for metric in super().metrics if metric is not self._loss_tracker]
-        loss, *parts = self._log.metrics(self._evaluating) or [None]
+        logged = self._log.evaluated(self._validated()) if self._evaluating else self._log.metrics()
         directions = _keras.Directions(
             {**self._log.directions(), **_keras.named_directions(self._compile_metrics)}
         )
-        return [*([] if loss is None else [loss]), *kept, *parts, directions]
+        return [*logged[:1], *kept, *logged[1:], directions]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's answer."""
@@ -177,6 +180,7 @@ class Distiller(saving.SavedWithoutTeacher):
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
         unlabelled: Any = "auto",
+        validate_objectives: bool = False,
         **foreign: Any,
     ) -> None:
         """As `keras.Model.compile`; `loss=None` learns from the teacher alone.
@@ -188,10 +192,16 @@ class Distiller(saving.SavedWithoutTeacher):
             numbers, and in floats for a function of your own, -1 is a number; in other labels for
             such a function it raises. Or a dict of these by output. A function that gives one value
             a row of several labels reads them as they are, and leaves out rows without any.
+          validate_objectives: `evaluate` and validation ask the teacher, too, and log each
+            objective by its name, unweighted, so that `EarlyStopping("val_soft_targets")` works on
+            unlabelled data. `loss` stays the student's own. Nothing but metrics changes; a
+            distiller that was loaded without its teacher evaluates the student alone. With a
+            `TeacherCache` the data must be a data set of a cache of the same teacher.
 
         Raises:
           ValueError: a loss whose `from_logits` contradicts the student; XLA asked for with a
-            teacher that XLA can't take; an `unlabelled` that is none of these.
+            teacher that XLA can't take; an `unlabelled` that is none of these; objectives to
+            validate where there are none.
         """
         arguments.refuse_foreign_arguments(foreign, "compile")
         arguments.refuse_unnamed_arguments(unnamed, "compile", "optimizer, loss")
@@ -201,6 +211,7 @@ class Distiller(saving.SavedWithoutTeacher):
         checks.warn_of_regression(loss, self._reader.kinds, self._objectives)
         heads = self._reader.spec.heads
         self._unlabelled = check_unlabelled(unlabelled, heads or (None,))
+        self._validate_objectives = checks.check_validated(validate_objectives, self._objectives)
         # Keras keeps the last compile's loss and metrics where this one names none.
         self._compile_loss = self._compile_metrics = None
         super().compile(
@@ -220,7 +231,9 @@ class Distiller(saving.SavedWithoutTeacher):
     def get_compile_config(self) -> dict:
         """What `compile` was given."""
         config = super().get_compile_config()
-        return config if self._unlabelled == "auto" else {**config, "unlabelled": self._unlabelled}
+        own = {"unlabelled": self._unlabelled, "validate_objectives": self._validate_objectives}
+        usual = {"unlabelled": "auto", "validate_objectives": False}
+        return {**config, **{key: own[key] for key in own if own[key] != usual[key]}}
 
     def compile_from_config(self, config: dict) -> None:
         """Compile as the saved distiller was, its optimiser ready for its saved state."""
@@ -235,13 +248,12 @@ class Distiller(saving.SavedWithoutTeacher):
         """
         checks.check_data(x)
         self._teacher.check_data(x)
-        if kwargs.get("validation_data") is not None or kwargs.get("validation_split"):
-            self._check_something_to_evaluate()
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        self._check_validation(given)
         if given.get("class_weight") is not None:
             given = data.with_class_weight(given, keras.tree.flatten(self._reader.spec.logits)[0])
         if self._teacher.refresh():
-            self.train_function = None
+            self.train_function = self.test_function = None
         extra = [*self._teacher.callbacks(), FollowSettings()]
         history = super().fit(**_with_callbacks(given, extra))
         checks.check_trained(history)
@@ -257,10 +269,27 @@ class Distiller(saving.SavedWithoutTeacher):
                 self._log.follow(self._logged())
         super().make_train_function(force=force or assigned)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`, of the student alone."""
+    def make_test_function(self, force: bool = False) -> None:
+        """As Keras', and anew where a number was assigned that evaluation took for constant."""
+        settings = Settings(self._objectives, self._label_weight)
+        known = self.test_function is not None and self._validates
+        assigned = known and self._tested_settings.differ(settings)
+        self._tested_settings = settings
+        super().make_test_function(force=force or assigned)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`: of the student alone, or of the objectives as well.
+
+        Raises:
+          ValueError: nothing to evaluate; objectives to validate on data that a `TeacherCache`
+            does not know.
+        """
+        if self._validates and not _keras.is_validation_of_fit(kwargs):
+            self._teacher.check_evaluated(x)
+            if self._teacher.refresh():
+                self.train_function = self.test_function = None
         with self._evaluation():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""
@@ -273,8 +302,7 @@ class Distiller(saving.SavedWithoutTeacher):
             heads = self._reader.heads(y_pred)
             with tape.stop_recording():
                 pairs = self._pairs(x, y, student)
-            masks = {head: _keras.mask_of(answer) for head, answer in heads.items()}
-            terms = step.objective_terms(objectives, pairs, y, sample_weight, masks)
+            terms = step.objective_terms(objectives, pairs, y, sample_weight, _masks(heads))
             labels = self._label_reader(y, y_pred, sample_weight, heads)
             head_losses = labels.losses(_rows(x))
             parts = step.total(
@@ -298,14 +326,23 @@ class Distiller(saving.SavedWithoutTeacher):
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """The student alone: label loss, its own losses, and metrics."""
+        """The student's label loss, its own losses and metrics, and the objectives if asked for."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_something_to_evaluate()
         x, y = step.silenced(x, y, sample_weight)
-        y_pred = self(x, training=False)
-        labels = self._label_reader(y, y_pred, sample_weight, self._reader.heads(y_pred))
+        if self._validates:
+            student, y_pred = self._student_signals(x, training=False)
+        else:
+            y_pred = self(x, training=False)
+        heads = self._reader.heads(y_pred)
+        labels = self._label_reader(y, y_pred, sample_weight, heads)
         penalties = [tf.cast(tf.reduce_sum(p), "float32") for p in self.student.losses]
         self._log.update_losses(labels.losses(_rows(x)), 1.0, sum(penalties), _rows(x))
+        if self._validates:
+            objectives = [o.at(self.optimizer.iterations).evaluating() for o in self._objectives]
+            pairs = self._pairs(x, y, student, training=False)
+            terms = step.objective_terms(objectives, pairs, y, sample_weight, _masks(heads))
+            self._log.update(terms, _rows(x))
         labels.update_metrics()
         with self._evaluation():
             return self.get_metrics_result()
@@ -338,15 +375,18 @@ class Distiller(saving.SavedWithoutTeacher):
         """Which of the student's layers are read in a step."""
         return [key for objective in self._objectives for key in objective.student_taps]
 
-    def _pairs(self, x: Any, y: Any, student: Signals) -> list[tuple[Signals, Signals]]:
+    def _pairs(
+        self, x: Any, y: Any, student: Signals, training: bool = True
+    ) -> list[tuple[Signals, Signals]]:
         """Who learns of whom in this batch; objectives are averaged over the pairs."""
         if self._teacher_preprocess is not None:
             x = self._teacher_preprocess(x)
-        return [(student, outputs.finite(self._teacher.answer(x, y), self._teacher))]
+        ask = self._teacher.answer if training else self._teacher.undisturbed
+        return [(student, outputs.finite(ask(x, y), self._teacher))]
 
-    def _student_signals(self, x: Any) -> tuple[Signals, Any]:
+    def _student_signals(self, x: Any, training: bool = True) -> tuple[Signals, Any]:
         with self._reader.recording() as recorder:
-            y_pred = self(x, training=True)
+            y_pred = self(x, training=training)
         return self._reader.signals(y_pred, recorder), y_pred
 
     def _built_teacher(self, teacher: Teacher) -> Signals:
@@ -360,17 +400,14 @@ class Distiller(saving.SavedWithoutTeacher):
     ) -> LabelReader:
         losses, metrics = self._compile_loss, self._compile_metrics
         if losses is not None and y is None:
-            raise ValueError(
-                "compile() was given a label loss, and the data has no labels. Use "
-                "compile(loss=None) to learn from the teacher alone, or give (x, y); rows "
-                "without a label among others take the label -1."
-            )
+            raise ValueError(_NO_LABELS)
         routes: list[_keras.LossRoute] = (
             [] if losses is None else _keras.loss_routes(losses, y, y_pred, sample_weight)
         )
-        measured: list[_keras.MetricRoute] = (
-            [] if metrics is None else _keras.metric_routes(metrics, y, y_pred, sample_weight)
-        )
+        measured: list[_keras.MetricRoute] = []
+        with measuring(y):
+            if metrics is not None:
+                measured = _keras.metric_routes(metrics, y, y_pred, sample_weight)
         return LabelReader(self._unlabelled, self._reader.kinds, heads, routes, measured)
 
     def _label_loss(self, heads: Sequence[HeadLoss]) -> Any:
@@ -387,11 +424,33 @@ class Distiller(saving.SavedWithoutTeacher):
             self._evaluating = before
 
     def _check_something_to_evaluate(self) -> None:
-        if self._compile_loss is None and self._compile_metrics is None:
+        if self._compile_loss is None and self._compile_metrics is None and not self._validates:
             raise ValueError(
                 "There is nothing to evaluate: compile() was given neither loss nor metrics. Give "
-                "metrics=, such as ['accuracy'], or leave the validation data out."
+                "metrics=, such as ['accuracy'], or validate_objectives=True to learn what the "
+                "objectives say (of a loaded distiller its teacher's, see Distiller.load), or "
+                "leave the validation data out."
             )
+
+    @property
+    def _validates(self) -> bool:
+        return self._validate_objectives and not isinstance(self._teacher, Absent)
+
+    def _validated(self) -> list[str]:
+        return [o.name for o in self._objectives] if self._validates else []
+
+    def _check_validation(self, given: Mapping[str, Any]) -> None:
+        """What `fit` was given to validate on can be, before the epoch that comes first."""
+        x, y, _ = data.validation_of(given)
+        if x is None:
+            return
+        self._check_something_to_evaluate()
+        unlabelled = data.lacks_labels(x, y)
+        if unlabelled and self._compile_loss is not None:
+            raise ValueError(_NO_LABELS)
+        if self._validates:
+            self._teacher.check_evaluated(x)
+            step.check_labels_needed(self._objectives if unlabelled else ())
 
     def _scaled_for_replicas(self, loss: Any):
         return loss / self.distribute_strategy.num_replicas_in_sync
@@ -412,6 +471,12 @@ class Distiller(saving.SavedWithoutTeacher):
         for objective in self._measured():
             gradients = tape.gradient(parts.objectives[objective.name], variables)
             objective.weight.observe(label_norm, step.gradient_norm(gradients))
+
+
+_NO_LABELS = (
+    "compile() was given a label loss, and the data has no labels. Use compile(loss=None) to learn "
+    "from the teacher alone, or give (x, y); rows without a label among others take the label -1."
+)
 
 
 def _balanced(objective: Objective) -> bool:
@@ -435,6 +500,10 @@ def _with_callbacks(given: dict, extra: list) -> dict:
         return given
     every = resuming.with_epochs([*keras.tree.flatten(callbacks or []), *extra])
     return {**given, "callbacks": every} if every else given
+
+
+def _masks(heads: Mapping[str | None, Any]) -> dict[str | None, Any]:
+    return {head: _keras.mask_of(answer) for head, answer in heads.items()}
 
 
 def _rows(x: Any):

@@ -65,7 +65,9 @@ class JointDistiller(Distiller):
     def _learner_spec(self) -> Signals:
         return self._teacher.pairs(super()._learner_spec())[0][0]
 
-    def _pairs(self, x: Any, y: Any, student: Signals) -> list[tuple[Signals, Signals]]:
+    def _pairs(
+        self, x: Any, y: Any, student: Signals, training: bool = True
+    ) -> list[tuple[Signals, Signals]]:
         return [(ours, _constants(theirs)) for ours, theirs in self._teacher.pairs(student)]
 
     def _for_each(self, given: Any) -> Any:

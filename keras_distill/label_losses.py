@@ -19,6 +19,7 @@ from keras_distill.labels import (
     holds_minus_one,
     known_labels,
     label_by_label,
+    measuring,
     of_labels_rank,
     rank_of_value,
     reading_of,
@@ -101,10 +102,11 @@ class LabelReader:
             if not (route.metrics or route.weighted):
                 continue
             reading, known = self._read(route.y, route.y_pred)
-            for metric in route.metrics:
-                label_metrics.update(metric, reading, known, route, None)
-            for metric in route.weighted:
-                label_metrics.update(metric, reading, known, route, route.sample_weight)
+            with measuring(route.y):
+                for metric in route.metrics:
+                    label_metrics.update(metric, reading, known, route, None)
+                for metric in route.weighted:
+                    label_metrics.update(metric, reading, known, route, route.sample_weight)
 
     def _loss(self, route: _keras.LossRoute, rows: Any) -> HeadLoss:
         reading, known = self._read(route.y, route.y_pred)

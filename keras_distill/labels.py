@@ -4,8 +4,9 @@
 of its metrics, tells. Elsewhere it is a number.
 """
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ __all__ = [
     "holds_minus_one",
     "known_labels",
     "label_by_label",
+    "measuring",
     "of_labels_rank",
     "rank_of_value",
     "reading_of",
@@ -176,6 +178,21 @@ def cleaned(reading: str, y: Any, known: Any):
     else:
         missing = tf.equal(y, tf.cast(UNLABELLED, y.dtype))
     return tf.where(missing, tf.zeros_like(y), y)
+
+
+@contextlib.contextmanager
+def measuring(y: Any) -> Iterator[None]:
+    """Metrics take labels up meanwhile; ValueError where one misses them, as no data has any."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        if y is not None:
+            raise
+        raise ValueError(
+            "compile() was given metrics that compare answers with labels, and the data has no "
+            "labels. Give (x, y), or compile without these metrics; "
+            "compile(validate_objectives=True) measures against the teacher, without labels."
+        ) from error
 
 
 def refuse_minus_one(message: str, y: Any) -> None:

@@ -65,16 +65,19 @@ class RunningMeans:
         """Keep these means besides, from nothing; the losses' go on."""
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
 
-    def metrics(self, evaluating: bool) -> list:
-        """The metrics in the order of the logs; `evaluate` has the loss alone, if there is one."""
-        if evaluating:
-            return [] if self.label_loss is None else [self.loss]
+    def metrics(self) -> list:
+        """The metrics of `fit`, in the order of the logs."""
         kept = [self.loss, self.label_loss, *self.means.values()]
         return [metric for metric in kept if metric is not None]
 
+    def evaluated(self, names: Sequence[str]) -> list:
+        """The metrics of `evaluate`: the loss, if there is a label loss, and the means named."""
+        means = [self.means[name] for name in names]
+        return means if self.label_loss is None else [self.loss, *means]
+
     def directions(self) -> dict[str, str]:
         """All losses get better downwards, by name in the logs."""
-        return dict.fromkeys([metric.name for metric in self.metrics(False)], "down")
+        return dict.fromkeys([metric.name for metric in self.metrics()], "down")
 
     def update_losses(self, heads: Sequence[HeadLoss], share: Any, rest: Any, rows: Any) -> None:
         """Take up a batch.

@@ -190,7 +190,7 @@ class SavedWithoutTeacher(keras.Model):
         for variable, value in zip(teacher.state, held, strict=False):
             variable.assign(value)
         self._teacher = teacher
-        self.train_function = None
+        self.train_function = self.test_function = None
 
 
 class Held:

@@ -21,6 +21,7 @@ from keras_distill.schedules import TeacherEntropy
 
 __all__ = [
     "Total",
+    "check_labels_needed",
     "gradient_norm",
     "objective_terms",
     "pairs_of_heads",
@@ -71,13 +72,10 @@ def objective_terms(
       ValueError: an objective returned something else than one value an example, or misses the
         labels it needs.
     """
+    if labels is None:
+        check_labels_needed(objectives)
     found = {}
     for objective in objectives:
-        if objective.needs_labels and labels is None:
-            raise ValueError(
-                f"{objective.name} needs labels, and the data has none. Give (x, y), or leave this "
-                f"objective out."
-            )
         terms = [
             _term(
                 objective,
@@ -93,6 +91,16 @@ def objective_terms(
         term = terms[0] if len(terms) == 1 else tf.add_n(terms)
         found[objective.name] = term if len(pairs) == 1 else term / len(pairs)
     return found
+
+
+def check_labels_needed(objectives: Sequence[Objective]) -> None:
+    """ValueError where an objective can't do without labels: the data has none."""
+    for objective in objectives:
+        if objective.needs_labels:
+            raise ValueError(
+                f"{objective.name} needs labels, and the data has none. Give (x, y), or leave this "
+                f"objective out."
+            )
 
 
 def reduce(values: Any, sample_weight: Any = None, mask: Any = None):

@@ -348,7 +348,8 @@ def run(strategy):
         objectives = [kd.SoftTargets(), kd.FeatureHint("hidden", "wide")]
         distiller = kd.Distiller(student, teacher, objectives, label_weight=0.4)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        distiller.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+        options = {"metrics": ["accuracy"], "validate_objectives": True}
+        distiller.compile(keras.optimizers.SGD(0.1), loss, **options)
     history = distiller.fit(x, y, batch_size=32, shuffle=False, verbose=0).history
     weights = student.get_weights()
     # All the labels of one replica's share are missing, and the last batch is a part of one.

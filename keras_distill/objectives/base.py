@@ -120,6 +120,8 @@ class Objective:
         that isn't takes no model whose logits are known only up to a constant.
       kinds: which answers it takes where it compares answers: "logits", "probabilities" (logits
         known up to a constant a position), "sigmoid" (what a sigmoid gave); the others are refused.
+      training: False in a copy that evaluates, where no variable may move: hand it on to layers,
+        `adapter(x, training=self.training)`.
       examples: keyword arguments of instances to hold to all this, where the required arguments are
         not all layers that give maps. Both models then have five classes, and layers called "map",
         "vector", "sequence", "attention" and "mask" (1 for a token, 0 for padding); "map_2" is
@@ -137,6 +139,7 @@ class Objective:
 
     student_taps: tuple = ()
     teacher_taps: tuple = ()
+    training: bool = True
     relational: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
@@ -194,6 +197,10 @@ class Objective:
         given = {**self.settings(), **self.scheduled()}
         found = {name: schedules.value_at(value, step) for name, value in given.items()}
         return self.with_values({k: v for k, v in found.items() if v is not given[k]})
+
+    def evaluating(self) -> "Objective":
+        """This objective in evaluation: its layers stand still."""
+        return self.with_values({"training": False})
 
     def seeing(self, teacher: Signals, mask: Any = None) -> "Objective":
         """This objective for one answer of the teacher: what follows the answer is a tensor.

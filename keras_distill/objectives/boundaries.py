@@ -119,7 +119,7 @@ class Overhaul(LayerObjective):
 
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
         margins = [
-            margin(theirs) if isinstance(margin, NegativeMean) else margin
+            margin(theirs, training=self.training) if isinstance(margin, NegativeMean) else margin
             for margin, (_, theirs) in zip(self._margins, self.pairs(student, teacher), strict=True)
         ]
         return _halving_to_the_front(
@@ -168,7 +168,9 @@ class NegativeMean(keras.layers.Layer):
         self.mean = self.add_weight(shape=(input_shape[-1],), name="mean", **options)
         self.count = self.add_weight(shape=(input_shape[-1],), name="count", **options)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not training:
+            return ops.convert_to_tensor(self.mean)
         axes = tuple(range(len(inputs.shape) - 1))
         added = ops.sum(ops.cast(inputs < 0, "float32"), axis=axes)
         count = self.count + added

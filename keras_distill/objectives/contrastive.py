@@ -97,7 +97,8 @@ class ContrastiveRepresentation(Objective):
         values = functional.contrastive_representation(
             ours, theirs, self._queue.entries, temperature=self.temperature
         )
-        self._queue.push(theirs)
+        if self.training:
+            self._queue.push(theirs)
         return values
 
     def get_config(self) -> dict:

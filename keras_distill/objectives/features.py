@@ -84,7 +84,9 @@ class FeatureHint(Objective):
         ours, theirs = student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
         # Cast before they are pooled: a mean in half precision is a coarse one.
         ours, theirs = match_sizes(at_least_float32(ours), at_least_float32(theirs))
-        return functional.hint_mse(self._projection(ours) if self._projection else ours, theirs)
+        if self._projection is not None:
+            ours = self._projection(ours, training=self.training)
+        return functional.hint_mse(ours, theirs)
 
     def get_config(self) -> dict:
         adapter = self.adapter

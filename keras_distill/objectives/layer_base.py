@@ -108,7 +108,7 @@ class LayerObjective(Objective):
         pairs = self.pairs(student, teacher)
         pairs = [match_sizes(*pair) for pair in pairs] if pooled else pairs
         return [
-            (ours if adapter is None else adapter(ours, training=True), theirs)
+            (ours if adapter is None else adapter(ours, training=self.training), theirs)
             for adapter, (ours, theirs) in zip(self._adapters, pairs, strict=True)
         ]
 

@@ -80,7 +80,7 @@ class ReviewKD(LayerObjective):
         deeper: Any = None
         for fusion, (ours, _) in zip(reversed(self._fusions), reversed(pairs), strict=True):
             given = [_as_map(ours)] if deeper is None else [_as_map(ours), deeper]
-            features, deeper = fusion(given, training=True)
+            features, deeper = fusion(given, training=self.training)
             reviewed.insert(0, features)
         return functional.hierarchical_context(reviewed, [_as_map(theirs) for _, theirs in pairs])
 

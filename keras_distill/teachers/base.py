@@ -41,6 +41,10 @@ class Teacher:
         """
         return self(x)
 
+    def undisturbed(self, x: Any, labels: Any) -> Signals:
+        """What evaluation asks: as `answer`, without noise, and no variable of it moves."""
+        return self.answer(x, labels)
+
     @property
     def state(self) -> tuple:
         """Variables that training moves and a checkpoint must hold, to resume where it was."""
@@ -79,6 +83,16 @@ class Teacher:
 
         Args:
           x: the first argument of `fit`.
+
+        Raises:
+          ValueError: with the mend.
+        """
+
+    def check_evaluated(self, x: Any) -> None:
+        """Refuse what `compile(validate_objectives=True)` would ask about in evaluation.
+
+        Args:
+          x: inputs, or the data set that holds them.
 
         Raises:
           ValueError: with the mend.

@@ -41,6 +41,10 @@ class Composite(Teacher):
         each = zip(self._members, self._labels_for_each(labels), strict=True)
         return self.join([member.answer(_seen_by(member, x), own) for member, own in each])
 
+    def undisturbed(self, x: Any, labels: Any) -> Signals:
+        each = zip(self._members, self._labels_for_each(labels), strict=True)
+        return self.join([member.undisturbed(_seen_by(member, x), own) for member, own in each])
+
     def meet(self, student: Any) -> None:
         for member in self._members:
             member.meet(student)
@@ -76,6 +80,10 @@ class Composite(Teacher):
     def check_data(self, x: Any) -> None:
         for member in self._members:
             member.check_data(x)
+
+    def check_evaluated(self, x: Any) -> None:
+        for member in self._members:
+            member.check_evaluated(x)
 
     def callbacks(self) -> list:
         return [callback for member in self._members for callback in member.callbacks()]

@@ -73,6 +73,9 @@ class Noisy(Composite):
             {name: head.from_sigmoid for name, head in heads.items()},
         )
 
+    def undisturbed(self, x: Any, labels: Any) -> Signals:
+        return self._members[0].undisturbed(x, labels)
+
     def _noisy(self, head: Signals) -> Any:
         if self._seeds is None:
             self._seeds = keras.random.SeedGenerator(self._start)

@@ -385,7 +385,8 @@ def test_it_trains_in_a_distiller_and_goes_down(specimen):
     before = [np.copy(weight) for weight in teacher.get_weights()]
     distiller = kd.Distiller(student, teacher, specimen.new())
     # Clipped, a step has one length whatever the size of the loss.
-    distiller.compile(keras.optimizers.SGD(0.1, global_clipnorm=1.0), loss=None)
+    sgd = keras.optimizers.SGD(0.1, global_clipnorm=1.0)
+    distiller.compile(sgd, loss=None, validate_objectives=True)
     rng = np.random.default_rng(16)
     x, y = rng.normal(0, 1, (32, 8)).astype("float32"), specimen.labels(rng, batch=32).numpy()
     (objective,) = distiller.objectives
@@ -396,3 +397,9 @@ def test_it_trains_in_a_distiller_and_goes_down(specimen):
     assert np.mean(losses[4:]) < np.mean(losses[:4])
     for weight, expected in zip(teacher.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, expected)
+    measured = {id(variable) for variable in distiller.metrics_variables}
+    still = [v for v in distiller.variables if id(v) not in measured]
+    before = [v.numpy() for v in still]
+    assert np.isfinite(distiller.test_step((x, y))[objective.name])
+    for variable, expected in zip(still, before, strict=True):
+        np.testing.assert_array_equal(variable, expected, err_msg=variable.path)

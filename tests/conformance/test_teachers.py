@@ -73,6 +73,10 @@ class Spy(Teacher):
         self.asked.append("answer")
         return Signals(tf.cast(x, "float32")[:, :3])
 
+    def undisturbed(self, x, labels):
+        self.asked.append("undisturbed")
+        return Signals(tf.cast(x, "float32")[:, :3])
+
     @property
     def state(self):
         return (self.variable,)
@@ -100,6 +104,9 @@ class Spy(Teacher):
     def check_data(self, x):
         self.asked.append("check_data")
 
+    def check_evaluated(self, x):
+        self.asked.append("check_evaluated")
+
     def callbacks(self):
         return [self.callback]
 
@@ -124,12 +131,15 @@ def test_whatever_is_asked_of_a_composite_is_asked_of_its_members(name, tmp_path
     teacher.build(SPEC, ())
     teacher(X)
     teacher.answer(X, Y)
+    teacher.undisturbed(X, Y)
     teacher.after_update(1)
     teacher.check_data(X)
+    teacher.check_evaluated(X)
     assert teacher.refresh()
     for spy in used:
         assert spy.asked == [
-            "meet", "build", "__call__", "answer", "after_update", "check_data", "refresh"
+            "meet", "build", "__call__", "answer", "undisturbed", "after_update", "check_data",
+            "check_evaluated", "refresh",
         ]  # fmt: skip
         assert any(spy.variable is variable for variable in teacher.state)
         assert spy.callback in teacher.callbacks()

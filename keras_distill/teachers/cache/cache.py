@@ -344,19 +344,26 @@ class TeacherCache(Teacher):
 
     def check_data(self, x: Any) -> None:
         """Refuse training data that does not come from `dataset`."""
-        spec = getattr(x, "element_spec", None)
-        first = spec[0] if isinstance(spec, tuple) and spec else None
-        if not isinstance(first, CachedBatch):
-            raise ValueError(_NOT_CACHED)
-        check_mark(first.teacher, self._mark, self._folder)
+        self._check_own(x, _NOT_CACHED)
         self._fitted = [
             self._passed_over(x, *pair) for pair in upstream(x) if pair[0] in self._datasets
         ]
+
+    def check_evaluated(self, x: Any) -> None:
+        """Refuse data that come neither from `dataset` nor from that of a cache like this one."""
+        self._check_own(x, _NOT_ASKED_FOR_EVALUATION)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """What tells the data sets which epoch `fit` is in."""
         clocks = [clock for clock, _ in self._datasets.values()]
         return [Announcer(clocks, self._fitted)]
+
+    def _check_own(self, x: Any, otherwise: str) -> None:
+        spec = getattr(x, "element_spec", None)
+        first = spec[0] if isinstance(spec, tuple) and spec else None
+        if not isinstance(first, CachedBatch):
+            raise ValueError(otherwise)
+        check_mark(first.teacher, self._mark, self._folder)
 
     def _passed_over(self, x: tf.data.Dataset, own: tf.data.Dataset, passes: int) -> Fitted:
         clock, reader = self._datasets[own]
@@ -399,4 +406,10 @@ _NOT_CACHED = (
     "The teacher is a TeacherCache, which answers only for what it was built over. Train on its "
     "own data set, which holds inputs, answers and labels: "
     "distiller.fit(cache.dataset(batch_size))."
+)
+_NOT_ASKED_FOR_EVALUATION = (
+    "The teacher is a TeacherCache, and compile(validate_objectives=True) asks it about the "
+    "validation data, too. Build a second cache over them, of the same teacher and in the same "
+    "way, and validate on its data set: validation_data=second.dataset(batch_size, shuffle=False); "
+    "or leave validate_objectives out."
 )
