@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_distill.joint import JointDistiller, Peers
 from keras_distill.objectives import Objective, Signals, SoftTargets
@@ -126,6 +127,12 @@ def _side_by_side(students: Sequence[keras.Model]) -> keras.Model:
         listed = ", ".join(f"{s.name!r} {shape}" for s, shape in zip(students, shapes, strict=True))
         raise ValueError(f"MutualDistiller: the students' inputs differ: {listed}.")
     inputs = keras.tree.map_structure(
-        lambda spec: keras.Input(spec.shape[1:], dtype=spec.dtype), specs[0]
+        lambda spec: keras.Input(
+            spec.shape[1:],
+            dtype=spec.dtype,
+            sparse=isinstance(spec, tf.SparseTensorSpec),
+            ragged=isinstance(spec, tf.RaggedTensorSpec),
+        ),
+        specs[0],
     )
     return keras.Model(inputs, {s.name: s(inputs) for s in students}, name="students")

@@ -22,6 +22,7 @@ __all__ = [
     "check_options",
     "freeze",
     "litert_engine",
+    "on_components",
     "operations",
     "seconds",
     "trace",
@@ -100,6 +101,11 @@ def freeze(concrete: Any, precision: str) -> Any:
 def _forget_tables(graph: Any) -> None:
     """Keep a graph's export quiet: eager lookup tables, anyone's, left it None for initialisers."""
     graph.clear_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+
+
+def on_components(frozen: Any) -> Callable:
+    """A frozen graph for sparse and ragged tensors, whose components are its inputs."""
+    return lambda *tensors: frozen(*tf.nest.flatten(list(tensors), expand_composites=True))
 
 
 def _check_freezable(concrete: Any) -> None:

@@ -199,7 +199,8 @@ class Model(Teacher):
     def _probed(self) -> list:
         """What the model answers to some made-up rows, for one that can't be read."""
         rows = identity.made_up_rows(keras.tree.flatten(self._spec))
-        return self._forward(*rows)[: len(self._heads)]
+        x = keras.tree.pack_sequence_as(self._spec, rows)
+        return self._forward(*fit_to_spec(x, self._spec, None, repr(self)))[: len(self._heads)]
 
     def _warn_of_distributions(self) -> None:
         for head, answer in zip(self._heads, self._probed(), strict=True):
@@ -230,7 +231,9 @@ class Model(Teacher):
                 self._forward, specs, self._captured, self._output_specs
             ),
         }
-        if self._engine == "auto":
+        if not all(isinstance(spec, tf.TensorSpec) for spec in specs):
+            self._run = self._on_sparse_or_ragged(makers)
+        elif self._engine == "auto":
             self._run = self._fastest(makers, specs)
         else:
             self.engine_used = self._engine
@@ -244,6 +247,16 @@ class Model(Teacher):
         """What a quick look at a Keras model shows: its weights and its layers' attributes."""
         attributes = identity.of_attributes(self._model)
         return None if attributes is None else identity.digest([self.fingerprint(), attributes])
+
+    def _on_sparse_or_ragged(self, makers: Mapping[str, Callable]) -> Callable:
+        if self._engine == "litert":
+            raise ValueError(
+                f"{self!r} takes sparse or ragged tensors, and a LiteRT file takes dense ones. "
+                f"Leave engine='frozen', or use engine='keras'."
+            )
+        self.engine_used = "keras" if self._engine == "keras" else "frozen"
+        run = makers[self.engine_used]()
+        return run if self.engine_used == "keras" else engines.on_components(run)
 
     def _frozen(self, concrete: Any) -> Callable:
         try:

@@ -35,6 +35,7 @@ def is_legacy(model: Any) -> bool:
 def input_spec_of(model: Any) -> Any:
     """A model's inputs as `tf.TensorSpec`s in their structure, batch None; None where unknown.
 
+    Sparse and ragged ones are `tf.SparseTensorSpec`s and `tf.RaggedTensorSpec`s.
     A model that was built by a call or from shapes alone gives `GuessedSpec`s.
     """
     if signature := signature_inputs(model):
@@ -54,18 +55,13 @@ def input_spec_of(model: Any) -> Any:
 
 def given_spec(input_spec: Any) -> Any:
     """A structure of tensors' specs, `keras.KerasTensor`s or others, as `tf.TensorSpec`s."""
-    return keras.tree.map_structure(
-        lambda t: (GuessedSpec if isinstance(t, GuessedSpec) else tf.TensorSpec)(
-            (None, *tuple(t.shape)[1:]), t.dtype
-        ),
-        input_spec,
-    )
+    return keras.tree.map_structure(_tensor_spec, input_spec)
 
 
 def with_dtypes(spec: Any, dtypes: Any) -> Any:
     """A structure of specs with these dtypes, flat."""
     flat = [
-        type(one)(one.shape, dtype)
+        one if one.dtype == dtype else type(one)(one.shape, dtype)
         for one, dtype in zip(keras.tree.flatten(spec), dtypes, strict=True)
     ]
     return keras.tree.pack_sequence_as(spec, flat)
@@ -117,7 +113,7 @@ def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
     flat = keras.tree.flatten(x)
     if len(flat) != len(flat_spec):
         raise _misfit(owner, x, spec)
-    tensors = [_fit(t, s) for t, s in zip(flat, flat_spec, strict=True)]
+    tensors = [_fit(_as_taken(t, s, owner), s) for t, s in zip(flat, flat_spec, strict=True)]
     if not all(
         s.shape.is_compatible_with(t.shape) for t, s in zip(tensors, flat_spec, strict=True)
     ):
@@ -126,7 +122,6 @@ def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
 
 
 def _fit(x: Any, spec: tf.TensorSpec):
-    x = x if tf.is_tensor(x) else tf.convert_to_tensor(x)
     if not isinstance(spec, GuessedSpec) or (x.dtype.is_floating and spec.dtype.is_floating):
         x = tf.cast(x, spec.dtype)
     # As Keras does: a missing or a superfluous last axis of one.
@@ -134,6 +129,25 @@ def _fit(x: Any, spec: tf.TensorSpec):
         return x[..., None]
     if x.shape.rank == spec.shape.rank + 1 and x.shape[-1] == 1:
         return x[..., 0]
+    return x
+
+
+def _as_taken(x: Any, spec: Any, owner: str):
+    """A tensor that is sparse, ragged or dense as the model takes it."""
+    x = x if tf.is_tensor(x) else tf.convert_to_tensor(x)
+    if isinstance(spec, tf.SparseTensorSpec):
+        return x if isinstance(x, tf.SparseTensor) else tf.sparse.from_dense(x)
+    if isinstance(x, tf.SparseTensor):
+        return tf.sparse.to_dense(x)
+    if isinstance(x, tf.RaggedTensor) != isinstance(spec, tf.RaggedTensorSpec):
+        came, taken = ("ragged", "dense") if isinstance(x, tf.RaggedTensor) else ("dense", "ragged")
+        mend = "x.to_tensor()" if came == "ragged" else "tf.RaggedTensor.from_tensor(x)"
+        raise ValueError(
+            f"{owner} takes a {taken} tensor; got a {came} one, {tuple(x.shape)}. Bring it to that "
+            f"with teacher_preprocess= (a function that returns {mend}), or where the model takes "
+            f"{came} ones and can't tell, say so: teachers.Model(..., input_spec="
+            f"keras.KerasTensor(shape, dtype{', ragged=True' if came == 'ragged' else ''}))."
+        )
     return x
 
 
@@ -184,7 +198,12 @@ def _is_shape(value: Any) -> bool:
     )
 
 
-def _tensor_spec(tensor: Any) -> tf.TensorSpec:
-    shape = tuple(tensor.shape)
+def _tensor_spec(tensor: Any) -> tf.TypeSpec:
+    shape = (None, *tuple(tensor.shape)[1:])
     dtype = getattr(tensor.dtype, "name", tensor.dtype)
-    return tf.TensorSpec((None, *shape[1:]), dtype)
+    if isinstance(tensor, tf.SparseTensorSpec) or getattr(tensor, "sparse", False):
+        return tf.SparseTensorSpec(shape, dtype)
+    if isinstance(tensor, tf.RaggedTensorSpec) or getattr(tensor, "ragged", False):
+        rank = getattr(tensor, "ragged_rank", None) or 1
+        return tf.RaggedTensorSpec(shape, dtype, rank)
+    return (GuessedSpec if isinstance(tensor, GuessedSpec) else tf.TensorSpec)(shape, dtype)
