@@ -23,6 +23,7 @@ __all__ = [
     "finite",
     "given_names",
     "kind",
+    "opened",
     "output_names",
     "renamed",
     "signals_spec",
@@ -222,6 +223,13 @@ def spec(tensor: Any) -> keras.KerasTensor:
     """A tensor's shape and dtype, batch None."""
     shape = (None, *tuple(tensor.shape)[1:])
     return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(tensor.dtype))
+
+
+def opened(first: Any, second: Any) -> keras.KerasTensor:
+    """The spec of a tensor that a model gave at two sizes: open where the two differ."""
+    pairs = zip(first.shape, second.shape, strict=True)
+    shape = tuple(ours if ours == theirs else None for ours, theirs in pairs)
+    return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(first.dtype))
 
 
 def signals_spec(signals: Signals) -> Signals:

@@ -1,5 +1,6 @@
 """Reading a student's answer: which layers are tapped, what its outputs mean."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from keras_distill import outputs, taps
 from keras_distill.objectives.base import Signals
-from keras_distill.teachers.specs import input_spec_of, settled
+from keras_distill.teachers.specs import at_open_sizes, input_spec_of, settled
 
 __all__ = ["StudentReader"]
 
@@ -39,7 +40,7 @@ class StudentReader:
         self._output = output
         self.kinds: dict[str | None, str] = {}
         self.input_spec, self.spec = settled(
-            _input_spec(model), functools.partial(self._trace, model)
+            _input_spec(model), functools.partial(self._signals_of, model)
         )
 
     def recording(self):
@@ -61,6 +62,15 @@ class StudentReader:
             {head: from_probabilities for head, (_, from_probabilities) in logits.items()},
             {head: self.kinds[head] == "sigmoid" for head in logits},
         )
+
+    def _signals_of(self, model: keras.Model, input_spec: Any) -> Signals:
+        trace = functools.partial(self._trace, model)
+        first, *second = at_open_sizes(input_spec, trace, f"The student {model.name!r}")
+        for other in second:
+            logits = keras.tree.map_structure(outputs.opened, first.logits, other.logits)
+            tapped = {key: outputs.opened(one, other.taps[key]) for key, one in first.taps.items()}
+            first = dataclasses.replace(first, logits=logits, taps=tapped)
+        return first
 
     def _trace(self, model: keras.Model, input_spec: Any) -> Signals:
         """Learn what the model gives for such inputs."""

@@ -15,6 +15,7 @@ from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function, told_kinds
 from keras_distill.teachers.refused import not_a_teacher
 from keras_distill.teachers.specs import (
+    at_open_sizes,
     fit_to_spec,
     given_spec,
     input_spec_of,
@@ -88,6 +89,8 @@ class Model(Teacher):
         self._captured: list = []
         self._seen = ""
         self._looked: str | None = None
+        # It can't be traced where a size is not known.
+        self._sized = False
         # What its graph consists of: types of operations.
         self._operations: frozenset[str] = frozenset()
         self.engine_used = engine
@@ -181,6 +184,17 @@ class Model(Teacher):
                 self._prepare(self._trace(with_dtypes(self._spec, dtypes)))
 
     def _trace(self, spec: Any) -> Any:
+        first, *second = at_open_sizes(spec, self._trace_at, repr(self))
+        self._spec = spec
+        self._sized = bool(second)
+        self._output_specs = self._flat_specs(first)
+        for other in second:
+            pairs = zip(self._output_specs, self._flat_specs(other), strict=True)
+            opened = [outputs.opened(*pair) for pair in pairs]
+            self._output_specs = [tf.TensorSpec(one.shape, one.dtype) for one in opened]
+        return first
+
+    def _trace_at(self, spec: Any) -> Any:
         self._spec = spec
         self._kinds = {}
         specs = keras.tree.flatten(spec)
@@ -220,9 +234,8 @@ class Model(Teacher):
         # A function does not tell its variables; its trace does.
         self._captured = list(concrete.variables)
         self._operations = engines.operations(concrete.graph)
-        self._output_specs = self._flat_specs(concrete)
         self._signals = self._pack(
-            [outputs.spec(t) for t in concrete.outputs], self._from_probabilities
+            [outputs.spec(t) for t in self._output_specs], self._from_probabilities
         )
         makers = {
             "frozen": lambda: self._frozen(concrete),
@@ -231,7 +244,10 @@ class Model(Teacher):
                 self._forward, specs, self._captured, self._output_specs
             ),
         }
-        if not all(isinstance(spec, tf.TensorSpec) for spec in specs):
+        if self._sized:
+            self._check_sized()
+            self.engine_used, self._run = "keras", self._forward
+        elif not all(isinstance(spec, tf.TensorSpec) for spec in specs):
             self._run = self._on_sparse_or_ragged(makers)
         elif self._engine == "auto":
             self._run = self._fastest(makers, specs)
@@ -247,6 +263,18 @@ class Model(Teacher):
         """What a quick look at a Keras model shows: its weights and its layers' attributes."""
         attributes = identity.of_attributes(self._model)
         return None if attributes is None else identity.digest([self.fingerprint(), attributes])
+
+    def _check_sized(self) -> None:
+        if self._engine == "litert" or self._precision != "float32":
+            asked = {"engine": self._engine, "precision": self._precision}
+            raise ValueError(
+                f"{self!r} can't be traced on {self._shapes()}, only on known sizes, and so runs "
+                f"as the plain call; {asked} needs one graph for every batch. Name the sizes if "
+                f"they are fixed: input_spec=keras.KerasTensor(shape); or leave both out."
+            )
+
+    def _shapes(self) -> Any:
+        return keras.tree.map_structure(lambda spec: tuple(spec.shape), self._spec)
 
     def _on_sparse_or_ragged(self, makers: Mapping[str, Callable]) -> Callable:
         if self._engine == "litert":

@@ -11,6 +11,7 @@ from keras_distill.teachers.callables import signature_inputs
 
 __all__ = [
     "GuessedSpec",
+    "at_open_sizes",
     "fit_to_spec",
     "given_spec",
     "input_spec_of",
@@ -21,6 +22,10 @@ __all__ = [
 
 # What a model that does not say its inputs' dtypes may take, the likeliest first.
 _GUESSES = ("int64", "string")
+
+
+# Sizes at which a model is tried that runs on known ones alone: (rows, every open axis).
+_SIZES = (((2, 64), (3, 96)), ((2, 16), (3, 24)), ((2, 8), (3, 12)))
 
 
 class GuessedSpec(tf.TensorSpec):
@@ -93,6 +98,36 @@ def settled(spec: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
     raise errors[0]
 
 
+def at_open_sizes(spec: Any, run: Callable[[Any], Any], owner: str) -> list:
+    """What a model gives for axes of unknown size; of one that needs known ones, at two sizes each.
+
+    What differs between the two is open, what is the same is fixed.
+
+    Args:
+      spec: `tf.TensorSpec`s in the model's structure.
+      run: the model on such a structure; it raises where the model can't be traced.
+      owner: for a note on the error, whose inputs these are.
+
+    Returns:
+      One result, or two.
+    """
+    try:
+        return [run(spec)]
+    except Exception as error:  # whatever a model raises for a size that is None
+        for pair in _SIZES:
+            try:
+                return [run(_sized(spec, rows, size)) for rows, size in pair]
+            except Exception:  # the first error tells more
+                continue
+        shapes = keras.tree.map_structure(lambda one: tuple(one.shape), spec)
+        error.add_note(
+            f"{owner} was traced on {shapes}, and on known sizes in place of None. Where a layer "
+            f"needs others, name them: keras.Input(shape), or "
+            f"teachers.Model(..., input_spec=keras.KerasTensor(shape)) for a teacher."
+        )
+        raise
+
+
 def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
     """A batch as flat tensors of the model's own dtypes, in the spec's order.
 
@@ -130,6 +165,15 @@ def _fit(x: Any, spec: tf.TensorSpec):
     if x.shape.rank == spec.shape.rank + 1 and x.shape[-1] == 1:
         return x[..., 0]
     return x
+
+
+def _sized(spec: Any, rows: int, size: int) -> Any:
+    def known(one):
+        if not isinstance(one, tf.TensorSpec) or one.shape.rank is None:
+            return one
+        return type(one)([rows, *(axis or size for axis in one.shape[1:])], one.dtype)
+
+    return keras.tree.map_structure(known, spec)
 
 
 def _as_taken(x: Any, spec: Any, owner: str):
