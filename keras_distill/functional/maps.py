@@ -40,7 +40,7 @@ def attention_transfer(student: Any, teacher: Any, *, power: int = 2):
     1.0
     """
     _check_power("power", power)
-    student, teacher = match_sizes(*_maps("attention_transfer", student, teacher, open_axes=True))
+    student, teacher = _pair("attention_transfer", student, teacher)
     return per_example(ops.square(_attention(student, power) - _attention(teacher, power)))
 
 
@@ -133,7 +133,7 @@ def neuron_selectivity(student: Any, teacher: Any):
     """
     pair = _pair("neuron_selectivity", student, teacher)
     student, teacher = (_unit(_positions(x), axis=1) for x in pair)
-    if student.shape[1] <= max(student.shape[2], teacher.shape[2]):
+    if student.shape[1] is not None and student.shape[1] <= max(student.shape[2], teacher.shape[2]):
         # The same sum, written over pairs of positions, which are fewer here.
         difference = _between_positions(teacher) - _between_positions(student)
         return ops.sum(ops.square(difference), axis=(1, 2))
@@ -206,7 +206,9 @@ def hierarchical_context(students: Sequence[Any], teachers: Sequence[Any]):
 
 
 def _context(student: Any, teacher: Any):
-    student, teacher = _pair("hierarchical_context", student, teacher)
+    student, teacher = match_sizes(
+        *_maps("hierarchical_context", student, teacher, open_axes=False)
+    )
     _check_equal_channels("hierarchical_context", student, teacher)
     # Pooling is linear: the difference is pooled once in place of both maps.
     difference = student - teacher
@@ -231,7 +233,8 @@ def _flow(pair: Sequence[Any]):
         )
     who = ("lower", "upper")
     lower, upper = map(_positions, _pair("flow_of_solution", pair[0], pair[1], who))
-    return ops.matmul(ops.transpose(lower, (0, 2, 1)), upper) / lower.shape[1]
+    positions = ops.cast(ops.shape(lower)[1], lower.dtype)
+    return ops.matmul(ops.transpose(lower, (0, 2, 1)), upper) / positions
 
 
 def _attention(x: Any, power: int):
@@ -255,6 +258,8 @@ def _between_positions(x: Any):
 
 def _positions(x: Any):
     """`(batch, positions, channels)`."""
+    if None in x.shape[1:-1]:
+        return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
     return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:-1]), x.shape[-1]))
 
 
@@ -292,7 +297,7 @@ def _maps(
     teacher: Any,
     who: tuple = ("student", "teacher"),
     *,
-    open_axes: bool = False,
+    open_axes: bool = True,
 ):
     """Both maps in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)

@@ -41,7 +41,6 @@ class ActivationBoundaries(LayerObjective):
     1.0
     """
 
-    open_axes: ClassVar[bool] = True
     at_teacher = "elsewhere"
     examples: ClassVar[tuple] = (
         {"student": "map", "teacher": "map_2"},
@@ -98,7 +97,6 @@ class Overhaul(LayerObjective):
     [-0.5, -1.0]
     """
 
-    open_axes: ClassVar[bool] = True
     at_teacher = "elsewhere"
 
     def __init__(self, student: Any, teacher: Any, *, margin: Any = None, **options: Any) -> None:

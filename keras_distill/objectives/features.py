@@ -1,7 +1,7 @@
 """Objectives on the models' inner layers, number by number."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
@@ -146,7 +146,6 @@ class VariationalInformation(LayerObjective):
     1.0
     """
 
-    open_axes: ClassVar[bool] = True
     at_teacher = "elsewhere"
 
     def __init__(

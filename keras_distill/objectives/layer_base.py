@@ -23,7 +23,7 @@ class LayerObjective(Objective):
     """
 
     # Whether axes of unknown size may stand between batch and channels, open in both models alike.
-    open_axes: ClassVar[bool] = False
+    open_axes: ClassVar[bool] = True
     examples: ClassVar[tuple] = (
         {},
         {"student": ["map", "map_2"], "teacher": ["map", "map_2"]},

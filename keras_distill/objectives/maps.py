@@ -49,8 +49,6 @@ class AttentionTransfer(_OverPositions):
     ('block2', 'block3')
     """
 
-    open_axes: ClassVar[bool] = True
-
     def __init__(self, student: Any, teacher: Any, *, power: int = 2, **options: Any) -> None:
         super().__init__(student, teacher, **options)
         check_whole(self.name, power=power)

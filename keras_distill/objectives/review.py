@@ -42,6 +42,7 @@ class ReviewKD(LayerObjective):
     """
 
     at_teacher = "elsewhere"
+    open_axes = False
     examples: ClassVar[tuple] = (
         {"student": ["map", "map_2", "map_3"], "teacher": ["map", "map_2", "map_3"]},
         {"student": ["map", "vector"], "teacher": ["map", "vector"], "width": 4},
