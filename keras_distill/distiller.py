@@ -493,9 +493,8 @@ def _with_callbacks(given: dict, extra: list) -> dict:
     """`fit`'s arguments by name, with these callbacks besides the caller's."""
     callbacks = given.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        for callback in extra:
-            callbacks.append(callback)
-        callbacks.callbacks[:] = resuming.with_epochs(callbacks.callbacks)
+        callbacks.callbacks[:] = resuming.with_epochs([*callbacks.callbacks, *extra])
+        callbacks.set_params(callbacks.params)
         callbacks.set_model(callbacks.model)
         return given
     every = resuming.with_epochs([*keras.tree.flatten(callbacks or []), *extra])
