@@ -75,4 +75,5 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5]))))
+    runs, warmup, threads, limit = sys.argv[2:6]
+    print(json.dumps(measure(sys.argv[1], int(runs), int(warmup), int(threads), float(limit))))
