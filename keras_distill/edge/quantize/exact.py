@@ -183,12 +183,6 @@ def is_read_exactly(tensor: Any) -> bool:
     return any(_is_exact(reader, read) for reader, read in _readers(tensor))
 
 
-def is_read_as_ids(tensor: Any) -> bool:
-    """Whether nothing but whole numbers is made of a tensor."""
-    readers = [reader for reader, _ in _readers(tensor) if reader.type != "Shape"]
-    return bool(readers) and all(map(_to_whole, readers))
-
-
 def _is_exact(reader: Any, read: Any) -> bool:
     if reader.type in ("GatherV2", "ResourceGather"):
         return reader.inputs[1] is read
