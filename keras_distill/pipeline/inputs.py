@@ -216,7 +216,7 @@ def one_line(error: BaseException, limit: int = 400) -> str:
     >>> one_line(ValueError("two\\n  lines"))
     'two lines'
     >>> one_line(ValueError("it is in the way"), 13)
-    'it is ... way'
+    'it i ... way'
     """
     words = " ".join(str(error).split()) or type(error).__name__
     if len(words) <= limit:
