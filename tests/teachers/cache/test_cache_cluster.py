@@ -159,6 +159,6 @@ def test_a_function_that_reads_otherwise_on_the_worker_is_refused(tmp_path):
 
 def test_without_ray_the_extra_is_named(files, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"keras_distill\[ray\]"):
+    with pytest.raises(ImportError, match=r'pip install "ray\[data\]'):
         build_on_ray(*files, tmp_path / "c", parts=2)
     assert not (tmp_path / "c.parts").exists()
