@@ -203,7 +203,9 @@ def test_evaluate_and_predict_take_ordinary_data_and_the_caches(cache, data):
     assert {"val_loss", "val_accuracy"} <= set(history)
 
 
-def test_class_weight_xla_and_several_steps_an_execution_work(cache):
+def test_class_weight_xla_and_several_steps_an_execution_work(teacher, data, tmp_path):
+    # Without the data's weights, beside which a class weight is refused.
+    cache = kd.TeacherCache.build(teacher, data[:2], tmp_path / "c", **QUIET)
     distiller = kd.Distiller(student(), cache)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile("sgd", loss, jit_compile=True, steps_per_execution=2)
