@@ -146,7 +146,7 @@ def test_an_edited_picture_of_an_earlier_save_stays(tmp_path, trained):
 def test_without_matplotlib_nothing_is_written(tmp_path, monkeypatch, trained):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "keras_distill.explaining.pictures", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install .*matplotlib"):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install .*"matplotlib>=3\.8"'):
         trained[2].save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
