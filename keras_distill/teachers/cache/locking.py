@@ -77,6 +77,8 @@ def _held(path: Path, kind: int, folder: Path) -> Iterator[None]:
         if os.getpid() == owner:
             if taken and kind == fcntl.LOCK_EX:
                 os.ftruncate(handle, 0)
+            # Not by closing alone: a process forked just now still has the handle, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
             _handles.discard(handle)
             os.close(handle)
 

@@ -107,6 +107,22 @@ def test_a_process_forked_inside_a_build_holds_no_lock(tmp_path):
         child.join()
 
 
+def test_what_a_process_forked_meanwhile_has_not_closed_yet_holds_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_handles", set())  # the child closes none
+    context = multiprocessing.get_context("fork")
+    done = context.Event()
+    child = context.Process(target=done.wait, args=(60,))
+    with locking.building(tmp_path, (0, 1)):
+        locking._handles.clear()
+        child.start()
+    try:
+        with locking.building(tmp_path, (0, 1)):
+            assert child.is_alive()
+    finally:
+        done.set()
+        child.join()
+
+
 def _leave(building):
     building.__exit__(None, None, None)
 
