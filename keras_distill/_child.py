@@ -6,10 +6,9 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
-__all__ = ["command", "end_with_parent", "environment", "killed_with_parent"]
+__all__ = ["command", "environment", "killed_with_parent"]
 
 _HOME = Path(__file__).parent.parent
 
@@ -33,25 +32,8 @@ def _is_only_here(place: Path) -> bool:
     return place.resolve() == Path.cwd() and place.resolve() != _HOME
 
 
-def end_with_parent() -> None:
-    """Ends this process when its parent has ended, even by SIGKILL.
-
-    The parent holds the other end of the standard input, which the system closes with it. On Linux
-    the kernel ends us as well: a long call into C++ may not let a thread of Python's run.
-    """
-    killed_with_parent()
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
-
-
 def killed_with_parent() -> None:
     """Has Linux kill this process when the thread that started it ends."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def _wait_for_the_end() -> None:
-    # Not through sys.stdin, whose lock Python wants when it ends.
-    while os.read(0, 1024):
-        pass
-    os._exit(1)

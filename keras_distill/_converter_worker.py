@@ -1,22 +1,40 @@
-"""The converter's own process: `python -P -m keras_distill._converter_worker request.json`.
+"""Requests for .tflite files, answered in the converter's own process.
 
-It reads options as JSON and calibration data as .npy, and writes the .tflite, or the reason why
-there is none, into files that the parent named. A crash here costs the caller nothing.
+It reads a SavedModel and calibration data as .npy, and writes the .tflite, where the parent named
+them. A crash here costs the caller nothing.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import _child
 from ._saved_graph import without_one_hot
 from ._signature import restore
+
+# Without work for so long, the process ends: it holds some 400 MB.
+IDLE_S = 300.0
+# Beyond it the process ends after its work, and the system has all of its memory back.
+_LIMIT_BYTES = 2 * 2**30
+
+
+def answer(
+    request: dict[str, Any], arrays: list[np.ndarray]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Writes the .tflite to `request["output"]`; answers None, or why there is none."""
+    global IDLE_S
+    failure = None
+    try:
+        Path(request["output"]).write_bytes(convert(request))
+    except Exception as error:
+        failure = {"message": str(error), "traceback": traceback.format_exc()}
+    if _resident_bytes() > _LIMIT_BYTES:
+        IDLE_S = 0.0
+    return {"failure": failure}, []
 
 
 def convert(request: dict[str, Any]) -> bytes:
@@ -66,23 +84,8 @@ def calibration_batches(files: dict[str, str], batch_size: int):
         yield {name: np.ascontiguousarray(array[chosen]) for name, array in arrays.items()}
 
 
-def main(path: str) -> int:
-    """Answers the request at `path`; 0 when the .tflite is written."""
-    request = json.loads(Path(path).read_text(encoding="utf-8"))
+def _resident_bytes() -> int:
     try:
-        content = convert(request)
-    except Exception as error:
-        failure = {
-            "type": type(error).__qualname__,
-            "message": str(error),
-            "traceback": traceback.format_exc(),
-        }
-        Path(request["failure"]).write_text(json.dumps(failure), encoding="utf-8")
-        return 1
-    Path(request["output"]).write_bytes(content)
-    return 0
-
-
-if __name__ == "__main__":
-    _child.end_with_parent()
-    sys.exit(main(sys.argv[1]))
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0

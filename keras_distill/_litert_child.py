@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
-import os
-import signal
-import subprocess
-import tempfile
-import threading
 import weakref
-from pathlib import Path
+from collections import deque
 from typing import Any
 
 import numpy as np
 
 from . import _child
-from ._litert_server import receive, send
 from ._litert_session import TensorInfo
+from ._process import EndedError, Processes, signal_name
 
 __all__ = ["CrashError", "RemoteSession", "words_of_exit"]
 
-_SCRIPT = Path(__file__).with_name("_litert_server.py")
 # What the child may answer with; any other name is a RuntimeError.
 _ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, MemoryError)}
 
@@ -65,17 +58,22 @@ class RemoteSession:
 
     def _open(self) -> dict[str, Any]:
         answer, _ = self._ask({"open": self._options}, [])
-        weakref.finalize(self, self._process.close, self._number)
+        # It goes with the next request: rubbish is collected at any time.
+        weakref.finalize(self, _CLOSED.append, self._number)
         return answer
 
     def _ask(
         self, request: dict[str, Any], arrays: list[np.ndarray]
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        asked = request | {"number": self._number, "limit_s": self._limit_s}
+        closed = []
+        with contextlib.suppress(IndexError):
+            while True:
+                closed.append(_CLOSED.popleft())
+        asked = {"number": self._number, "limit_s": self._limit_s, "close": closed}
         try:
-            answer, found = self._process.ask(asked, arrays)
-        except EOFError as error:
-            words = self._process.last_words()
+            answer, found = self._process.ask(request | asked, arrays)
+        except EndedError as error:
+            words = words_of_exit(error.code, error.log)
             raise CrashError(f"LiteRT ran {self._path} and {words}") from error
         if "error" in answer:
             raise _ERRORS.get(answer["error"], RuntimeError)(answer["words"])
@@ -86,77 +84,11 @@ def _info(entry: dict[str, Any]) -> TensorInfo:
     return TensorInfo(**entry | {"shape": tuple(entry["shape"])})
 
 
-class _Process:
-    """The child and the pipes to it; threads take turns."""
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self._lock = threading.Lock()
-        self._closed: list[int] = []
-        # Open for as long as the child lives.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        # A thread that ends would take the child with it.
-        main = threading.current_thread() is threading.main_thread()
-        self._child = subprocess.Popen(
-            _child.command(str(_SCRIPT), *(["killed"] if main else [])),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=_child.environment(CUDA_VISIBLE_DEVICES="-1"),
-        )
-
-    def alive(self) -> bool:
-        return self._child.poll() is None and self.owner == os.getpid()
-
-    def ask(
-        self, request: dict[str, Any], arrays: list[np.ndarray]
-    ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Sends a request and waits for its answer.
-
-        Raises:
-          EOFError: the child has ended.
-        """
-        with self._lock:
-            close, self._closed = self._closed, []
-            try:
-                send(self._child.stdin, request | {"close": close}, arrays)  # type: ignore[arg-type]
-                return receive(self._child.stdout)  # type: ignore[arg-type]
-            except OSError as error:
-                raise EOFError("the pipe is broken") from error
-            except EOFError:
-                raise
-            except BaseException:
-                # Half an answer may be under way: nobody could read the next one.
-                self._child.kill()
-                self._child.wait()
-                raise
-
-    def close(self, number: int) -> None:
-        """Lets a file go, with the next request: rubbish is collected at any time."""
-        self._closed.append(number)
-
-    def last_words(self) -> str:
-        code = self._child.wait()
-        self._log.seek(0)
-        return words_of_exit(code, self._log.read().decode(errors="replace"))
-
-    def end(self) -> None:
-        if self.owner == os.getpid():
-            for pipe in (self._child.stdin, self._child.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            self._child.wait()
-            self._log.close()
-
-
 def words_of_exit(code: int, log: str) -> str:
     """Why a process of LiteRT's ended: "crashed (SIGSEGV)", with what it said last."""
     if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"crashed ({name}): the file is damaged, or LiteRT has a fault. Export it again."
+        words = f"crashed ({signal_name(code)})"
+        return f"{words}: the file is damaged, or LiteRT has a fault. Export it again."
     if "Timeout (" in log:
         return "did not come to an end in time."
     return f"ended with exit code {code}: {_cause(log) or 'it said nothing'}"
@@ -169,25 +101,7 @@ def _cause(log: str) -> str:
     return " ".join(said if found else said[-1:])
 
 
-class _Processes:
-    """The one child of this process, started at its first use and again after its death."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: _Process | None = None
-
-    def current(self) -> _Process:
-        with self._lock:
-            if self._process is None or not self._process.alive():
-                self.end()
-                self._process = _Process()
-            return self._process
-
-    def end(self) -> None:
-        if self._process is not None:
-            self._process.end()
-
-
 _NUMBERS = itertools.count()
-_PROCESSES = _Processes()
-atexit.register(_PROCESSES.end)
+# Numbers of files that nobody holds any more.
+_CLOSED: deque[int] = deque()
+_PROCESSES = Processes("_litert_server", lambda: _child.environment(CUDA_VISIBLE_DEVICES="-1"))

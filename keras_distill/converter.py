@@ -1,19 +1,17 @@
 """From a Python function to a .tflite: a SavedModel, converted in a child process.
 
 The converter crashes with a segmentation fault on some models (recurrent layers at int8), so it
-never runs inside the caller's session.
+never runs inside the caller's session. Its process stays for the next conversion: it is started
+again after a crash, and ends with this process, or after five minutes without work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import keyword
 import logging
 import os
 import re
-import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +23,10 @@ import numpy as np
 import tensorflow as tf
 
 from . import _child, _files, litert
+from ._process import EndedError, Processes, signal_name
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
-WORKER = _child.command("-m", "keras_distill._converter_worker")
 _SCRATCH = "keras_distill_convert"
 
 
@@ -84,6 +82,7 @@ def write_saved_model(
         return outputs
 
     module = tf.Module()
+    WORKER.current()  # It imports TensorFlow while we trace.
     module.tracked = [v.value if isinstance(v, keras.Variable) else v for v in variables]
     with quiet_tensorflow():
         traced = tf.function(serve).get_concrete_function(**specs)
@@ -146,18 +145,18 @@ def convert(
     """
     with _files.whole(output) as fresh, temporary_folder() as folder:
         request = {
-            "saved_model": saved_model.directory,
+            # In full: the process stands where we stood when it started.
+            "saved_model": os.path.abspath(saved_model.directory),
             "inputs": saved_model.inputs,
             "outputs": list(saved_model.outputs),
-            "output": os.fspath(fresh),
-            "failure": os.path.join(folder, "failure.json"),
+            "output": os.path.abspath(fresh),
             "precision": precision,
             "calibration": _written(calibration or {}, saved_model.inputs, folder),
             "input_type": input_type,
             "batch_size": batch_size,
             "allow_flex": allow_flex,
         }
-        _run_worker(request, folder)
+        _run_worker(request)
         litert.trust(fresh)
 
 
@@ -171,29 +170,13 @@ def _written(
     return files
 
 
-def _run_worker(request: dict[str, Any], folder: str) -> None:
-    path = Path(folder, "request.json")
-    path.write_text(json.dumps(request), encoding="utf-8")
-    log = Path(folder, "log.txt")
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*WORKER, str(path)],
-            stdin=subprocess.PIPE,  # It ends with us: _child.end_with_parent reads it.
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=_child_environment(),
-        )
-        try:
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-    if code != 0 or not os.path.exists(request["output"]):
-        raise _conversion_error(request, code, log.read_text(errors="replace"))
+def _run_worker(request: dict[str, Any]) -> None:
+    try:
+        failure, log, code = WORKER.ask(request)["failure"], "", 1
+    except EndedError as error:
+        failure, log, code = {"message": "", "traceback": ""}, error.log, error.code
+    if failure:
+        raise _conversion_error(request, code, failure, log)
 
 
 def _child_environment() -> dict[str, str]:
@@ -207,6 +190,10 @@ def _child_environment() -> dict[str, str]:
     return environment
 
 
+# Warm, and one for all conversions: its start costs as much as a small model's conversion.
+WORKER = Processes("_converter_worker", _child_environment)
+
+
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[str]:
     """A folder for what the converter reads; what killed conversions left there is removed."""
@@ -216,14 +203,11 @@ def temporary_folder() -> Iterator[str]:
         yield os.fspath(folder)
 
 
-def _conversion_error(request: dict[str, Any], code: int, log: str) -> ConversionError:
-    try:
-        failure = json.loads(Path(request["failure"]).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        failure = {"type": "", "message": "", "traceback": ""}
-    text = failure["message"] or log
+def _conversion_error(
+    request: dict[str, Any], code: int, failure: dict[str, str], log: str
+) -> ConversionError:
     asked = f"Could not convert the model to TFLite at precision {request['precision']!r}"
-    words = f"{asked}: {_reason(request, code, text)}"
+    words = f"{asked}: {_reason(request, code, failure['message'] or log)}"
     error = ConversionError(words)
     error.__cause__ = RuntimeError(failure["traceback"] or _tail(log) or "no output")
     return error
@@ -259,7 +243,7 @@ def _reason(request: dict[str, Any], code: int, text: str) -> str:
         )
     if code < 0:
         return (
-            f"the converter's process was killed by {signal.Signals(-code).name}. Recurrent "
+            f"the converter's process was killed by {signal_name(code)}. Recurrent "
             f"layers and loops crash it at int8 (unroll=True helps), and too little memory ends "
             f'it; precision="dynamic_int8" or "float32" needs less of it.'
         )

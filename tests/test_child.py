@@ -2,6 +2,7 @@
 
 import ast
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def starts(source):
         if isinstance(node, ast.Call):
             name, words = ast.unparse(node.func), ast.unparse(node)
             if name.startswith("subprocess."):
-                safe = ("_child.command(", "*WORKER", "sys.executable, '-I'")
+                safe = ("_child.command(", "sys.executable, '-I'")
                 yield node.lineno, any(word in words for word in safe)
             if name.startswith(("os.exec", "os.spawn", "os.posix_spawn", "os.system", "os.popen")):
                 yield node.lineno, False
@@ -69,38 +70,37 @@ def test_every_process_is_started_by_the_one_command(path):
 def test_an_unsafe_start_is_noticed():
     for source in ("subprocess.run([sys.executable, 'x.py'])", "from subprocess import Popen"):
         assert [safe for _, safe in starts(source)] == [False]
-    assert "-P" in converter.WORKER
     assert "-P" in _child.command("x")
 
 
 PARENT = """
-import subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
-print(child.pid, flush=True)
-child.wait()
+import sys, threading
+from keras_distill import converter
+request = {"saved_model": sys.argv[1], "output": "/dev/null", "precision": "int8"}
+thread = threading.Thread(target=converter.WORKER.ask, args=(request,))
+(thread.start if sys.argv[2] == "thread" else thread.run)()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe with a name, and SIGKILL")
-def test_the_converter_ends_with_its_parent(tmp_path):
-    request = tmp_path / "request.json"
-    os.mkfifo(request)
+@pytest.mark.parametrize("place", ["main", "thread"])
+def test_the_converter_ends_with_its_parent(tmp_path, place):
+    saved = tmp_path / "saved_model.pb"
+    os.mkfifo(saved)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, *converter.WORKER, str(request)],
+        _child.command("-c", PARENT, str(tmp_path), place),
         env=_child.environment(TF_CPP_MIN_LOG_LEVEL="3"),
-        stdout=subprocess.PIPE,
     )
-    child = int(parent.stdout.readline())
-    given_up = threading.Timer(60, os.kill, (child, signal.SIGKILL))
+    given_up = threading.Timer(120, parent.kill)
     given_up.start()
-    # The worker opens its request once it is watching, and waits for ever to read it.
-    with open(request, "w"), parent.stdout:
+    # The worker opens the model, and waits for ever to read it.
+    with open(saved, "wb") as pipe:
+        given_up.cancel()
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
-        # The pipe that the child inherited ends when the child does.
-        parent.stdout.read()
-    assert given_up.is_alive()
-    given_up.cancel()
+        readers = select.poll()
+        readers.register(pipe, 0)
+        assert [event for _, event in readers.poll(60_000)] == [select.POLLERR]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders have no locks there")

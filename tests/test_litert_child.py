@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_distill import _litert_child, litert
+from keras_distill import _litert_child, _process, litert
 
 MUTATIONS = 200
 TRACEBACK = 'Traceback (most recent call last):\n  File "it.py", line 1, in run\n    run()\n'
@@ -191,7 +191,7 @@ def test_files_that_are_let_go_of_leave_the_child(file):
         litert.load_tflite(file)
     runner = litert.load_tflite(file)
     runner.predict(np.ones((1, 6, 6, 2), "float32"))
-    assert _litert_child._PROCESSES.current()._closed == []
+    assert not _litert_child._CLOSED
 
 
 def test_an_interruption_leaves_no_half_answer(file, monkeypatch):
@@ -203,7 +203,7 @@ def test_an_interruption_leaves_no_half_answer(file, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_litert_child, "receive", interrupted)
+        patch.setattr(_process, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             runner.predict(2 * x)
     np.testing.assert_array_equal(runner.predict(x), expected)

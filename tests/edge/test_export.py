@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -12,9 +11,32 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_distill import converter, edge
+from keras_distill import _process, converter, edge
 
 DEAD_WORKER = "import os, signal; os.kill(os.getpid(), signal.{})"
+HALF_WORKER = """
+import sys
+sys.path.insert(0, {!r})
+import _server
+request, _ = _server.receive(sys.stdin.buffer)
+open(request["output"], "w").write("half")
+_server.send(sys.stdout.buffer, {{"failure": None}}, [])
+"""
+
+
+@pytest.fixture
+def worker_of(tmp_path_factory, monkeypatch):
+    """Lets a script of the test's stand in for the converter's process."""
+    workers = _process.Processes("_converter_worker", converter._child_environment)
+
+    def start(code):
+        script = tmp_path_factory.mktemp("worker") / "worker.py"
+        script.write_text(code)
+        monkeypatch.setattr(_process, "_SCRIPT", script)
+        monkeypatch.setattr(converter, "WORKER", workers)
+
+    yield start
+    workers.end()
 
 
 class TwoHeads(keras.Model):
@@ -193,30 +215,31 @@ def test_a_real_crash_of_the_converter_leaves_the_session_and_the_file(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
-def test_a_killed_worker_is_an_error_of_ours(tmp_path, monkeypatch, name):
+def test_a_killed_worker_is_an_error_of_ours(tmp_path, worker_of, name):
     path = tmp_path / "old.tflite"
     path.write_bytes(b"what was there")
-    monkeypatch.setattr(converter, "WORKER", (sys.executable, "-c", DEAD_WORKER.format(name)))
+    worker_of(DEAD_WORKER.format(name))
     with pytest.raises(edge.ConversionError, match=f"killed by {name}"):
         edge.export_tflite(tiny(), path)
     assert path.read_bytes() == b"what was there"
     assert leftovers(tmp_path) == ["old.tflite"]
 
 
-def test_a_file_that_does_not_run_never_takes_the_place_of_a_good_one(tmp_path, monkeypatch):
+def test_a_file_that_does_not_run_never_takes_the_place_of_a_good_one(tmp_path, worker_of):
     path = tmp_path / "old.tflite"
     path.write_bytes(b"what was there")
-    worker = "import json, sys; open(json.load(open(sys.argv[1]))['output'], 'w').write('half')"
-    monkeypatch.setattr(converter, "WORKER", (sys.executable, "-c", worker))
+    worker_of(HALF_WORKER.format(str(Path(_process.__file__).parent)))
     with pytest.raises(edge.ConversionError):
         edge.export_tflite(tiny(), path)
     assert path.read_bytes() == b"what was there"
 
 
-def test_ctrl_c_ends_the_worker(tmp_path, monkeypatch):
+def test_ctrl_c_ends_the_worker(tmp_path, worker_of):
     note = tmp_path / "pid"
-    worker = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    monkeypatch.setattr(converter, "WORKER", (sys.executable, "-c", worker))
+    worker_of(
+        f"import os, sys, time; sys.stdin.buffer.read(8)\n"
+        f"open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
 
     def interrupt():
         while not (note.exists() and note.read_text()):
@@ -231,6 +254,40 @@ def test_ctrl_c_ends_the_worker(tmp_path, monkeypatch):
     assert leftovers(tmp_path) == ["pid"]
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
+
+
+def exported(model, path):
+    edge.export_tflite(model, path)
+    return path.read_bytes()
+
+
+def test_conversions_share_a_process_and_know_nothing_of_each_other(tmp_path, monkeypatch):
+    model, other = tiny(), tiny(keras.layers.Dense(5))
+    converter.WORKER.end()
+    first = exported(model, tmp_path / "a.tflite")
+    process = converter.WORKER.current()
+    monkeypatch.chdir(tmp_path)
+    exported(other, Path("b.tflite"))
+    assert exported(model, tmp_path / "c.tflite") == first
+    assert converter.WORKER.current() is process
+    # One that was killed while it had nothing to do is no loss.
+    process._child.kill()
+    process._child.wait()
+    assert exported(model, tmp_path / "d.tflite") == first
+
+
+def test_a_worker_that_leaves_when_its_work_comes_is_replaced(tmp_path, worker_of):
+    note, server = tmp_path / "left", _process._SCRIPT
+    worker_of(
+        f"import os, runpy, sys\n"
+        f"if not os.path.exists({str(note)!r}):\n"
+        f"    open({str(note)!r}, 'w')\n"
+        f"    sys.stdin.buffer.read(8)\n"
+        f"    sys.exit(0)\n"
+        f"runpy.run_path({str(server)!r}, run_name='__main__')\n"
+    )
+    assert exported(tiny(), tmp_path / "a.tflite")
+    assert note.exists()
 
 
 def test_the_worker_does_not_inherit_legacy_keras(monkeypatch):
@@ -276,7 +333,7 @@ ROWS = np.zeros((2, 3, 3), "float32")
     ],
 )
 def test_bad_arguments_are_refused_before_any_conversion(tmp_path, monkeypatch, options, words):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     with pytest.raises(ValueError, match=words):
         edge.export_tflite(tiny(), tmp_path / "no.tflite", **options)
     assert leftovers(tmp_path) == []
@@ -290,7 +347,7 @@ def test_models_that_cannot_be_exported_are_named(tmp_path):
 
 
 def test_an_unwritable_folder_is_found_before_the_conversion(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     with pytest.raises(FileNotFoundError, match="create"):
         edge.export_tflite(tiny(), tmp_path / "missing" / "a.tflite")
     with pytest.raises(IsADirectoryError):

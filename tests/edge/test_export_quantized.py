@@ -373,7 +373,7 @@ def test_the_insides_of_foreign_layers_are_calibrated_from_the_data_seen(foreign
 
 
 def test_a_loaded_model_of_foreign_layers_asks_for_data(foreign, tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     foreign[0].save(tmp_path / "foreign.keras")
     loaded = keras.saving.load_model(tmp_path / "foreign.keras")
     with pytest.raises(ValueError, match=r"attention.*own|own.*attention") as caught:
@@ -382,7 +382,7 @@ def test_a_loaded_model_of_foreign_layers_asks_for_data(foreign, tmp_path, monke
 
 
 def test_ranges_that_were_never_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     x = keras.Input((3,), name="x")
     model = edge.quantize_aware(keras.Model(x, layers.Dense(2, name="only")(x), name="new"))
     with pytest.raises(ValueError, match=r"'new' has 2 layers.*'x_range'.*kd\.edge\.calibrate"):

@@ -185,7 +185,7 @@ def with_returned_state():
     ],
 )
 def test_what_has_no_int8_form_is_named(tmp_path, monkeypatch, build, words):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     model = build()
     data = [np.ones((4, *(size or 8 for size in x.shape[1:])), "float32") for x in model.inputs]
     with pytest.raises(ValueError, match=words) as caught:
@@ -200,7 +200,7 @@ def test_what_has_no_int8_form_is_named(tmp_path, monkeypatch, build, words):
 
 
 def test_a_mask_is_not_dropped_in_silence(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "WORKER", ("/no/worker",))
+    monkeypatch.setattr(converter.WORKER, "ask", None)
     model, data = with_mask(), np.ones((4, *SHAPE), "float32")
     with pytest.raises(ValueError, match="mask"):
         edge.export_tflite(
