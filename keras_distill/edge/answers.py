@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..data import qualified_name
 from ..litert import TFLiteRunner
-from .interface import interface_of
+from .interface import Interface, interface_of
 
 __all__ = ["Answers"]
 
@@ -34,7 +35,7 @@ class Answers:
 
     def add(self, x: Any, y: Any) -> None:
         """Asks all of them one batch."""
-        inputs = _for_file(self._runner, self._models["reference"], x)
+        inputs = self._for_file(x)
         self._columns["file"].append(_leaves(self._runner.predict(inputs), self._names))
         own = self._names
         for role, model in self._models.items():
@@ -47,6 +48,19 @@ class Answers:
         leaves = [np.asarray(one) for one in keras.tree.flatten((x, [] if y is None else y))]
         self.rows += len(leaves[0])
         self._digest(leaves)
+
+    def _for_file(self, x: Any) -> Any:
+        if len(self._runner.inputs) == 1:
+            return keras.tree.flatten(x)[0]
+        if isinstance(x, dict) and set(x) == {info.name for info in self._runner.inputs}:
+            return x
+        # The file's names may be others than the model's; the order is the same.
+        return self._interface.flat_inputs(x) if self._interface else x
+
+    @functools.cached_property
+    def _interface(self) -> Interface | None:
+        reference = self._models["reference"]
+        return interface_of(reference) if isinstance(reference, keras.Model) else None
 
     def _digest(self, leaves: list[np.ndarray]) -> None:
         if not self._digests:
@@ -81,15 +95,6 @@ class Answers:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.atleast_1d(part) for part in parts])
-
-
-def _for_file(runner: TFLiteRunner, reference: Any, x: Any) -> Any:
-    if len(runner.inputs) == 1:
-        return keras.tree.flatten(x)[0]
-    if isinstance(x, dict) and set(x) == {info.name for info in runner.inputs}:
-        return x
-    # The file's names may be others than the model's; the order is the same.
-    return interface_of(reference).flat_inputs(x) if isinstance(reference, keras.Model) else x
 
 
 def _call(model: Any, x: Any) -> Any:

@@ -10,9 +10,14 @@ import keras
 import tensorflow as tf
 from keras.src.models.functional import Functional  # Keras has no public name for it.
 
+from ..converter import quiet_tensorflow
 from ..data import qualified_name
+from ..teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
+from .reads import is_read_whole
 
 _HALF = ("float16", "bfloat16")
+# What a model that takes no real numbers may take, the likeliest first.
+_WHOLE = ("int32", "int64", "bool", "string")
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,7 @@ def _inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec]]:
         structure = keras.tree.map_structure(_input_name, found)
         tensors = {_input_name(tensor): tensor for tensor in keras.tree.flatten(found)}
     return structure, {
-        name: tf.TensorSpec(tensor.shape, "float32" if tensor.dtype in _HALF else tensor.dtype)
-        for name, tensor in tensors.items()
+        name: tf.TensorSpec(tensor.shape, _full(tensor.dtype)) for name, tensor in tensors.items()
     }
 
 
@@ -119,22 +123,50 @@ def _subclassed_inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec
             f"{qualified_name(model)} was built with {list(shapes or [])}. Wrap it in a Functional "
             f"model."
         )
-    (shape,) = shapes.values()
+    spec = _taken(model, input_spec_of(model))
     structure: Any
-    if isinstance(shape, dict):
-        named, structure = dict(shape), {key: key for key in shape}
-    elif _is_shape(shape):
-        named, structure = {"input_0": shape}, "input_0"
+    named: dict[str, Any]
+    if isinstance(spec, dict):
+        # Keras' trees sort their keys.
+        (shape,) = shapes.values()
+        named, structure = {key: spec[key] for key in shape}, {key: key for key in shape}
+    elif keras.tree.is_nested(spec):
+        structure = [f"input_{index}" for index in range(len(spec))]
+        named = dict(zip(structure, spec, strict=True))
     else:
-        structure = [f"input_{index}" for index in range(len(shape))]
-        named = dict(zip(structure, shape, strict=True))
+        named, structure = {"input_0": spec}, "input_0"
     return structure, {
-        name: tf.TensorSpec((None, *size[1:]), "float32") for name, size in named.items()
+        name: tf.TensorSpec(one.shape, _full(one.dtype.name)) for name, one in named.items()
     }
 
 
-def _is_shape(shape: Any) -> bool:
-    return all(size is None or isinstance(size, int) for size in shape)
+def _taken(model: keras.Model, spec: Any) -> Any:
+    """The specs with the dtypes that a model takes: what it was called on, it keeps the shapes of.
+
+    Real numbers, unless it refuses them or all that reads them makes whole ones of them first.
+    """
+
+    def trace(asked: Any) -> list[Any]:
+        def call(*flat: Any) -> Any:
+            return model(keras.tree.pack_sequence_as(asked, list(flat)), training=False)
+
+        return tf.function(call).get_concrete_function(*keras.tree.flatten(asked)).inputs
+
+    def traced(asked: Any) -> list[Any]:
+        return at_open_sizes(asked, trace, repr(model.name))[0]
+
+    try:
+        with quiet_tensorflow():
+            found, tensors = settled(spec, traced, _WHOLE)
+            flat = zip(keras.tree.flatten(found), tensors, strict=False)
+            dtypes = ["int32" if is_read_whole(tensor) else one.dtype for one, tensor in flat]
+            return settled(with_dtypes(found, dtypes), traced, ())[0]
+    except Exception:  # The export says what fails, in its own trace.
+        return spec
+
+
+def _full(dtype: str) -> str:
+    return "float32" if dtype in _HALF else dtype
 
 
 def _named_outputs(model: keras.Model, outputs: Any, asked: Sequence[str] | None) -> dict[str, Any]:

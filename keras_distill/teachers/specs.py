@@ -72,12 +72,15 @@ def with_dtypes(spec: Any, dtypes: Any) -> Any:
     return keras.tree.pack_sequence_as(spec, flat)
 
 
-def settled(spec: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
+def settled(
+    spec: Any, run: Callable[[Any], Any], guesses: tuple[str, ...] = _GUESSES
+) -> tuple[Any, Any]:
     """What a model gives, and for which dtypes, where those that it takes are guesses.
 
     Args:
       spec: `tf.TensorSpec`s in the model's structure.
       run: the model on such a structure; it raises where the model does not take it.
+      guesses: what it may take instead, the likeliest first.
 
     Returns:
       The structure that the model takes, and what `run` gave for it.
@@ -85,7 +88,7 @@ def settled(spec: Any, run: Callable[[Any], Any]) -> tuple[Any, Any]:
     flat = keras.tree.flatten(spec)
     guessed = [isinstance(one, GuessedSpec) and len(flat) <= 3 for one in flat]
     choices = [
-        (one.dtype, *_GUESSES) if open_ else (one.dtype,)
+        (one.dtype, *guesses) if open_ else (one.dtype,)
         for one, open_ in zip(flat, guessed, strict=True)
     ]
     errors = []

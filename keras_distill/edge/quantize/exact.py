@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from ...converter import quiet_tensorflow
 from ...graph.replay import Graph, Step, Value
+from ..reads import is_read_exactly
 
 layers = keras.layers
 
@@ -62,14 +63,6 @@ _PASSING = (
 )
 ZERO_TO_ONE = (0.0, 1.0)
 _HOT = ("one_hot", "multi_hot")
-# TensorFlow's operations that hand a tensor on as it is.
-_TF_MOVING = frozenset(
-    (
-        *("Identity", "IdentityN", "Reshape", "StridedSlice", "Slice", "Squeeze", "ExpandDims"),
-        *("Transpose", "ConcatV2", "Pack", "Unpack", "Split", "SplitV", "StopGradient", "Tile"),
-    )
-)
-_TF_EXACT = frozenset(("Equal", "NotEqual", "OneHot", "Bucketize"))
 
 
 def exact_values(graph: Graph) -> frozenset[int]:
@@ -176,29 +169,3 @@ def _called(step: Step) -> Any:
         return step.operation(*args, **kwargs)
 
     return call
-
-
-def is_read_exactly(tensor: Any) -> bool:
-    """Whether operations of a TensorFlow graph read a tensor as ids, categories or marks."""
-    return any(_is_exact(reader, read) for reader, read in _readers(tensor))
-
-
-def _is_exact(reader: Any, read: Any) -> bool:
-    if reader.type in ("GatherV2", "ResourceGather"):
-        return reader.inputs[1] is read
-    return reader.type in _TF_EXACT or _to_whole(reader)
-
-
-def _to_whole(reader: Any) -> bool:
-    return reader.type == "Cast" and reader.outputs[0].dtype.is_integer
-
-
-def _readers(tensor: Any) -> Iterator[tuple[Any, Any]]:
-    """The operations that read a tensor, seen through those that only move it about."""
-    for reader in tensor.consumers():
-        halved = reader.type == "Cast" and reader.outputs[0].dtype.is_floating
-        if reader.type in _TF_MOVING or halved:
-            for output in reader.outputs:
-                yield from _readers(output)
-        else:
-            yield reader, tensor
