@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from keras_distill import _files
-from keras_distill.objectives.base import Signals
-from keras_distill.objectives.layer_base import layer_name
+from keras_distill.objectives.base import Signals, layer_name
 from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.model import as_teacher
 

@@ -1,9 +1,9 @@
 """The package's imports, read from its source: they point only up DESIGN's list."""
 
 import ast
+import copy
+import functools
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
@@ -61,6 +61,7 @@ PRIVATE = {
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LEGACY = {"tf_keras", "tensorflow_model_optimization"}
+AMBIGUOUS = ("tf.keras", "tensorflow.keras")
 
 
 def dotted(path):
@@ -80,6 +81,7 @@ def floor(path):
     return entry(parts[1]) if len(parts) > 1 else None
 
 
+@functools.cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -105,47 +107,58 @@ def identify(path):
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=identify)
-def test_imports_point_only_up(path):
-    here = floor(path)
-    if here is None:
-        pytest.skip("the flat public names come from everywhere")
-    assert here in ORDER, f"{identify(path)}: give {here!r} its place in ORDER and in DESIGN"
-    above = set(ORDER[: ORDER.index(here)]) | {here, "__version__"}
-    assert ours(path, parse(path)) <= above
+def guilty(wrong, paths=MODULES):
+    """What `wrong` finds in each file, by file, where it finds anything."""
+    found = {identify(path): wrong(path, parse(path)) for path in paths}
+    return {path: said for path, said in found.items() if said}
 
 
-@pytest.mark.parametrize("name", ["schedules", "functional"])
-def test_the_foundations_import_nothing_of_ours(name):
-    for path in MODULES:
-        if floor(path) == name:
-            assert ours(path, parse(path)) <= {name}
+def test_imports_point_only_up():
+    def downwards(path, tree):
+        here = floor(path)
+        if here is None:  # The flat public names come from everywhere.
+            return set()
+        assert here in ORDER, f"{identify(path)}: give {here!r} its place in ORDER and in DESIGN"
+        return ours(path, tree) - {*ORDER[: ORDER.index(here)], here, "__version__"}
+
+    assert not guilty(downwards)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=identify)
-def test_only_the_command_line_imports_the_pipeline(path):
-    if floor(path) not in ("pipeline", "cli"):
-        assert "pipeline" not in ours(path, parse(path))
+def test_the_foundations_import_nothing_of_ours():
+    def ours_besides(path, tree):
+        return floor(path) in ("schedules", "functional") and ours(path, tree) - {floor(path)}
+
+    assert not guilty(ours_besides)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=identify)
-def test_keras_2_comes_in_lazily_and_only_under_edge(path):
-    tree = parse(path)
-    if floor(path) != "edge":
-        assert not LEGACY & {parts[0] for parts in imported(path, tree)}
-    # At top level: not inside a function. Classes and conditions still run at import.
-    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.Lambda)]:
-        function.body = []
-    assert not LEGACY & {parts[0] for parts in imported(path, tree)}
+def test_only_the_command_line_imports_the_pipeline():
+    def pipeline(path, tree):
+        return floor(path) not in ("pipeline", "cli") and {"pipeline"} & ours(path, tree)
+
+    assert not guilty(pipeline)
 
 
-@pytest.mark.parametrize("path", [*MODULES, ROOT / "keras_distill_cli.py"], ids=identify)
-def test_what_depends_on_an_environment_variable_is_written_nowhere(path):
-    tree = parse(path)
-    assert not [parts for parts in imported(path, tree) if parts[:2] == ("tensorflow", "keras")]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "keras":
-            assert ast.unparse(node) not in ("tf.keras", "tensorflow.keras"), f"line {node.lineno}"
+def test_keras_2_comes_in_lazily_and_only_under_edge():
+    def eager(path, tree):
+        if floor(path) == "edge":
+            # At top level: not inside a function. Classes and conditions still run at import.
+            tree = copy.deepcopy(tree)
+            for function in ast.walk(tree):
+                if isinstance(function, ast.FunctionDef | ast.Lambda):
+                    function.body = []
+        return LEGACY & {parts[0] for parts in imported(path, tree)}
+
+    assert not guilty(eager)
+
+
+def test_what_depends_on_an_environment_variable_is_written_nowhere():
+    def ambiguous(path, tree):
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        written = [node.lineno for node in nodes if ast.unparse(node) in AMBIGUOUS]
+        names = [".".join(parts[:2]) for parts in imported(path, tree)]
+        return written + [name for name in names if name in AMBIGUOUS]
+
+    assert not guilty(ambiguous, [*MODULES, ROOT / "keras_distill_cli.py"])
 
 
 def test_the_console_entry_loads_nothing_heavy():

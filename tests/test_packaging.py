@@ -2,12 +2,15 @@
 
 import configparser
 import importlib.metadata
+import os
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+import keras_distill
 from keras_distill._extras import install_hint
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +65,24 @@ def test_the_readme_prints_the_two_commands():
         'pip install -e ".[test]" && pytest -n auto --dist loadfile',
     ):
         assert text.count(f"\n    {command}\n") == 1
+
+
+def test_one_version_everywhere():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == "attr: keras_distill.__version__"
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {keras_distill.__version__}\n" in cited
+    assert importlib.metadata.version("keras_distill") == keras_distill.__version__
+
+
+def test_what_the_workflow_runs_is_there():
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    runs = re.findall(r"run: ((?:\.ci|scripts)/\S+)(?: (\S.*))?", text)
+    assert [script for script, _ in runs] == [".ci/run", "scripts/test_range.sh"]
+    assert all(os.access(ROOT / script, os.X_OK) for script, _ in runs)
+    minors = set(re.findall(r'tensorflow: "([\d.]+)"', text))
+    assert minors == {SETUP["SUPPORTED"][0], SETUP["SUPPORTED"][-1]}
 
 
 @pytest.mark.parametrize("extra", ["demo", "notebooks", "ray"])

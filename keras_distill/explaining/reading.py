@@ -15,7 +15,7 @@ from ..data import batches
 from ..distiller import Distiller
 from ..functional.tensors import UNLABELLED
 from ..objectives import Objective, Signals
-from ..objectives.layer_base import layer_name
+from ..objectives.base import layer_name
 from ..step import pairs_of_heads
 from ..student import StudentReader
 from ..teachers.cache import CachedBatch

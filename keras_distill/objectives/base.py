@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from keras import ops
 
 from keras_distill import schedules
 from keras_distill._keras import reshaped
+from keras_distill.schedules.arguments import kept_arguments, names_of_arguments
 
-__all__ = ["Objective", "Signals"]
+__all__ = ["Objective", "Signals", "layer_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +180,11 @@ class Objective:
 
     def settings(self) -> dict[str, Any]:
         """The arguments it was made with, as they are now, of those that it keeps by name."""
-        given = self._arguments()
-        return {name: value for name, value in vars(self).items() if name in given}
+        return kept_arguments(self)
 
     def scheduled(self) -> dict[str, Any]:
         """What of it is no constant, by name: schedules, and variables that it was given."""
-        given = self._arguments()
+        given = names_of_arguments(self)
         return {
             name: value
             for name, value in vars(self).items()
@@ -212,8 +211,33 @@ class Objective:
         return self.with_values({k: v(teacher.logits, mask) for k, v in followed.items()})
 
     def get_config(self) -> dict:
-        """Arguments that rebuild this objective."""
-        return {"weight": self.weight, "output": self.output, "name": self.name}
+        """Arguments that rebuild this objective, each kept under its name. Layers go by theirs.
+
+        Raises:
+          NotImplementedError: a subclass keeps one of its arguments under no such name, and has no
+            `get_config` of its own that says it.
+        """
+        names = names_of_arguments(self)
+        config = {name: self._saved(value) for name, value in self.settings().items()}
+        for name in ("student", "teacher"):
+            taps = [layer_name(tap) for tap in getattr(self, f"{name}_taps")]
+            if name in names:
+                config[name] = taps if len(taps) > 1 else next(iter(taps), None)
+        lost = sorted(names - set(config))
+        if lost and type(self).get_config is Objective.get_config:
+            raise NotImplementedError(
+                f"{type(self).__name__} can't be saved: it keeps its argument {lost[0]!r} under no "
+                f"attribute of that name. Write self.{lost[0]} = {lost[0]} in its __init__, or a "
+                f"get_config."
+            )
+        return config
+
+    def _saved(self, value: Any) -> Any:
+        if any(value is tap for tap in (*self.student_taps, *self.teacher_taps)):
+            return layer_name(value)
+        if isinstance(value, keras.layers.Layer) and not schedules.is_scheduled(value):
+            return keras.saving.serialize_keras_object(value)
+        return list(value) if isinstance(value, tuple) else value
 
     @classmethod
     def from_config(cls, config: dict) -> "Objective":
@@ -221,10 +245,6 @@ class Objective:
         revive = keras.saving.deserialize_keras_object
         saved = {k for k, v in config.items() if isinstance(v, dict) and "class_name" in v}
         return cls(**{k: revive(v) if k in saved else v for k, v in config.items()})
-
-    def _arguments(self) -> frozenset[str]:
-        kind: Any = type(self)  # which mypy would not take for hashable
-        return _arguments(kind)
 
     def with_values(self, changes: Mapping[str, Any]) -> "Objective":
         """This objective with other values of these attributes; itself where there are none."""
@@ -235,11 +255,9 @@ class Objective:
         return changed
 
 
-@functools.cache
-def _arguments(kind: Any) -> frozenset[str]:
-    """Names of the arguments of a class and of those that it hands its own on to."""
-    made = [vars(cls)["__init__"] for cls in kind.__mro__ if "__init__" in vars(cls)]
-    return frozenset(name for init in made for name in inspect.signature(init).parameters)
+def layer_name(tap: Any) -> str:
+    """What a tapped layer is called in a config and in messages."""
+    return tap if isinstance(tap, str) else tap.name
 
 
 def _refuse_unnamed(kind: type, values: tuple) -> None:

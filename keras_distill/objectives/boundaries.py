@@ -64,9 +64,6 @@ class ActivationBoundaries(LayerObjective):
             for pair in self.adapted(student, teacher)
         )
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "margin": self.margin}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class Overhaul(LayerObjective):
@@ -124,9 +121,6 @@ class Overhaul(LayerObjective):
             functional.partial_l2(*pair, margin=margin)
             for margin, pair in zip(margins, self.adapted(student, teacher), strict=True)
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "margin": self.margin}
 
     def _given_margins(self, shapes: list[tuple]) -> list[Any]:
         """A number, numbers or None a pair of layers."""

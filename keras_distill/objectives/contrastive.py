@@ -9,8 +9,8 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.relations import unit_or_zero
 
-from .base import Objective, Signals
-from .layer_base import check_whole, layer_name
+from .base import Objective, Signals, layer_name
+from .layer_base import check_whole
 from .logits_base import check_positive
 
 __all__ = ["ContrastiveRepresentation"]
@@ -100,16 +100,6 @@ class ContrastiveRepresentation(Objective):
         if self.training:
             self._queue.push(theirs)
         return values
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "student": layer_name(self.student_taps[0]),
-            "teacher": layer_name(self.teacher_taps[0]),
-            "width": self.width,
-            "queue_size": self.queue_size,
-            "temperature": self.temperature,
-        }
 
     def _embedding(self, side: str, tensor: Any, **options: Any) -> keras.layers.Layer:
         shape = tuple(tensor.shape)

@@ -58,10 +58,6 @@ class DKD(LogitsObjective):
             temperature=self.temperature,
         )
 
-    def get_config(self) -> dict:
-        config = {"alpha": self.alpha, "beta": self.beta, "temperature": self.temperature}
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class NormalizedKD(LogitsObjective):
@@ -101,6 +97,3 @@ class NormalizedKD(LogitsObjective):
             gamma=self.gamma,
             temperature=self.temperature,
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "gamma": self.gamma, "temperature": self.temperature}

@@ -34,9 +34,6 @@ class _Regression(LogitsObjective):
             check_positive(type(self).__name__, delta=delta)
         self.delta = delta
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "delta": self.delta}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class RegressionTargets(_Regression):
@@ -101,9 +98,6 @@ class AttentiveRegression(_Regression):
             delta=self.delta,
         )
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "max_teacher_error": self.max_teacher_error}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class BoundedRegression(_Regression):
@@ -138,9 +132,6 @@ class BoundedRegression(_Regression):
         return functional.bounded_regression(
             student.logits, teacher.logits, labels, margin=self.margin, delta=self.delta
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "margin": self.margin}
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -190,10 +181,6 @@ class MultiLabelTargets(LogitsObjective):
             self._logits(teacher, "teacher"),
             temperature=self.temperature,
         )
-
-    def get_config(self) -> dict:
-        config = {"temperature": self.temperature, "sigmoid": self.sigmoid}
-        return {**super().get_config(), **config}
 
     def _logits(self, signals: Signals, who: str):
         if self.sigmoid not in (who, "both") and not signals.from_sigmoid:
@@ -248,6 +235,3 @@ class ChannelWiseTargets(LogitsObjective):
         return functional.channel_wise_kl(
             student.logits, teacher.logits, temperature=self.temperature
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "temperature": self.temperature}

@@ -108,15 +108,6 @@ class FactorTransfer(LayerObjective):
         )
         return values + self.reconstruction_weight * functional.hint_mse(restored, theirs)
 
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "p1": self.p1,
-            "p2": self.p2,
-            "reconstruction_weight": self.reconstruction_weight,
-        }
-
     def _chain(self, part: str, shape: tuple, channels: list[int]) -> keras.layers.Layer:
         steps = [layer for count in channels for layer in (convolution(count), leaky_relu())]
         chain = Chain(steps, name=f"{self.name}_{part}")

@@ -9,11 +9,10 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.tensors import at_least_float32, match_sizes
 from keras_distill.objectives.adapters import Chain, projection
-from keras_distill.objectives.base import Objective, Signals
+from keras_distill.objectives.base import Objective, Signals, layer_name
 from keras_distill.objectives.layer_base import (
     LayerObjective,
     check_whole,
-    layer_name,
     smaller,
     unknown_sizes,
 )
@@ -87,17 +86,6 @@ class FeatureHint(Objective):
         if self._projection is not None:
             ours = self._projection(ours, training=self.training)
         return functional.hint_mse(ours, theirs)
-
-    def get_config(self) -> dict:
-        adapter = self.adapter
-        if isinstance(adapter, keras.layers.Layer):
-            adapter = keras.saving.serialize_keras_object(adapter)
-        return {
-            **super().get_config(),
-            "student": layer_name(self.student_taps[0]),
-            "teacher": layer_name(self.teacher_taps[0]),
-            "adapter": adapter,
-        }
 
     def _check(self, ours: tuple, theirs: tuple) -> None:
         shapes = f"the student's output is {tuple(ours)} and the teacher's {tuple(theirs)}"
@@ -180,10 +168,6 @@ class VariationalInformation(LayerObjective):
             functional.variational_information(*pair, variance=variance.value())
             for variance, pair in zip(self._variances, self.adapted(student, teacher), strict=True)
         )
-
-    def get_config(self) -> dict:
-        config = {"width": self.width, "initial_variance": self.initial_variance}
-        return {**super().get_config(), **config}
 
     def _network(self, shape: tuple, channels: int, name: str) -> keras.layers.Layer:
         width = self.width or channels

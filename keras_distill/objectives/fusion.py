@@ -9,8 +9,8 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.tensors import adaptive_pool, at_least_float32
 from keras_distill.objectives.adapters import projection
-from keras_distill.objectives.base import Signals
-from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name
+from keras_distill.objectives.base import Signals, layer_name
+from keras_distill.objectives.layer_base import LayerObjective, check_whole
 from keras_distill.objectives.logits_base import check_not_negative
 
 __all__ = ["LayerFusion"]
@@ -102,10 +102,6 @@ class LayerFusion(LayerObjective):
         target, unread = self._merging(layers)
         distance = functional.hint_mse(self._projection(ours), ops.stop_gradient(target))
         return distance + self.reconstruction_weight * unread
-
-    def get_config(self) -> dict:
-        config = {"width": self.width, "reconstruction_weight": self.reconstruction_weight}
-        return {**super().get_config(), **config}
 
     def _check_layers(self) -> None:
         if len(self.student_taps) != 1 or len(self.teacher_taps) < 2:

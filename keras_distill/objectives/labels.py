@@ -65,9 +65,6 @@ class HardExamples(LogitsObjective):
             focusing=self.focusing,
         )
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "focus": self.focus, "focusing": self.focusing}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class BootstrappedLabels(LogitsObjective):
@@ -108,9 +105,6 @@ class BootstrappedLabels(LogitsObjective):
             check_class_labels(self.name, labels, student.logits),
             min_confidence=self.min_confidence,
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "min_confidence": self.min_confidence}
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -191,15 +185,6 @@ class BalancedTargets(LogitsObjective):
             class_weights=self.weights,
             temperature=self.temperature,
         )
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "class_counts": self.class_counts,
-            "class_weights": self.class_weights,
-            "beta": self.beta,
-            "temperature": self.temperature,
-        }
 
 
 def _positive_list(name: str, values: Sequence[float] | None) -> list[float] | None:

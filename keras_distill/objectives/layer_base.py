@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill.functional.tensors import at_least_float32, match_sizes
-from keras_distill.objectives.base import Objective, Signals
+from keras_distill.objectives.base import Objective, Signals, layer_name
 
-__all__ = ["LayerObjective", "as_taps", "check_whole", "layer_name", "smaller", "unknown_sizes"]
+__all__ = ["LayerObjective", "as_taps", "check_whole", "smaller", "unknown_sizes"]
 
 
 class LayerObjective(Objective):
@@ -34,13 +34,6 @@ class LayerObjective(Objective):
         self.student_taps, self.teacher_taps = as_taps(student), as_taps(teacher)
         self._adapters: list[keras.layers.Layer | None] = []
         self._check_layers()
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "student": _names(self.student_taps),
-            "teacher": _names(self.teacher_taps),
-        }
 
     def pairs(self, student: Signals, teacher: Signals) -> list[tuple]:
         """The tapped tensors, (student, teacher), in at least float32."""
@@ -150,11 +143,6 @@ def check_whole(owner: str, **values: Any) -> None:
             )
 
 
-def layer_name(tap: Any) -> str:
-    """What a tapped layer is called in a config and in messages."""
-    return tap if isinstance(tap, str) else tap.name
-
-
 def smaller(ours: tuple, theirs: tuple) -> tuple:
     """The student's shape where its map is pooled to the teacher's, if that is the smaller."""
     pairs = zip(ours[1:-1], theirs[1:-1], strict=True)
@@ -168,8 +156,3 @@ def unknown_sizes(ours: tuple, theirs: tuple) -> bool:
     """
     open_in_one = any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True))
     return open_in_one or None in (ours[-1], theirs[-1])
-
-
-def _names(taps: tuple) -> Any:
-    names = [layer_name(tap) for tap in taps]
-    return names if len(names) > 1 else names[0]

@@ -57,10 +57,6 @@ class SoftTargets(LogitsObjective):
             standardize=self.standardize,
         )
 
-    def get_config(self) -> dict:
-        config = {"temperature": self.temperature, "standardize": self.standardize}
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class HardTargets(LogitsObjective):
@@ -111,9 +107,6 @@ class LogitsMSE(LogitsObjective):
             student.logits, teacher.logits, half_squared_norm=self.half_squared_norm
         )
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "half_squared_norm": self.half_squared_norm}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class GeneralizedJSD(LogitsObjective):
@@ -152,9 +145,6 @@ class GeneralizedJSD(LogitsObjective):
         return functional.generalized_jsd(
             student.logits, teacher.logits, beta=self.beta, temperature=self.temperature
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "beta": self.beta, "temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -201,7 +191,3 @@ class DIST(LogitsObjective):
             gamma=self.gamma,
             temperature=self.temperature,
         )
-
-    def get_config(self) -> dict:
-        config = {"beta": self.beta, "gamma": self.gamma, "temperature": self.temperature}
-        return {**super().get_config(), **config}

@@ -8,8 +8,8 @@ import keras
 from keras_distill import functional
 from keras_distill.functional.tensors import match_sizes
 from keras_distill.objectives.adapters import Chain, normalization, projection
-from keras_distill.objectives.base import Signals
-from keras_distill.objectives.layer_base import LayerObjective, check_whole, layer_name, smaller
+from keras_distill.objectives.base import Signals, layer_name
+from keras_distill.objectives.layer_base import LayerObjective, check_whole, smaller
 
 __all__ = [
     "AttentionTransfer",
@@ -57,9 +57,6 @@ class AttentionTransfer(_OverPositions):
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
         pairs = self.pairs(student, teacher)
         return sum(functional.attention_transfer(*pair, power=self.power) for pair in pairs)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "power": self.power}
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -14,8 +14,8 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.tensors import check_several
 
-from .base import Objective, Signals
-from .layer_base import check_whole, layer_name
+from .base import Objective, Signals, layer_name
+from .layer_base import check_whole
 from .logits_base import check_kinds, check_not_negative
 
 __all__ = [
@@ -49,12 +49,6 @@ class _Relational(Objective):
             return {}
         check_kinds(self, student, teacher)
         return {}
-
-    def get_config(self) -> dict:
-        student, teacher = (
-            layer_name(taps[0]) if taps else None for taps in (self.student_taps, self.teacher_taps)
-        )
-        return {**super().get_config(), "student": student, "teacher": teacher}
 
     def _pair(self, student: Signals, teacher: Signals) -> tuple:
         if self.student_taps:
@@ -137,10 +131,6 @@ class RelationalKD(_Relational):
             angle_weight=self.angle_weight,
         )
 
-    def get_config(self) -> dict:
-        config = {"distance_weight": self.distance_weight, "angle_weight": self.angle_weight}
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable("keras_distill")
 class ProbabilisticTransfer(_Relational):
@@ -220,9 +210,6 @@ class CorrelationCongruence(_Relational):
     def __call__(self, student: Signals, teacher: Signals, labels: Any):
         pair = zip(self._embeddings, self._pair(student, teacher), strict=True)
         return functional.correlation_congruence(*(_embedded(e, x) for e, x in pair))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "width": self.width}
 
     def _embedding(self, side: str, given: int | None, width: int | None) -> keras.layers.Layer:
         if given is None or width is None:

@@ -85,9 +85,6 @@ class ReviewKD(LayerObjective):
             reviewed.insert(0, features)
         return functional.hierarchical_context(reviewed, [_as_map(theirs) for _, theirs in pairs])
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "width": self.width}
-
 
 class Fusion(keras.layers.Layer):
     """The authors' attention-based fusion (ABF) of a student's map with what is deeper.

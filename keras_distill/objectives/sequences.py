@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_distill import functional
 
-from .base import Objective, Signals
-from .layer_base import check_whole, layer_name
+from .base import Objective, Signals, layer_name
+from .layer_base import check_whole
 from .layer_pairs import one_of, pair_layers
 
 __all__ = ["AttentionMaps", "HiddenStates", "ValueRelations"]
@@ -67,7 +67,6 @@ class _Layerwise(Objective):
             **super().get_config(),
             "student": [layer_name(s) for s, _ in self.pairs],
             "teacher": [layer_name(t) for _, t in self.pairs],
-            "mask": None if self.mask is None else layer_name(self.mask),
         }
 
     def _adapters(self, index: int, ours: tuple, theirs: tuple) -> dict[str, keras.layers.Layer]:
@@ -145,9 +144,6 @@ class HiddenStates(_Layerwise):
         self._projections = {}
         return super().build(student, teacher)
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "distance": self.distance}
-
     def _adapters(self, index: int, ours: tuple, theirs: tuple) -> dict[str, keras.layers.Layer]:
         if None in (ours[2], theirs[2]):
             raise ValueError(
@@ -209,9 +205,6 @@ class AttentionMaps(_Layerwise):
         super().__init__(student, teacher, **options)
         self.distance = one_of(self.name, "distance", distance, ("kl", "mse"))
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "distance": self.distance}
-
     def _check(self, index: int, ours: tuple, theirs: tuple) -> None:
         super()._check(index, ours, theirs)
         if self.mask is not None and ours[2] != ours[3]:
@@ -264,9 +257,6 @@ class ValueRelations(_Layerwise):
         if heads is not None:
             check_whole(self.name, heads=heads)
         self.heads = heads
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "heads": self.heads}
 
     def _check(self, index: int, ours: tuple, theirs: tuple) -> None:
         super()._check(index, ours, theirs)

@@ -12,8 +12,7 @@ from keras_distill import functional
 from keras_distill._records import Record, Table
 from keras_distill.functional.vocabularies import UNSHARED
 
-from .base import Objective, Signals
-from .layer_base import layer_name
+from .base import Objective, Signals, layer_name
 from .logits_base import check_kinds, check_positive
 from .sequences import check_mask, padding_mask
 
@@ -174,17 +173,6 @@ class SharedVocabulary(Objective):
             teacher_only=tuple(t for t in self.teacher_vocab if t not in shared),
             mean_unshared_teacher_mass=self._unshared_mass(teacher_logits),
         )
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "student_vocab": list(self.student_vocab),
-            "teacher_vocab": list(self.teacher_vocab),
-            "unshared": self.unshared,
-            "unknown": list(self.unknown),
-            "temperature": self.temperature,
-            "mask": None if self.mask is None else layer_name(self.mask),
-        }
 
     def _places(self) -> tuple[list[int], list[int]]:
         theirs = {token: place for place, token in enumerate(self.teacher_vocab)}

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from .arguments import kept_arguments
 from .scalars import read_once
 
 __all__ = ["TeacherEntropy"]
@@ -62,7 +63,8 @@ class TeacherEntropy:
         return self.low + (self.high - self.low) * (1.0 - doubt)
 
     def get_config(self) -> dict:
-        return {"low": self.low, "high": self.high}
+        """Arguments that rebuild it."""
+        return kept_arguments(self)
 
     @classmethod
     def from_config(cls, config: dict) -> "TeacherEntropy":

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from .arguments import kept_arguments
 from .scalars import read_once
 
 __all__ = ["Cosine", "Linear", "Schedule", "Steps", "WarmUp"]
@@ -29,6 +30,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """Its value, a float32 scalar, after `step` updates."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
+    def get_config(self) -> dict:
+        """Arguments that rebuild it, each kept under its name."""
+        return kept_arguments(self)
+
 
 class _Ramp(Schedule):
     """From `start` to `end` while `steps` updates are made, constant before and after."""
@@ -45,9 +50,6 @@ class _Ramp(Schedule):
     @property
     def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
-
-    def get_config(self) -> dict:
-        return {"start": self.start, "end": self.end, "steps": self.steps, "begin": self.begin}
 
     def _progress(self, step: Any):
         made = ops.cast(step, "float32") - self.begin
@@ -106,9 +108,7 @@ class WarmUp(Linear):
 
     def __init__(self, value: float, steps: int) -> None:
         super().__init__(0.0, value, steps)
-
-    def get_config(self) -> dict:
-        return {"value": self.end, "steps": self.steps}
+        self.value = self.end
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -145,9 +145,6 @@ class Steps(Schedule):
     def __call__(self, step: Any):
         passed = ops.cast(ops.cast(step, "int64") >= ops.array(self.boundaries, "int64"), "int32")
         return ops.take(ops.array(self.values, "float32"), ops.sum(passed))
-
-    def get_config(self) -> dict:
-        return {"boundaries": self.boundaries, "values": self.values}
 
 
 def _finite(owner: str, **values: Any) -> list[float]:

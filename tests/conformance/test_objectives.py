@@ -234,6 +234,17 @@ def test_config_round_trip(specimen):
     assert copy.student_taps == objective.student_taps
 
 
+class Forgetful(kd.Objective):
+    def __init__(self, rate, **options):
+        super().__init__(**options)
+        self.speed = rate
+
+
+def test_an_argument_kept_under_no_name_is_refused_before_it_is_lost():
+    with pytest.raises(NotImplementedError, match=r"Forgetful can't be saved.*self\.rate = rate"):
+        keras.saving.serialize_keras_object(Forgetful(0.5))
+
+
 @every_objective
 def test_a_schedule_stands_where_a_number_does_or_is_refused_by_name(specimen):
     rng = np.random.default_rng(14)
