@@ -2,19 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_distill import (
-    callbacks,
-    data,
-    edge,
-    functional,
-    objectives,
-    schedules,
-    teachers,
-    transfer,
-)
-from keras_distill.distiller import Distiller
-from keras_distill.exits import SelfDistiller, with_exits
-from keras_distill.mutual import MutualDistiller
+from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
 from keras_distill.objectives import (
     DIST,
     DKD,
@@ -30,6 +18,10 @@ from keras_distill.objectives import (
     SoftTargets,
 )
 from keras_distill.teachers import Teacher, TeacherCache
+from keras_distill.training import callbacks
+from keras_distill.training.distiller import Distiller
+from keras_distill.training.exits import SelfDistiller, with_exits
+from keras_distill.training.mutual import MutualDistiller
 
 if TYPE_CHECKING:
     from keras_distill.explaining import explain

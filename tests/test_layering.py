@@ -12,53 +12,24 @@ ORDER = [
     "_records",
     "_keras",
     "_json",
-    "_child",
-    "_process",
     "_files",
     "progress",
     "schedules",
     "functional",
     "labels",
-    "label_metrics",
-    "label_losses",
     "data",
     "graph",
     "litert",
-    "converter",
-    "taps",
+    "signals",
     "objectives",
-    "meaning",
-    "outputs",
     "teachers",
-    "student",
-    "step",
-    "metrics",
-    "settings",
-    "arguments",
-    "saving",
-    "resuming",
-    "callbacks",
-    "checks",
-    "distiller",
-    "joint",
-    "exits",
-    "mutual",
+    "training",
     "transfer",
     "edge",
     "explaining",
     "pipeline",
     "cli",
 ]
-PRIVATE = {
-    "_converter_worker": "converter",
-    "_saved_graph": "converter",
-    "_signature": "converter",
-    "_litert_child": "litert",
-    "_server": "_process",
-    "_litert_server": "litert",
-    "_litert_session": "litert",
-    "_litert_worker": "litert",
-}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LEGACY = {"tf_keras", "tensorflow_model_optimization"}
 AMBIGUOUS = ("tf.keras", "tensorflow.keras")
@@ -70,15 +41,10 @@ def dotted(path):
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def entry(name):
-    """The entry of ORDER that a name belongs to."""
-    return PRIVATE.get(name, name)
-
-
 def floor(path):
     """The entry of ORDER that a file belongs to; None for the package's own face."""
     parts = dotted(path)
-    return entry(parts[1]) if len(parts) > 1 else None
+    return parts[1] if len(parts) > 1 else None
 
 
 @functools.cache
@@ -100,7 +66,19 @@ def imported(path, tree):
 
 def ours(path, tree):
     names = [parts for parts in imported(path, tree) if parts[0] == "keras_distill"]
-    return {entry(parts[1]) for parts in names if parts[1:]}
+    return {parts[1] for parts in names if parts[1:]}
+
+
+def eager_imports(path):
+    """The modules that a file imports when it is imported, without their packages."""
+    tree = copy.deepcopy(parse(path))
+    for node in ast.walk(tree):
+        lazy = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if lazy or isinstance(node, ast.FunctionDef | ast.Lambda):
+            node.body = []
+    names = set(imported(path, tree))
+    modules = {dotted(other) for other in MODULES}
+    return {name if name in modules else name[:-1] for name in names} & modules
 
 
 def identify(path):
@@ -122,6 +100,21 @@ def test_imports_point_only_up():
         return ours(path, tree) - {*ORDER[: ORDER.index(here)], here, "__version__"}
 
     assert not guilty(downwards)
+
+
+def test_no_module_waits_for_itself():
+    graph = {
+        ".".join(dotted(path)): {".".join(name) for name in eager_imports(path)} for path in MODULES
+    }
+    # What nothing imports, or what imports nothing, is in no circle.
+    while True:
+        wanted = set().union(*graph.values()) & set(graph)
+        left = {name: found & set(graph) for name, found in graph.items() if name in wanted}
+        left = {name: found for name, found in left.items() if found & set(left)}
+        if left.keys() == graph.keys():
+            break
+        graph = left
+    assert not graph
 
 
 def test_the_foundations_import_nothing_of_ours():

@@ -14,7 +14,7 @@ from keras_distill._records import NOT_IN_JSON, Record, Table, pairs
 from keras_distill.edge.debugging import LayerError
 from keras_distill.explaining.calibration import Calibration
 from keras_distill.explaining.record import ModelAnswers
-from keras_distill.litert import LatencyReport, TensorInfo
+from keras_distill.litert.runner import LatencyReport, TensorInfo
 from keras_distill.objectives.vocabularies import VocabularyCoverage
 from keras_distill.pipeline.chain_report import ChainReport, Generation
 from keras_distill.teachers.cache import CacheInfo, CacheReport

@@ -21,7 +21,8 @@ def benchmark(
     """Latency and memory of a .tflite on this machine, in a process of its own."""
 
     def work() -> int:
-        from ..litert import load_tflite
+        from keras_distill.litert.runner import load_tflite
+
         from ..pipeline import inputs
 
         with inputs.usage_errors():

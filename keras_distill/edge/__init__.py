@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from . import registered  # noqa: F401
 
 if TYPE_CHECKING:
-    from ..converter import ConversionError
-    from ..litert import load_tflite
+    from keras_distill.litert.converter import ConversionError
+    from keras_distill.litert.runner import load_tflite
+
     from .bridge import to_keras3, to_legacy, wrap_legacy
     from .compress.clustering import cluster
     from .compress.pruning import prune
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {
-    "ConversionError": "keras_distill.converter",
+    "ConversionError": "keras_distill.litert.converter",
     "DebugReport": "keras_distill.edge.debugging",
     "LayerError": "keras_distill.edge.debugging",
     "Inspection": "keras_distill.edge.inspection",

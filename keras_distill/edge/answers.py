@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.litert.runner import TFLiteRunner
+
 from ..data import qualified_name
-from ..litert import TFLiteRunner
 from .interface import Interface, interface_of
 
 __all__ = ["Answers"]

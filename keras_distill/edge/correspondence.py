@@ -19,8 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import taps
-from ..converter import quiet_tensorflow
+from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.signals import taps
+
 from ..graph import replay
 from .compress.layer import exporting
 from .interface import Interface

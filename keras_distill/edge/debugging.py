@@ -12,9 +12,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.litert.runner import (
+    TensorInfo,
+    TFLiteRunner,
+    dequantize,
+    load_tflite,
+    quantize,
+    quiet_stderr,
+)
+
 from .._records import Record, Table
 from ..data import batches
-from ..litert import TensorInfo, TFLiteRunner, dequantize, load_tflite, quantize, quiet_stderr
 from .correspondence import FileTensor, LayerTrace, Match
 from .interface import Interface, in_float32, interface_of
 from .records import TFLiteExport

@@ -13,8 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import _files, converter, litert
-from ..converter import CALIBRATED, PRECISIONS, ConversionError
+from keras_distill import _files, litert
+from keras_distill.litert import converter
+from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
+
 from ..data import batches
 from ..graph.replay import Functional, trace
 from .compress.layer import exporting

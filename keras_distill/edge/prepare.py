@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..converter import CALIBRATED
+from keras_distill.litert.converter import CALIBRATED
+
 from ..graph.replay import trace
 from .bridge.legacy_layer import LegacyLayer
 from .compress.layer import Compressed, inner

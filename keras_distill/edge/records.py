@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keras_distill.litert.runner import TensorInfo
+
 from .._records import Record, Table, pairs
-from ..litert import TensorInfo
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..litert import LABELS_FILE
+from keras_distill.litert.runner import LABELS_FILE
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _WEIGHTS = ("float32", "float16", "int8", "int16")

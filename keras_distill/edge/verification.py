@@ -17,8 +17,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.litert.runner import (
+    CrashError,
+    LatencyReport,
+    TFLiteRunner,
+    file_sha256,
+    load_tflite,
+)
+
 from ..data import batches
-from ..litert import CrashError, LatencyReport, TFLiteRunner, file_sha256, load_tflite
 from .answers import Answers
 from .heads import Head, correlation
 from .records import Check, TFLiteExport, VerificationReport

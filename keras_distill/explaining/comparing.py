@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..outputs import check_kind
+from keras_distill.signals.outputs import check_kind
+
 from ..progress import bar
 from .reading import PairReader, View, small_batches, student_inputs
 from .record import Explanation

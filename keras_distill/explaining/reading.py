@@ -10,14 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..checks import check_student
+from keras_distill.training.checks import check_student
+from keras_distill.training.distiller import Distiller
+from keras_distill.training.step import pairs_of_heads
+from keras_distill.training.student import StudentReader
+
 from ..data import batches
-from ..distiller import Distiller
 from ..functional.tensors import UNLABELLED
 from ..objectives import Objective, Signals
 from ..objectives.base import layer_name
-from ..step import pairs_of_heads
-from ..student import StudentReader
 from ..teachers.cache import CachedBatch
 from .layers import default_layers
 from .similarity import gram

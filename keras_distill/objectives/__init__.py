@@ -1,7 +1,8 @@
 """WHAT is learned from the teacher: one file a family, one small class a method."""
 
+from keras_distill.signals import Signals as Signals
+
 from .base import Objective as Objective
-from .base import Signals as Signals
 from .boundaries import ActivationBoundaries as ActivationBoundaries
 from .boundaries import Overhaul as Overhaul
 from .boundaries import batch_norm_margin as batch_norm_margin

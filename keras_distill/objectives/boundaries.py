@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.objectives.adapters import Chain, normalization, projection
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import LayerObjective
 from keras_distill.objectives.logits_base import check_positive
+from keras_distill.signals import Signals
 
 __all__ = ["ActivationBoundaries", "Overhaul", "batch_norm_margin"]
 

@@ -8,8 +8,9 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.functional.relations import unit_or_zero
+from keras_distill.signals import Signals
 
-from .base import Objective, Signals, layer_name
+from .base import Objective, layer_name
 from .layer_base import check_whole
 from .logits_base import check_positive
 

@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import functional
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_class_labels,
     check_not_negative,
     check_temperature,
 )
+from keras_distill.signals import Signals
 
 __all__ = ["DKD", "NormalizedKD"]
 

@@ -6,12 +6,12 @@ import keras
 
 from keras_distill import functional
 from keras_distill.functional.tensors import inverse_sigmoid
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_not_negative,
     check_positive,
 )
+from keras_distill.signals import Signals
 
 __all__ = [
     "AttentiveRegression",

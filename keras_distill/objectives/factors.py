@@ -7,13 +7,13 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.objectives.adapters import Chain, convolution, leaky_relu
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
 from keras_distill.objectives.logits_base import (
     check_constant,
     check_not_negative,
     check_positive,
 )
+from keras_distill.signals import Signals
 
 __all__ = ["FactorTransfer"]
 

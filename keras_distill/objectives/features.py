@@ -9,7 +9,7 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.tensors import at_least_float32, match_sizes
 from keras_distill.objectives.adapters import Chain, projection
-from keras_distill.objectives.base import Objective, Signals, layer_name
+from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.layer_base import (
     LayerObjective,
     check_whole,
@@ -17,6 +17,7 @@ from keras_distill.objectives.layer_base import (
     unknown_sizes,
 )
 from keras_distill.objectives.logits_base import check_constant, check_positive
+from keras_distill.signals import Signals
 
 __all__ = ["FeatureHint", "VariationalInformation"]
 

@@ -9,9 +9,10 @@ from keras import ops
 from keras_distill import functional
 from keras_distill.functional.tensors import adaptive_pool, at_least_float32
 from keras_distill.objectives.adapters import projection
-from keras_distill.objectives.base import Signals, layer_name
+from keras_distill.objectives.base import layer_name
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
 from keras_distill.objectives.logits_base import check_not_negative
+from keras_distill.signals import Signals
 
 __all__ = ["LayerFusion"]
 

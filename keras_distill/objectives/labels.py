@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import functional, schedules
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_class_labels,
@@ -14,6 +13,7 @@ from keras_distill.objectives.logits_base import (
     check_not_negative,
     check_temperature,
 )
+from keras_distill.signals import Signals
 
 __all__ = ["BalancedTargets", "BootstrappedLabels", "HardExamples"]
 

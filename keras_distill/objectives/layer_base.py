@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill.functional.tensors import at_least_float32, match_sizes
-from keras_distill.objectives.base import Objective, Signals, layer_name
+from keras_distill.objectives.base import Objective, layer_name
+from keras_distill.signals import Signals
 
 __all__ = ["LayerObjective", "as_taps", "check_whole", "smaller", "unknown_sizes"]
 

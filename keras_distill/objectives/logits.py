@@ -6,7 +6,6 @@ import keras
 
 from keras_distill import functional, schedules
 from keras_distill.functional.tensors import check_several
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_constant,
@@ -14,6 +13,7 @@ from keras_distill.objectives.logits_base import (
     check_positive,
     check_temperature,
 )
+from keras_distill.signals import Signals
 
 __all__ = ["DIST", "GeneralizedJSD", "HardTargets", "LogitsMSE", "SoftTargets"]
 

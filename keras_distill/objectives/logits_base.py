@@ -6,7 +6,8 @@ from keras import backend, ops
 
 from keras_distill import schedules
 from keras_distill.functional.tensors import UNLABELLED
-from keras_distill.objectives.base import Objective, Signals
+from keras_distill.objectives.base import Objective
+from keras_distill.signals import Signals
 
 __all__ = [
     "LogitsObjective",

@@ -8,8 +8,9 @@ import keras
 from keras_distill import functional
 from keras_distill.functional.tensors import match_sizes
 from keras_distill.objectives.adapters import Chain, normalization, projection
-from keras_distill.objectives.base import Signals, layer_name
+from keras_distill.objectives.base import layer_name
 from keras_distill.objectives.layer_base import LayerObjective, check_whole, smaller
+from keras_distill.signals import Signals
 
 __all__ = [
     "AttentionTransfer",

@@ -13,8 +13,9 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.functional.tensors import check_several
+from keras_distill.signals import Signals
 
-from .base import Objective, Signals, layer_name
+from .base import Objective, layer_name
 from .layer_base import check_whole
 from .logits_base import check_kinds, check_not_negative
 

@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.objectives.adapters import Chain, convolution, normalization, projection
-from keras_distill.objectives.base import Signals
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
+from keras_distill.signals import Signals
 
 __all__ = ["ReviewKD"]
 

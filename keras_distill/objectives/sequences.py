@@ -11,8 +11,9 @@ import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.signals import Signals
 
-from .base import Objective, Signals, layer_name
+from .base import Objective, layer_name
 from .layer_base import check_whole
 from .layer_pairs import one_of, pair_layers
 

@@ -11,8 +11,9 @@ import numpy as np
 from keras_distill import functional
 from keras_distill._records import Record, Table
 from keras_distill.functional.vocabularies import UNSHARED
+from keras_distill.signals import Signals
 
-from .base import Objective, Signals, layer_name
+from .base import Objective, layer_name
 from .logits_base import check_kinds, check_positive
 from .sequences import check_mask, padding_mask
 

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import _json, checks
-from ..distiller import Distiller
+from keras_distill import _json
+from keras_distill.training import checks
+from keras_distill.training.distiller import Distiller
+
 from ..objectives import Objective
 from ..teachers import Teacher
 from ..teachers.model import Model, as_teacher

@@ -13,9 +13,10 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from keras_distill.training.distiller import Distiller
+
 from .. import _json, data, edge
 from .._extras import install_hint
-from ..distiller import Distiller
 from ..objectives import SoftTargets
 from . import training
 from .report import DemoReport, ModelResult, measure_keras

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.training.distiller import Distiller
+from keras_distill.training.student import StudentReader
+
 from .. import objectives
 from ..data import batches
-from ..distiller import Distiller
-from ..student import StudentReader
 from . import writing
 from .inputs import LOADERS, Data, load_data, load_model, usage_errors
 from .stages import UsageError

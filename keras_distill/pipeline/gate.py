@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.litert.runner import CrashError, TFLiteRunner, load_tflite
+
 from .. import _files, _json, edge
 from ..edge.interface import interface_of
 from ..edge.records import Check, VerificationReport
 from ..edge.verification import crashed
-from ..litert import CrashError, TFLiteRunner, load_tflite
 from . import writing
 from .inputs import load_data, load_model, one_line, usage_errors
 from .junit import write_junit

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..converter import CALIBRATED
+from keras_distill.litert.converter import CALIBRATED
+from keras_distill.training.distiller import Distiller
+
 from ..data import load_digits, load_fashion_mnist, qualified_name
-from ..distiller import Distiller
 from ..edge.prepare import has_ranges
 from . import arguments, file_kinds
 from .images import load_images

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 
 __all__ = ["Absent", "Teacher"]
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.litert import TFLiteRunner
+from keras_distill.litert.runner import TFLiteRunner
 
 __all__ = ["call_function", "signature_inputs", "told_kinds"]
 

@@ -197,7 +197,8 @@ def litert_engine(
       keras_distill.edge.ConversionError: the converter can't take the model.
     """
     # Here, because few teachers need them and every import would pay.
-    from keras_distill import converter, litert
+    from keras_distill import litert
+    from keras_distill.litert import converter
 
     inputs = {f"input_{i}": spec for i, spec in enumerate(specs)}
     names = [f"output_{i}" for i in range(len(outputs))]

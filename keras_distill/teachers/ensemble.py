@@ -6,8 +6,8 @@ from typing import Any
 from keras import ops
 
 from keras_distill.functional.tensors import inverse_sigmoid
-from keras_distill.objectives.base import Signals
-from keras_distill.outputs import spec
+from keras_distill.signals import Signals
+from keras_distill.signals.outputs import spec
 from keras_distill.teachers.composite import Composite
 
 __all__ = ["Ensemble"]

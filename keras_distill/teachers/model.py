@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import outputs, taps
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals, outputs, taps
 from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.callables import call_function, told_kinds

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_distill.graph.copying import copy_of
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 from keras_distill.teachers.composite import Composite
 from keras_distill.teachers.model import Model
 

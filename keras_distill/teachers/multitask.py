@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 from keras_distill.teachers.base import Teacher
 from keras_distill.teachers.composite import Composite
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 from keras_distill.teachers.base import Teacher
 
 __all__ = ["Virtual"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ..distiller import Distiller
+from keras_distill.training.distiller import Distiller
 
 
 @dataclass(frozen=True)

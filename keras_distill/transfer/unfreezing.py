@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from ..distiller import Distiller
+from keras_distill.training.distiller import Distiller
+
 from .copying.matching import find_all, kind, parts_of, weighted_layers
 from .report import TransferReport
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill import data as kd_data
-from keras_distill import step
+from keras_distill.training import step
 
 layers, losses = keras.layers, keras.losses
 ROWS, TIME, CLASSES = 8, 5, 3

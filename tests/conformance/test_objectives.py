@@ -15,7 +15,7 @@ import tensorflow as tf
 from specimens import BATCH, CLASSES, cast, from_tensors, mapped, permuted, tensors
 
 import keras_distill as kd
-from keras_distill import step
+from keras_distill.training import step
 
 SPECIMENS = specimens.specimens()
 ONE_A_CLASS = [specimen for specimen in SPECIMENS if not specimen.number]

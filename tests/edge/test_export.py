@@ -11,28 +11,29 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_distill import _process, converter, edge
+from keras_distill import edge
+from keras_distill.litert import converter, process
 
 DEAD_WORKER = "import os, signal; os.kill(os.getpid(), signal.{})"
 HALF_WORKER = """
 import sys
 sys.path.insert(0, {!r})
-import _server
-request, _ = _server.receive(sys.stdin.buffer)
+import serve
+request, _ = serve.receive(sys.stdin.buffer)
 open(request["output"], "w").write("half")
-_server.send(sys.stdout.buffer, {{"failure": None}}, [])
+serve.send(sys.stdout.buffer, {{"failure": None}}, [])
 """
 
 
 @pytest.fixture
 def worker_of(tmp_path_factory, monkeypatch):
     """Lets a script of the test's stand in for the converter's process."""
-    workers = _process.Processes("_converter_worker", converter._child_environment)
+    workers = process.Processes("converter_worker", converter._child_environment)
 
     def start(code):
         script = tmp_path_factory.mktemp("worker") / "worker.py"
         script.write_text(code)
-        monkeypatch.setattr(_process, "_SCRIPT", script)
+        monkeypatch.setattr(process, "_SCRIPT", script)
         monkeypatch.setattr(converter, "WORKER", workers)
 
     yield start
@@ -228,7 +229,7 @@ def test_a_killed_worker_is_an_error_of_ours(tmp_path, worker_of, name):
 def test_a_file_that_does_not_run_never_takes_the_place_of_a_good_one(tmp_path, worker_of):
     path = tmp_path / "old.tflite"
     path.write_bytes(b"what was there")
-    worker_of(HALF_WORKER.format(str(Path(_process.__file__).parent)))
+    worker_of(HALF_WORKER.format(str(Path(process.__file__).parent)))
     with pytest.raises(edge.ConversionError):
         edge.export_tflite(tiny(), path)
     assert path.read_bytes() == b"what was there"
@@ -265,19 +266,19 @@ def test_conversions_share_a_process_and_know_nothing_of_each_other(tmp_path, mo
     model, other = tiny(), tiny(keras.layers.Dense(5))
     converter.WORKER.end()
     first = exported(model, tmp_path / "a.tflite")
-    process = converter.WORKER.current()
+    worker = converter.WORKER.current()
     monkeypatch.chdir(tmp_path)
     exported(other, Path("b.tflite"))
     assert exported(model, tmp_path / "c.tflite") == first
-    assert converter.WORKER.current() is process
+    assert converter.WORKER.current() is worker
     # One that was killed while it had nothing to do is no loss.
-    process._child.kill()
-    process._child.wait()
+    worker._child.kill()
+    worker._child.wait()
     assert exported(model, tmp_path / "d.tflite") == first
 
 
 def test_a_worker_that_leaves_when_its_work_comes_is_replaced(tmp_path, worker_of):
-    note, server = tmp_path / "left", _process._SCRIPT
+    note, server = tmp_path / "left", process._SCRIPT
     worker_of(
         f"import os, runpy, sys\n"
         f"if not os.path.exists({str(note)!r}):\n"

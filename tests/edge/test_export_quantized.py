@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_distill import converter, edge
+from keras_distill import edge
 from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.litert import converter
 
 layers = keras.layers
 CALIBRATED_ON = 96

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_distill import converter, edge
+from keras_distill import edge
 from keras_distill.edge.recurrent import has_recurrent, without_loops
+from keras_distill.litert import converter
 
 layers = keras.layers
 SHAPE = (8, 8)

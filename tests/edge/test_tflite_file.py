@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_distill import converter, edge, litert
+from keras_distill import edge, litert
 from keras_distill.edge import tflite_file
+from keras_distill.litert import converter
 
 
 def test_tensors_and_ops_are_the_interpreters(exported):

@@ -9,7 +9,7 @@ from by_hand import dense_file
 
 from keras_distill import edge
 from keras_distill.edge.heads import chance_of
-from keras_distill.litert import LatencyReport, TFLiteRunner
+from keras_distill.litert.runner import LatencyReport, TFLiteRunner
 
 RNG = np.random.default_rng(0)
 ROWS, SIZE = 200, 6

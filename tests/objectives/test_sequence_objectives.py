@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
-from keras_distill import functional, taps
+from keras_distill import functional
 from keras_distill.objectives import AttentionMaps, HiddenStates, ValueRelations
 from keras_distill.objectives.layer_pairs import map_layers
+from keras_distill.signals import taps
 
 LENGTH, TOKENS = 6, 20
 rng = np.random.default_rng(0)

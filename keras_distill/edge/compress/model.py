@@ -8,8 +8,9 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional  # Keras has no public name for it.
 
+from keras_distill.training.step import notify
+
 from ...graph import copying
-from ...step import notify
 from .layer import Compressed
 
 

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...converter import quiet_tensorflow
+from keras_distill.litert.converter import quiet_tensorflow
+
 from ...data import batches, qualified_name
 from .layer import Quantized
 from .ranges import Range, observed

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...converter import quiet_tensorflow
+from keras_distill.litert.converter import quiet_tensorflow
+
 from ...graph.replay import Graph, Step, Value
 from ..reads import is_read_exactly
 

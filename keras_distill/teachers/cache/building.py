@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 from keras_distill.teachers import identity
 from keras_distill.teachers.base import Teacher
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill._keras import upstream
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 from keras_distill.teachers.base import Teacher
 
 from . import folder as folders

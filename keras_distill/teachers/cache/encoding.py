@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.objectives.base import Signals
+from keras_distill.signals import Signals
 
 from .layout import Layout, Output, field
 

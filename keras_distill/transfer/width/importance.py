@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.signals.meaning import kind_of
+from keras_distill.signals.outputs import as_logits
+
 from ...data import batches
 from ...graph.copying import weight_paths
 from ...graph.replay import Graph, Value, functional
-from ...meaning import kind_of
-from ...outputs import as_logits
 from .channels import Channels
 from .survey import Role
 

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
-from keras_distill import edge, taps
+from keras_distill import edge
 from keras_distill.edge import legacy
 from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.calibrate import calibrate
 from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.signals import taps
 
 layers = keras.layers
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_distill import edge, taps
+from keras_distill import edge
 from keras_distill.edge.quantize.calibrate import calibrate
 from keras_distill.edge.quantize.thresholds import METHODS, Histogram
+from keras_distill.signals import taps
 
 layers = keras.layers
 ROWS = np.random.default_rng(1).normal(size=(70, 6, 6, 2)).astype("float32")

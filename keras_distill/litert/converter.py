@@ -1,0 +1,260 @@
+"""From a Python function to a .tflite: a SavedModel, converted in a child process.
+
+The converter crashes with a segmentation fault on some models (recurrent layers at int8), so it
+never runs inside the caller's session. Its process stays for the next conversion: it is started
+again after a crash, and ends with this process, or after five minutes without work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import keyword
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill import _files, litert
+from keras_distill.litert import launch
+from keras_distill.litert.process import EndedError, Processes, signal_name
+
+PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
+CALIBRATED = ("int8", "int16x8")
+_SCRATCH = "keras_distill_convert"
+
+
+class ConversionError(RuntimeError):
+    """No .tflite came out; the message has the operation where it is known, and the mend.
+
+    `__cause__` carries the converter's own words.
+    """
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A SavedModel folder with one signature, `serving_default`.
+
+    `inputs` maps the names asked for to those TensorFlow accepts; `outputs` are the traced
+    `tf.TensorSpec`s by name. Both keep the caller's order, which TensorFlow sorts away.
+    """
+
+    directory: str
+    inputs: dict[str, str]
+    outputs: dict[str, tf.TensorSpec]
+
+
+def write_saved_model(
+    function: Callable[[dict[str, Any]], dict[str, Any]],
+    tensor_specs: Mapping[str, tf.TensorSpec],
+    directory: str | os.PathLike[str],
+    variables: Sequence[Any] = (),
+) -> SavedModel:
+    """Traces `function` and saves it under the signature `serving_default`, without a word.
+
+    Args:
+      function: takes the inputs as a dict of tensors and returns the outputs as one.
+      tensor_specs: a `tf.TensorSpec` an input, in the caller's order.
+      directory: where the SavedModel goes.
+      variables: every `keras.Variable`, `tf.Variable` or lookup table that `function` reads.
+
+    Raises:
+      ValueError: two input names that TensorFlow cannot tell apart.
+    """
+    inputs = {name: _tensorflow_name(name) for name in tensor_specs}
+    if len(set(inputs.values())) < len(inputs):
+        raise ValueError(f"Input names must differ by more than punctuation; got {list(inputs)}.")
+    specs = {
+        inputs[name]: tf.TensorSpec(spec.shape, spec.dtype, name=inputs[name])
+        for name, spec in tensor_specs.items()
+    }
+    order: list[str] = []
+
+    def serve(**tensors):
+        outputs = function({name: tensors[inner] for name, inner in inputs.items()})
+        order[:] = list(outputs)
+        return outputs
+
+    module = tf.Module()
+    WORKER.current()  # It imports TensorFlow while we trace.
+    module.tracked = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    with quiet_tensorflow():
+        traced = tf.function(serve).get_concrete_function(**specs)
+        module.serve = traced
+        tf.saved_model.save(module, os.fspath(directory), signatures={"serving_default": traced})
+    outputs = {
+        name: tf.TensorSpec(
+            traced.structured_outputs[name].shape, traced.structured_outputs[name].dtype
+        )
+        for name in order
+    }
+    return SavedModel(os.fspath(directory), inputs, outputs)
+
+
+def _tensorflow_name(name: str) -> str:
+    # As long as the original in bytes: the worker writes the original back over it.
+    plain = re.sub(rb"[^A-Za-z0-9_]", b"_", name.encode()).decode()
+    if not plain[:1].isalpha() or keyword.iskeyword(plain):
+        return "x" + plain[1:]
+    return plain
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Lets only errors of TensorFlow's and absl's Python loggers through, and puts them back."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def convert(
+    saved_model: SavedModel,
+    output: str | os.PathLike[str],
+    *,
+    precision: str = "float32",
+    calibration: Mapping[str, np.ndarray] | None = None,
+    input_type: str | None = None,
+    batch_size: int = 1,
+    allow_flex: bool = False,
+) -> None:
+    """Converts a SavedModel to a .tflite at `output`, in a child process.
+
+    Args:
+      saved_model: from `write_saved_model`.
+      output: the file; it appears whole or not at all.
+      precision: one of `PRECISIONS`.
+      calibration: arrays of example inputs by input name, for int8 and int16x8.
+      input_type: None for float32 inputs and outputs, "int8" or "uint8" for both.
+      batch_size: rows of `calibration` fed at once; a static batch must be met exactly.
+      allow_flex: let TensorFlow's own operations in where LiteRT has none.
+
+    Raises:
+      ConversionError: the converter failed or its process died.
+    """
+    with _files.whole(output) as fresh, temporary_folder() as folder:
+        request = {
+            # In full: the process stands where we stood when it started.
+            "saved_model": os.path.abspath(saved_model.directory),
+            "inputs": saved_model.inputs,
+            "outputs": list(saved_model.outputs),
+            "output": os.path.abspath(fresh),
+            "precision": precision,
+            "calibration": _written(calibration or {}, saved_model.inputs, folder),
+            "input_type": input_type,
+            "batch_size": batch_size,
+            "allow_flex": allow_flex,
+        }
+        _run_worker(request)
+        litert.trust(fresh)
+
+
+def _written(
+    calibration: Mapping[str, np.ndarray], inputs: Mapping[str, str], folder: str
+) -> dict[str, str]:
+    files = {}
+    for number, (name, array) in enumerate(calibration.items()):
+        files[inputs[name]] = os.path.join(folder, f"calibration_{number}.npy")
+        np.save(files[inputs[name]], array, allow_pickle=False)
+    return files
+
+
+def _run_worker(request: dict[str, Any]) -> None:
+    try:
+        failure, log, code = WORKER.ask(request)["failure"], "", 1
+    except EndedError as error:
+        failure, log, code = {"message": "", "traceback": ""}, error.log, error.code
+    if failure:
+        raise _conversion_error(request, code, failure, log)
+
+
+def _child_environment() -> dict[str, str]:
+    environment = launch.environment(
+        TF_CPP_MIN_LOG_LEVEL="3",
+        KERAS_BACKEND="tensorflow",
+        # A training session may hold all of a GPU's memory; the converter needs none.
+        CUDA_VISIBLE_DEVICES="-1",
+    )
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    return environment
+
+
+# Warm, and one for all conversions: its start costs as much as a small model's conversion.
+WORKER = Processes("converter_worker", _child_environment)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for what the converter reads; what killed conversions left there is removed."""
+    parent = Path(tempfile.gettempdir())
+    _files.sweep(parent, [_SCRATCH])
+    with _files.scratch(parent, _SCRATCH) as folder:
+        yield os.fspath(folder)
+
+
+def _conversion_error(
+    request: dict[str, Any], code: int, failure: dict[str, str], log: str
+) -> ConversionError:
+    asked = f"Could not convert the model to TFLite at precision {request['precision']!r}"
+    words = f"{asked}: {_reason(request, code, failure['message'] or log)}"
+    error = ConversionError(words)
+    error.__cause__ = RuntimeError(failure["traceback"] or _tail(log) or "no output")
+    return error
+
+
+def _reason(request: dict[str, Any], code: int, text: str) -> str:
+    flex = _named(r"(?:Flex|TF Select) ops: ([^\n]+)", text)
+    unrunnable = _named(r"\(Flex(\w+)\) failed to prepare", text)
+    if unrunnable:
+        return (
+            f"calibration runs the model, and TensorFlow here has no Flex delegate to run "
+            f"{unrunnable} with. Replace the layers that use it, or take a precision without "
+            f"calibration: float32, float16 or dynamic_int8."
+        )
+    if flex:
+        return (
+            f"it needs Select TF ops that LiteRT has no kernel for: {flex}. Replace the layers "
+            f"that use them, or export with allow_flex=True and ship the Flex delegate."
+        )
+    custom = _named(r"Custom ops: ([^\n]+)", text)
+    if custom:
+        tried = "" if request["allow_flex"] else " (allow_flex=True covers other operations)"
+        return (
+            f"neither LiteRT nor TensorFlow's Flex delegate has a kernel for: {custom}. Replace "
+            f"the layers that use them by others{tried}."
+        )
+    legalize = _named(r"failed to legalize operation '([\w.]+)'", text)
+    quantize = _named(r"not yet supported for op: '(\w+)'", text)
+    if legalize or quantize:
+        return (
+            f"could not convert op {legalize or quantize}. Replace the layer that uses it, or "
+            f"try {'allow_flex=True' if legalize else 'dynamic_int8'}."
+        )
+    if code < 0:
+        return (
+            f"the converter's process was killed by {signal_name(code)}. Recurrent "
+            f"layers and loops crash it at int8 (unroll=True helps), and too little memory ends "
+            f'it; precision="dynamic_int8" or "float32" needs less of it.'
+        )
+    last = text.strip().splitlines()[-1] if text.strip() else "it said nothing"
+    return f"the converter's process ended with exit code {code}: {last}"
+
+
+def _named(pattern: str, text: str) -> str:
+    return ", ".join(dict.fromkeys(found.strip() for found in re.findall(pattern, text)))
+
+
+def _tail(log: str, lines: int = 30) -> str:
+    return "\n".join(log.strip().splitlines()[-lines:])

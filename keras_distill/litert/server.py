@@ -1,0 +1,48 @@
+"""Requests about .tflite files, answered in a child that may crash in its parent's place."""
+
+from __future__ import annotations
+
+import faulthandler
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .session import Session
+
+__all__ = ["IDLE_S", "answer"]
+
+# For ever: files that are open stay open.
+IDLE_S = None
+_sessions: dict[int, Session] = {}
+
+
+def answer(
+    request: dict[str, Any], arrays: list[np.ndarray]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Opens a file under a number, runs it, or says what it ends in; lets others go before."""
+    for number in request["close"]:
+        _sessions.pop(number, None)
+    try:
+        return _answer(request, arrays)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _answer(
+    request: dict[str, Any], arrays: list[np.ndarray]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def within_limit() -> None:
+        # A clock of C's: a run that never ends lets no Python in.
+        faulthandler.dump_traceback_later(request["limit_s"], exit=True)
+
+    within_limit()
+    number = request["number"]
+    if "endings" in request:
+        return {"endings": _sessions[number].endings()}, []
+    if "open" not in request:
+        _sessions[number].before_run = within_limit
+        return {}, _sessions[number].predict(arrays, request["batch_size"])
+    session = _sessions[number] = Session(*request["open"])
+    ends = {side: list(map(asdict, getattr(session, side))) for side in ("inputs", "outputs")}
+    return {"signatures": session.signatures, **ends}, []
