@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 from keras.src.models.functional import Functional  # Keras has no public name for it.
 
-from ..converter import quiet_tensorflow
 from ..data import qualified_name
+from ..litert.converter import quiet_tensorflow
 from ..teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 from .reads import is_read_whole
 
