@@ -77,9 +77,10 @@ class Compressed(keras.layers.Layer):
 
     def _take_call_protocol(self) -> None:
         """Be called exactly as the inner layer is: Keras reads the signature of `call`."""
+        # Where the inner layer lets a mask fall, it says so itself.
+        self.supports_masking = True
         if isinstance(self.layer, keras.layers.Layer):
             inner: Any = self.layer
-            self.supports_masking = inner.supports_masking
         else:
             inner = _OperationProtocol(self.layer)
         for name in _CALL_PROTOCOL:
@@ -176,10 +177,10 @@ class Compressed(keras.layers.Layer):
         return self.layer.compute_output_spec(*args, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The inner layer's."""
-        if hasattr(self.layer, "compute_mask"):
+        """The inner layer's; an operation hands no mask on."""
+        if getattr(self.layer, "supports_masking", False):
             return self.layer.compute_mask(inputs, previous_mask)
-        return previous_mask
+        return None
 
     def get_config(self) -> dict[str, Any]:
         """The inner layer, built, and each treatment's config."""

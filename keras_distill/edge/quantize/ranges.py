@@ -54,6 +54,7 @@ class Range(keras.layers.Layer):
 
     def __init__(self, fixed: tuple[float, float] | None = None, **kwargs: Any):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.supports_masking = True
         self.fixed = None if fixed is None else (float(fixed[0]), float(fixed[1]))
         if self.fixed is None:
             self.low = self._scalar("low")
