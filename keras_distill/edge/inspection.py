@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import keras
 
 from .._records import Record, Table
 from ..graph.replay import Step, trace
-from .compress.layer import inner
+from ..graph.wrapping import unwrapped
 from .compress.pruning import prunable_weights
 from .interface import as_keras3
 from .quantize import layout
@@ -88,21 +87,18 @@ def inspect(model: Any) -> Inspection:
       print(inspect(student))
     """
     model = as_keras3(model)
-    graph = trace(model)
-    plain = [_unwrapped(step) for step in graph.steps]
-    plans = layout.plan(dataclasses.replace(graph, steps=tuple(plain)))
+    traced = trace(model)
+    graph = unwrapped(traced)
+    plans = layout.plan(graph)
+    quantised = {step.path for step in traced.steps if isinstance(step.operation, Quantized)}
     rows: dict[str, LayerInspection] = {}
-    for step, bare in zip(graph.steps, plain, strict=True):
-        rows.setdefault(step.path, _row(step, bare.operation, plans[step.path]))
+    for step in graph.steps:
+        rows.setdefault(step.path, _row(step, plans[step.path], step.path in quantised))
     return Inspection(model.name, tuple(rows.values()))
 
 
-def _unwrapped(step: Step) -> Step:
-    return dataclasses.replace(step, operation=inner(step.operation))
-
-
-def _row(step: Step, operation: Any, plan: layout.Plan) -> LayerInspection:
-    quantised = isinstance(step.operation, Quantized)
+def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
+    operation = step.operation
     is_layer = isinstance(operation, keras.layers.Layer)
     return LayerInspection(
         path=step.path,

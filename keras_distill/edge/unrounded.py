@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ..graph.replay import Functional, Graph, trace
-from .compress.layer import Compressed, inner
+from ..graph.replay import Functional, trace
+from ..graph.wrapping import inner, unwrapped
+from .compress.layer import Compressed
 from .compress.model import rebuild
 from .quantize import exact
 
@@ -22,7 +22,7 @@ def moved_as_bits(model: Any) -> Any:
     """
     if not isinstance(model, (keras.Sequential, Functional)):
         return model
-    graph = _unwrapped(model)
+    graph = unwrapped(trace(model))
     found = exact.exact_values(graph)
     paths = {
         step.path
@@ -48,7 +48,7 @@ def computes_exact_values(model: Any) -> bool:
     """Whether ids, categories or marks are computed on their way from a real-valued input."""
     if not isinstance(model, (keras.Sequential, Functional)):
         return False
-    graph = _unwrapped(model)
+    graph = unwrapped(trace(model))
     found = exact.exact_values(graph)
     return any(
         exact.passes_on(step)
@@ -57,12 +57,6 @@ def computes_exact_values(model: Any) -> bool:
         and any("float" in value.dtype for value in step.inputs)
         for step in graph.steps
     )
-
-
-def _unwrapped(model: Any) -> Graph:
-    graph = trace(model)
-    steps = [dataclasses.replace(step, operation=inner(step.operation)) for step in graph.steps]
-    return dataclasses.replace(graph, steps=tuple(steps))
 
 
 class _AsBits(Compressed):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from ..graph.replay import functional, trace
+from ..graph.wrapping import unwrapped
 from ..transfer.depth.grouping import HEAD, grouped
 
 MOST_LAYERS = 12
@@ -41,7 +42,7 @@ def _has_graph(model: Any) -> bool:
 
 
 def _block_ends(model: keras.Model) -> list[str]:
-    graph = trace(model)
+    graph = unwrapped(trace(model))
     paths = [step.path for step in graph.steps]
     ends = []
     for block in grouped(graph):

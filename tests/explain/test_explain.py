@@ -80,6 +80,25 @@ def test_digits_layers_and_their_map(trained):
     assert ((record.similarity.cka > 0) & (record.similarity.cka < 1.0)).all()
 
 
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("how", ["pruned", "clustered", "quantised", "both"])
+def test_a_compressed_models_layers_are_those_of_the_plain_one(digits, trained, how, side):
+    teacher, student, plain = trained
+    pair = {"student": student, "teacher": teacher}
+    if how in ("pruned", "both"):
+        pair[side] = kd.edge.prune(pair[side], 0.3)
+    if how == "clustered":
+        pair[side] = kd.edge.cluster(pair[side], 32)
+    if how in ("quantised", "both"):
+        pair[side] = kd.edge.quantize_aware(pair[side], calibration_data=digits.x_train[:64])
+    found = explained(pair["student"], pair["teacher"], (digits.x_test[:64], digits.y_test[:64]))
+    assert found.similarity.student_layers == plain.similarity.student_layers
+    assert found.similarity.teacher_layers == plain.similarity.teacher_layers
+    assert found.layer_map == plain.layer_map
+    blocks = kd.transfer.blocks(pair[side])
+    assert blocks == kd.transfer.blocks({"student": student, "teacher": teacher}[side])
+
+
 def test_the_map_goes_into_objectives_as_it_is(digits, trained):
     teacher, student, record = trained
     pairs = record.layer_map.items()

@@ -12,7 +12,10 @@ import keras
 import tensorflow as tf
 
 from ...graph.copying import weight_at
+from ...graph.wrapping import Wrapping, inner
 from .treatment import Treatment
+
+__all__ = ["Compressed", "exporting", "inner", "is_exporting"]
 
 _CALL_PROTOCOL = (
     "_call_signature",
@@ -43,7 +46,7 @@ def is_exporting() -> bool:
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class Compressed(keras.layers.Layer):
+class Compressed(Wrapping):
     """The layer `layer` under its own name, its weights seen through treatments.
 
     Args:
@@ -215,11 +218,6 @@ class Compressed(keras.layers.Layer):
 
     def get_build_config(self) -> None:
         """None: it is built from its parts."""
-
-
-def inner(operation: Any) -> Any:
-    """The user's own layer: `operation` itself, or what is inside a `Compressed` one."""
-    return operation.layer if isinstance(operation, Compressed) else operation
 
 
 def _constraint(own: Callable | None, chain: Sequence[Treatment]) -> Callable:

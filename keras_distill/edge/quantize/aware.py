@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -11,8 +10,9 @@ import numpy as np
 from ...graph.copying import weight_at
 from ...graph.naming import chosen
 from ...graph.replay import Graph, functional, trace
+from ...graph.wrapping import inner, unwrapped
 from ..compress.kernels import kernels
-from ..compress.layer import Compressed, inner
+from ..compress.layer import Compressed
 from ..compress.model import CompressedModel, rebuild
 from ..compress.pruning import Mask
 from ..interface import as_keras3, without_float16
@@ -65,7 +65,9 @@ def quantize_aware(
       export = export_tflite(small, "student.tflite", precision="int8")
     """
     model = without_float16(as_keras3(model))
-    graph = unwrapped(trace(model))
+    graph = trace(model)
+    _refuse_quantised(graph)
+    graph = unwrapped(graph)
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in graph.steps}, skip, inner=inner)
     plans = layout.plan(graph, lambda path, _: path in skipped)
@@ -87,21 +89,13 @@ def quantize_aware(
     return calibrate(copy, calibration_data)
 
 
-def unwrapped(graph: Graph) -> Graph:
-    """The graph with the user's own layers in place of their compressed wrappers.
-
-    Raises:
-      ValueError: the model is quantised already.
-    """
-    steps = []
+def _refuse_quantised(graph: Graph) -> None:
     for step in graph.steps:
         if isinstance(step.operation, Quantized):
             raise ValueError(
                 f"The layer {step.path!r} is quantised already. Train on with the model as it is, "
                 f"or take the wrappers off with kd.edge.strip(model) first."
             )
-        steps.append(dataclasses.replace(step, operation=inner(step.operation)))
-    return dataclasses.replace(graph, steps=tuple(steps))
 
 
 def _check_freeze(updates: Any) -> None:

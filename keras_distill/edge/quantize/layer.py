@@ -179,6 +179,8 @@ class Quantized(Compressed):
 class QuantizedInput(Quantized):
     """The range of a model's input, as a layer behind it that `strip` takes away."""
 
+    is_added = True
+
     def stripped(self) -> Any:
         """What hands its input on."""
         return _handed_on

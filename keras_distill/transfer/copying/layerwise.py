@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ...graph.copying import settle, weight_paths
+from ...graph.wrapping import Wrapping
 from ..report import COPIED, LEFT, TransferReport, TransferRow
 from .matching import (
     find_all,
@@ -192,7 +193,7 @@ def _listed(layer: Any) -> str:
 
 
 def _check_plain(path: str, layer: Any, whose: str) -> None:
-    if hasattr(layer, "treatments") or type(unwrapped(layer)).__name__ in _TFMOT:
+    if isinstance(layer, Wrapping) or type(unwrapped(layer)).__name__ in _TFMOT:
         raise ValueError(
             f"The {whose}'s layer {path!r} is compressed (pruned, clustered or quantised): its "
             f"weights can't be copied as they are. Copy first and compress afterwards, or take the "

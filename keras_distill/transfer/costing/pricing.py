@@ -124,7 +124,7 @@ class Pricer:
 
     def __init__(self, graph: Graph, input_shapes: Sequence[Shape]):
         self._specs = _specs(graph, input_shapes)
-        operations = [_deployed(step.operation) for step in graph.steps]
+        operations = [step.operation for step in graph.steps]
         makers = joined_steps(graph, operations)
         self.plans = self._planned(graph, operations, makers)
         self._weights = {id(plan.step): plan.weights for plan in self.plans}
@@ -195,11 +195,6 @@ def column_sums(prices: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     """Of several `Plan.price`s, number by number."""
     parameters, macs, int8 = (sum(price[place] for price in prices) for place in range(3))
     return parameters, macs, int8
-
-
-def _deployed(operation: Any) -> Any:
-    """The layer that a file will hold: what can be stripped stands for the layer inside."""
-    return operation.layer if hasattr(type(operation), "stripped") else operation
 
 
 def _filled(structure: Any, specs: Mapping[int, Any]) -> Any:

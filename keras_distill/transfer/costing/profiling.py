@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._records import Record, Table
 from ...graph.replay import Value, functional, trace
+from ...graph.wrapping import unwrapped
 from .costs import Shape
 from .footprint import tensor_bytes
 from .pricing import UNKNOWN, Plan, Pricer, Totals, column_sums
@@ -116,7 +117,7 @@ def profile(model: Any, *, input_shape: Any = None) -> ModelProfile:
       >>> found.parameters, found.macs
       (80, 48672)
     """
-    graph = trace(model)
+    graph = unwrapped(trace(model))
     pricer = Pricer(graph, settled_inputs(model, input_shape))
     totals = dataclasses.asdict(pricer.totals())
     return ModelProfile(**totals, model=model.name, rows=tuple(_rows(pricer)))

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from ...graph.replay import Graph, trace
+from ...graph.wrapping import unwrapped
 from .block_names import block_names
 from .segments import Chain, Link, chain, keeps_shape, normalises, transforms
 
@@ -101,7 +102,7 @@ def blocks(model: Any) -> tuple[Block, ...]:
     >>> [(block.name, block.role) for block in blocks(model)]
     [('first', 'stem'), ('low', 'body'), ('high', 'body'), ('logits', 'head')]
     """
-    return grouped(trace(model))
+    return grouped(unwrapped(trace(model)))
 
 
 def grouped(graph: Graph) -> tuple[Block, ...]:

@@ -13,6 +13,7 @@ import keras
 
 from ...data import qualified_name
 from ...graph.replay import Graph, functional, trace
+from ...graph.wrapping import wrapped_layers
 from ..report import LEFT, TransferReport
 from .bypass import without
 from .grouping import BODY, Block, blocks, grouped
@@ -99,13 +100,12 @@ class _Choice:
 def _check(teacher: Any, graph: Graph, seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"Expected seed as an int; got {seed!r}.")
-    for step in graph.steps:
-        if getattr(step.operation, "treatments", None) is not None:
-            raise ValueError(
-                f"{teacher.name!r} is compressed (its layer {step.path!r} is a "
-                f"{qualified_name(step.operation)}). Take parts of it before it is pruned, "
-                f"clustered or quantised, or strip it first: submodel(kd.edge.strip(model), ...)."
-            )
+    for path, layer in wrapped_layers(graph).items():
+        raise ValueError(
+            f"{teacher.name!r} is compressed (its layer {path!r} is a {qualified_name(layer)}). "
+            f"Take parts of it before it is pruned, clustered or quantised, or strip it first: "
+            f"submodel(kd.edge.strip(model), ...)."
+        )
 
 
 def _chosen(keep: Any, found: tuple[Block, ...], teacher: Any, graph: Graph) -> _Choice:

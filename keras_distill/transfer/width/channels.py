@@ -16,6 +16,7 @@ import numpy as np
 
 from ...graph.naming import chosen
 from ...graph.replay import Graph, Value, trace
+from ...graph.wrapping import wrapped_layers
 from . import rules
 from .survey import Role, Survey
 
@@ -114,11 +115,11 @@ def analyse(
 
 
 def _check_plain(model: Any, graph: Graph) -> None:
-    compressed = [step.path for step in graph.steps if hasattr(step.operation, "treatments")]
+    compressed = wrapped_layers(graph)
     if compressed:
         raise ValueError(
-            f"{model.name!r} is compressed ({compressed[0]!r} and others are pruned, clustered or "
-            f"quantised). Take its wrappers off first: kd.edge.strip(model)."
+            f"{model.name!r} is compressed ({next(iter(compressed))!r} and others are pruned, "
+            f"clustered or quantised). Take its wrappers off first: kd.edge.strip(model)."
         )
 
 
