@@ -10,24 +10,116 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from keras.src.applications.convnext import LayerScale
 from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.models.functional import Functional
 from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, MetricsList
+from tensorflow.python.framework import convert_to_constants, kernels
+from tensorflow.python.grappler import tf_optimizer
 
 __all__ = [
     "Directions",
+    "Functional",
+    "LayerScale",
     "LossRoute",
     "MetricRoute",
+    "bound_arguments",
+    "built_with",
+    "children",
+    "devices_of",
+    "graph_of_function",
+    "history",
+    "input_structure",
     "is_validation_of_fit",
+    "keep_logits",
+    "kept_logits",
+    "layers_of",
     "loss_routes",
     "mask_of",
     "masked",
     "metric_function",
     "metric_routes",
     "named_directions",
+    "nodes",
+    "output_structure",
+    "own_variables",
     "reshaped",
     "reshuffled",
+    "rewritten",
+    "sequential_graph",
+    "standardized",
     "upstream",
+    "with_constants",
 ]
+
+
+def layers_of(layer: Any, *, itself: bool = True) -> list[Any]:
+    """A layer or model of either generation and every layer that it tracks, however deep.
+
+    `Layer._flatten_layers`: `Model.layers` stops at the first level, and no layer has it.
+    """
+    return list(layer._flatten_layers(include_self=itself))
+
+
+def children(layer: Any) -> list[Any]:
+    """The layers that a layer or model of either generation tracks itself, not those in them."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def own_variables(layer: keras.layers.Layer) -> list[Any]:
+    """The variables that a layer tracks itself, not those of the layers in it.
+
+    `_trainable_variables` and `_non_trainable_variables`: `variables` has all.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def built_with(layer: keras.layers.Layer) -> Any:
+    """What a layer was built with, by argument (`_build_shapes_dict`); None where nobody knows."""
+    return layer._build_shapes_dict
+
+
+def history(tensor: Any) -> Any:
+    """Where a symbolic tensor comes from: `(operation, node_index, tensor_index)`, or None.
+
+    `_keras_history`, of either generation. Without it nothing knows the layer behind an input.
+    """
+    return getattr(tensor, "_keras_history", None)
+
+
+def input_structure(model: Functional) -> Any:
+    """A Functional model's inputs as they were given: a tensor, or lists and dicts of them.
+
+    `_inputs_struct`: `inputs` is flat.
+    """
+    return model._inputs_struct
+
+
+def output_structure(model: Functional) -> Any:
+    """A Functional model's outputs as they were given (`_outputs_struct`)."""
+    return model._outputs_struct
+
+
+def nodes(model: Any) -> Iterator[Any]:
+    """The graph's nodes in the order in which Keras runs them, inputs left out.
+
+    `_nodes_by_depth`, of either generation.
+    """
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+
+
+def sequential_graph(model: keras.Sequential) -> Functional | None:
+    """The Functional model inside a Sequential (`_functional`); None before it is built."""
+    return model._functional
+
+
+def standardized(model: Functional, inputs: Any) -> list[Any]:
+    """Inputs as a Functional model's first layers get them: flat, cast and shaped.
+
+    `_standardize_inputs`, which `call` does first.
+    """
+    return model._standardize_inputs(inputs)
 
 
 def mask_of(tensor: Any) -> Any:
@@ -52,12 +144,25 @@ def masked(tensor: Any, mask: Any) -> Iterator[None]:
         set_keras_mask(tensor, before)
 
 
+def kept_logits(output: Any) -> Any:
+    """The input of the softmax or sigmoid that gave `output` (`_keras_logits`), or None.
+
+    Keras' activations hang it there, and its losses read it.
+    """
+    return getattr(output, "_keras_logits", None)
+
+
+def keep_logits(output: Any, logits: Any) -> None:
+    """Hangs `logits` on `output`, for Keras' losses to read in its place."""
+    output._keras_logits = logits
+
+
 def reshaped(tensor: Any, change: Callable[[Any], Any]) -> Any:
     """`change(tensor)`, the logits that Keras keeps on it (`_keras_logits`) changed likewise."""
     changed = change(tensor)
-    kept = getattr(tensor, "_keras_logits", None)
+    kept = kept_logits(tensor)
     if kept is not None and changed is not tensor:
-        changed._keras_logits = change(kept)
+        keep_logits(changed, change(kept))
     return changed
 
 
@@ -157,6 +262,11 @@ def metric_routes(
     ]
 
 
+def bound_arguments(reader: Any) -> Mapping[str, Any]:
+    """What a loss or metric calls its function with besides labels and answers (`_fn_kwargs`)."""
+    return getattr(reader, "_fn_kwargs", {})
+
+
 def metric_function(metric: keras.metrics.Metric) -> Any:
     """The function whose values a metric averages, its arguments bound; None for other metrics.
 
@@ -236,3 +346,34 @@ def reshuffled(dataset: tf.data.Dataset) -> bool:
     if type(dataset).__name__ == "_ShuffleDataset":
         return bool(getattr(dataset, "_reshuffle_each_iteration", False))
     return any(reshuffled(source) for source in getattr(dataset, "_inputs", tuple)())
+
+
+def graph_of_function(graph: Any, name: str) -> Any:
+    """The graph of a function that a graph calls by name; None where it knows none of that name.
+
+    Read from TensorFlow 2.21: `FuncGraph._get_function`.
+    """
+    function = graph._get_function(name)
+    return None if function is None else function.graph
+
+
+def with_constants(concrete: Any) -> Any:
+    """A concrete function with its variables' values as constants, as TFLite's converter has it.
+
+    Read from TensorFlow 2.21: `convert_variables_to_constants_v2`. Without it no teacher is frozen.
+    """
+    return convert_to_constants.convert_variables_to_constants_v2(concrete)
+
+
+def rewritten(config: Any, meta: Any) -> Any:
+    """The GraphDef of a MetaGraphDef after grappler's passes that a ConfigProto asks for.
+
+    Read from TensorFlow 2.21: `tf_optimizer.OptimizeGraph`. Without it there are no half-precision
+    engines.
+    """
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def devices_of(operation: str) -> set[str]:
+    """The devices that an operation has kernels for (`get_registered_kernels_for_op`)."""
+    return {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}

@@ -121,7 +121,7 @@ def reading_of(reader: Any) -> str | None:
     """How a loss or metric reads labels, or None where only its author knows."""
     if isinstance(reader, (*COUNTS, keras.metrics.BinaryIoU)):
         return "yes_no"
-    arguments = getattr(reader, "_fn_kwargs", {})
+    arguments = _keras.bound_arguments(reader)
     if isinstance(arguments.get("axis"), int) and arguments["axis"] != -1:
         return None
     return _READ_BY.get(_name_of(reader))

@@ -8,7 +8,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill import _keras
+from keras_distill._keras import Functional
 
 from ..data import qualified_name
 from ..litert.converter import quiet_tensorflow
@@ -112,11 +114,11 @@ def _inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec]]:
 
 def _input_name(tensor: keras.KerasTensor) -> str:
     # A Sequential's input tensor has a running number for a name; its layer has a real one.
-    return tensor._keras_history.operation.name
+    return _keras.history(tensor).operation.name
 
 
 def _subclassed_inputs(model: keras.Model) -> tuple[Any, dict[str, tf.TensorSpec]]:
-    shapes = model._build_shapes_dict
+    shapes = _keras.built_with(model)
     if not shapes or len(shapes) != 1:
         raise ValueError(
             f"Expected a model whose call takes one argument x (an array, a list or a dict); "
@@ -262,7 +264,7 @@ def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
 
 
 def _all_layers(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in model._flatten_layers() if layer is not model]
+    return [layer for layer in _keras.layers_of(model) if layer is not model]
 
 
 def _float32_layer(layer: keras.Layer) -> keras.Layer:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill.litert.converter import CALIBRATED
 
 from ..graph.replay import trace
@@ -96,4 +97,4 @@ def rows_seen(model: Any) -> Any:
 
 
 def _layers(model: Any) -> list[Any]:
-    return [layer for layer in model._flatten_layers() if not isinstance(layer, Range)]
+    return [layer for layer in _keras.layers_of(model) if not isinstance(layer, Range)]

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
+
 from .heads import Head, chance_of
 from .records import Check
 
@@ -41,7 +43,7 @@ class Tolerances:
         """As part of the range of the model's numbers."""
         if self.max_error is not None:
             return self.max_error
-        layers = reference._flatten_layers() if isinstance(reference, keras.Model) else ()
+        layers = _keras.layers_of(reference) if isinstance(reference, keras.Model) else ()
         coarse = (_COARSE.get(layer.compute_dtype, 0.0) for layer in layers)
         return max(_MAX_ERROR[precision], *coarse, 0.0)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
 
-from .replay import functional, nodes
+from keras_distill import _keras
+from keras_distill._keras import Functional
+
+from .replay import functional
 
 
 def rebuild(
@@ -51,9 +53,9 @@ def _rebuilt(
 ) -> Any:
     source = functional(model)
     inputs = [_input_like(x, width) for x, width in zip(source.inputs, widths, strict=True)]
-    fed = [x if on_input is None else on_input(x._keras_history.operation.name, x) for x in inputs]
+    fed = [x if on_input is None else on_input(_keras.history(x).operation.name, x) for x in inputs]
     found = {id(x): new for x, new in zip(source.inputs, fed, strict=True)}
-    for node in nodes(source):
+    for node in _keras.nodes(source):
         operation = node.operation
         args, kwargs = node.arguments.fill_in(found)
         if id(operation) not in made:
@@ -66,16 +68,16 @@ def _rebuilt(
         outputs = made[id(operation)](*args, **kwargs)
         new = keras.tree.flatten(outputs)
         found.update({id(x): y for x, y in zip(node.outputs, new, strict=True)})
-    outputs = keras.tree.map_structure(lambda x: found[id(x)], source._outputs_struct)
+    outputs = keras.tree.map_structure(lambda x: found[id(x)], _keras.output_structure(source))
     places = {id(x): new for x, new in zip(source.inputs, inputs, strict=True)}
-    structure = keras.tree.map_structure(lambda x: places[id(x)], source._inputs_struct)
+    structure = keras.tree.map_structure(lambda x: places[id(x)], _keras.input_structure(source))
     copy = kind(structure, outputs, name=model.name)
     copy.trainable = model.trainable
     return copy
 
 
 def _input_like(tensor: Any, width: int | None) -> Any:
-    layer = tensor._keras_history.operation
+    layer = _keras.history(tensor).operation
     return keras.Input(
         batch_shape=(*tensor.shape[:-1], width) if tensor.shape else (),
         dtype=tensor.dtype,
@@ -181,7 +183,7 @@ def weight_paths(layer: Any) -> dict[str, Any]:
     paths: dict[str, Any] = {}
 
     def walk(owner: Any, prefix: str) -> None:
-        own = owner._trainable_variables + owner._non_trainable_variables
+        own = _keras.own_variables(owner)
         for variable in own:
             paths[f"{prefix}{variable.name}"] = variable
         for child in owner._layers:

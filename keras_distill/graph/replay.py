@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill import _keras
+from keras_distill._keras import Functional
 
 from ..data import qualified_name
 
@@ -60,12 +62,13 @@ def functional(model: Any) -> Functional:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a Keras 3 model (keras.Model); got {qualified_name(model)}.")
     if isinstance(model, keras.Sequential):
-        if model._functional is None:
+        graph = _keras.sequential_graph(model)
+        if graph is None:
             raise ValueError(
                 f"Expected a built model; {model.name!r} has no input shape. Give it a "
                 f"keras.Input first, or call it once on a batch."
             )
-        return model._functional
+        return graph
     if not isinstance(model, Functional):
         raise ValueError(
             f"{model.name!r} is a subclassed model ({qualified_name(model)}): its graph is hidden "
@@ -88,7 +91,7 @@ def trace(model: Any) -> Graph:
 
 def _walk(model: Functional, inputs: Any, prefix: str, steps: list[Step]) -> list[Value]:
     found = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}
-    for node in nodes(model):
+    for node in _keras.nodes(model):
         path = f"{prefix}{node.operation.name}"
         args, kwargs = node.arguments.fill_in(found)
         read = [found[id(x)] for x in node.input_tensors]
@@ -99,12 +102,6 @@ def _walk(model: Functional, inputs: Any, prefix: str, steps: list[Step]) -> lis
             steps.append(Step(path, node.operation, args, kwargs, tuple(read), tuple(made)))
         found.update({id(x): value for x, value in zip(node.outputs, made, strict=True)})
     return [found[id(x)] for x in model.outputs]
-
-
-def nodes(model: Functional) -> Iterator[Any]:
-    """The graph's nodes in the order in which Keras runs them, inputs left out."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
 
 
 def replay(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable]) -> Any:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_distill import functional
+from keras_distill import _keras, functional
 from keras_distill.functional.tensors import inverse_sigmoid
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
@@ -186,7 +186,7 @@ class MultiLabelTargets(LogitsObjective):
         if self.sigmoid not in (who, "both") and not signals.from_sigmoid:
             return signals.logits
         # For its own losses Keras keeps a sigmoid's input on the output.
-        kept = getattr(signals.logits, "_keras_logits", None)
+        kept = _keras.kept_logits(signals.logits)
         if kept is not None:
             return kept
         return inverse_sigmoid(signals.logits)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
+
 __all__ = ["architecture_digest", "plain_config"]
 
 # What training or a process decides, and what the weights' shapes say.
@@ -26,7 +28,7 @@ def architecture_digest(model: keras.Model) -> str:
     >>> architecture_digest(model("relu")) == architecture_digest(model("tanh"))
     False
     """
-    layers = [(type(one).__qualname__, _config_of(one)) for one in model._flatten_layers()]
+    layers = [(type(one).__qualname__, _config_of(one)) for one in _keras.layers_of(model)]
     shapes = [(tuple(weight.shape), str(weight.dtype)) for weight in model.weights]
     text = json.dumps([_essence(layers), shapes], default=_kind)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

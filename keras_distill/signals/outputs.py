@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill.signals import Signals
 from keras_distill.signals.meaning import kind_of, logits_behind
 
@@ -92,10 +93,10 @@ def as_logits(output: Any, kind: str) -> tuple[Any, bool]:
 def _with_logits(output: Any) -> Any:
     """A sigmoid's output that holds its input where Keras' own layers leave it for their losses."""
     logits = logits_behind(output, "Sigmoid")
-    if logits is None or getattr(output, "_keras_logits", None) is not None:
+    if logits is None or _keras.kept_logits(output) is not None:
         return output
     output = tf.identity(output)
-    output._keras_logits = logits
+    _keras.keep_logits(output, logits)
     return output
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
+
 __all__ = ["Tap", "find", "layer_paths", "recording"]
 
 _state = threading.local()
@@ -211,13 +213,13 @@ def _children(layer: Any) -> Sequence[Any]:
     layers = getattr(layer, "layers", None)
     if isinstance(layers, (list, tuple)):
         return [*_input_layers(layer), *layers]
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return list(_keras.children(layer))
 
 
 def _input_layers(model: Any) -> list[Any]:
     """Where a model's graph begins, which a Sequential hides; empty for a model without a graph."""
     tensors = keras.tree.flatten(getattr(model, "inputs", None))
-    histories = [getattr(tensor, "_keras_history", None) for tensor in tensors]
+    histories = [_keras.history(tensor) for tensor in tensors]
     return [history[0] for history in histories if history and _is_input(history[0])]
 
 
@@ -230,10 +232,10 @@ def _input_tensor(model: Any, layer: Any, inputs: Any) -> Any:
     """What an input of a model is in one call, cast and shaped as its layers get it."""
     graph = getattr(model, "_functional", None) or model
     if hasattr(graph, "_standardize_inputs"):
-        tensors = graph._standardize_inputs(inputs)
+        tensors = _keras.standardized(graph, inputs)
     else:  # a tf_keras model
         tensors = graph._flatten_to_reference_inputs(inputs)
-    return tensors[[id(tensor._keras_history[0]) for tensor in graph.inputs].index(id(layer))]
+    return tensors[[id(_keras.history(tensor)[0]) for tensor in graph.inputs].index(id(layer))]
 
 
 def _matches(layers: dict[str, Any], name: Any) -> list[str]:

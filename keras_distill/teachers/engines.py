@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
-from tensorflow.python.framework import convert_to_constants, kernels
-from tensorflow.python.grappler import tf_optimizer
+
+from keras_distill import _keras
 
 __all__ = [
     "CannotFreezeError",
@@ -92,7 +92,7 @@ def freeze(concrete: Any, precision: str) -> Any:
     _check_freezable(concrete)
     _forget_tables(concrete.graph)
     try:
-        frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
+        frozen = _keras.with_constants(concrete)
     except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
         raise CannotFreezeError(str(error)) from error
     return frozen if precision == "float32" else _rewrite(frozen, precision)
@@ -131,7 +131,7 @@ def beyond_xla(operations: Iterable[str]) -> list[str]:
 
 
 def _compiled_by_xla(operation: str) -> bool:
-    devices = {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}
+    devices = _keras.devices_of(operation)
     # Inputs of a graph are placeholders, which XLA replaces by arguments; a function's name is no
     # operation and has no kernel at all.
     known = operation == "Placeholder" or any(device.startswith("XLA_") for device in devices)
@@ -160,7 +160,7 @@ def _rewrite(frozen: Any, precision: str) -> Any:
     fetches.node_list.value.extend([*names[0], *names[1]])
     meta.collection_def["train_op"].CopyFrom(fetches)
     try:
-        graph_def = tf_optimizer.OptimizeGraph(config, meta)
+        graph_def = _keras.rewritten(config, meta)
     except Exception as error:  # grappler raises whatever its C++ side threw
         raise _no_precision(precision, device) from error
     wanted = tf.as_dtype(precision).as_datatype_enum

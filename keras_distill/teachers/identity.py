@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
+
 __all__ = ["digest", "is_opaque", "made_up_rows", "of_answers", "of_attributes", "of_function"]
 
 # Attributes that name or place what is computed, and do not decide it; so do those with "_" ahead.
@@ -63,7 +65,7 @@ def of_attributes(model: Any) -> str | None:
     """
     if not hasattr(model, "_flatten_layers"):
         return None
-    return digest(word for layer in model._flatten_layers() for word in _words(vars(layer), 4))
+    return digest(word for layer in _keras.layers_of(model) for word in _words(vars(layer), 4))
 
 
 def made_up_rows(specs: Sequence[tf.TensorSpec]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_distill import schedules
+from keras_distill import _keras, schedules
 from keras_distill.objectives import Objective
 from keras_distill.objectives.logits_base import LogitsObjective
 from keras_distill.signals.outputs import by_path
@@ -151,7 +151,7 @@ def warn_of_random_layers(student: keras.Model) -> None:
     """Augmentation inside the student shows the teacher another picture."""
     names = [
         layer.name
-        for layer in student._flatten_layers(include_self=False)
+        for layer in _keras.layers_of(student, itself=False)
         if ".preprocessing." in type(layer).__module__ and type(layer).__name__.startswith("Random")
     ]
     if names:
@@ -271,8 +271,9 @@ def _from_logits(loss: Any) -> bool | None:
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):
-        if hasattr(loss, "_fn_kwargs") and "from_logits" in loss._fn_kwargs:
-            return bool(loss._fn_kwargs["from_logits"])
+        bound = _keras.bound_arguments(loss)
+        if "from_logits" in bound:
+            return bool(bound["from_logits"])
         value = getattr(loss, "from_logits", None)
         return None if value is None else bool(value)
     if not callable(loss) or not getattr(loss, "__module__", "").startswith("keras."):

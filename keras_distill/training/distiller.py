@@ -476,7 +476,7 @@ def _balanced(objective: Objective) -> bool:
 
 
 def _policy(student: keras.Model):
-    policies = [layer.dtype_policy for layer in student._flatten_layers()]
+    policies = [layer.dtype_policy for layer in _keras.layers_of(student)]
     half = [policy for policy in policies if policy.compute_dtype == "float16"]
     return half[0] if half else student.dtype_policy
 

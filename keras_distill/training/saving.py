@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill import _files
+from keras_distill import _files, _keras
 from keras_distill.objectives.base import layer_name
 from keras_distill.signals import Signals
 from keras_distill.teachers.base import Absent, Teacher
@@ -267,7 +267,7 @@ def refuse_lambdas(config: Any) -> None:
 
 def seed_states(model: keras.Model) -> list:
     """The state variable of every seed generator below `model`, in a stable order."""
-    layers = model._flatten_layers(include_self=False)
+    layers = _keras.layers_of(model, itself=False)
     states = [g.state for layer in layers for g in getattr(layer, "_seed_generators", ())]
     return list({id(state): state for state in states}.values())
 

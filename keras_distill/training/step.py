@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.labels import aligned
 from keras_distill.objectives.base import Objective
 from keras_distill.schedules import TeacherEntropy
@@ -380,5 +381,5 @@ def notify(layer: Any, iterations: Any) -> None:
     if hasattr(layer, "after_update"):
         layer.after_update(iterations)
         return
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    for child in _keras.children(layer):
         notify(child, iterations)

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.training.distiller import Distiller
 
 from .copying.matching import find_all, kind, parts_of, weighted_layers
@@ -188,9 +189,9 @@ def _holders(model: Any, layers: Sequence[Any]) -> list[Any]:
     inner = {id(part) for layer in layers for part in parts_of(layer)}
     return [
         holder
-        for holder in model._flatten_layers()
+        for holder in _keras.layers_of(model)
         if id(holder) not in inner
-        and any(id(part) in inner for part in holder._flatten_layers(include_self=False))
+        and any(id(part) in inner for part in _keras.layers_of(holder, itself=False))
     ]
 
 

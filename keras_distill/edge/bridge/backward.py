@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
+
 from .. import legacy
 from . import carried, rebuild, weights
 from .configs import NoTwinError
@@ -57,7 +59,7 @@ def to_keras3(model: Any) -> keras.Model:
 
 
 def _has(model: Any, names: tuple[str, ...]) -> bool:
-    return any(type(layer).__name__ in names for layer in model._flatten_layers())
+    return any(type(layer).__name__ in names for layer in _keras.layers_of(model))
 
 
 def _without_wrappers(model: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
+
 from ... import _json
 from ...data import qualified_name
 from .. import legacy
@@ -65,7 +67,7 @@ def carried_class() -> Any:
 
 
 def _share(carrier: Any, layer: keras.Layer) -> None:
-    learnt = {id(v) for part in layer._flatten_layers() for v in part._trainable_variables}
+    learnt = {id(v) for part in _keras.layers_of(layer) for v in part._trainable_variables}
     if layer.trainable:
         learnt = {id(v) for v in layer.trainable_variables}
     carrier._trainable = layer.trainable
@@ -93,7 +95,7 @@ def _called(carrier: Any, inputs: Any, index: int, training: Any) -> Any:
     # tf_keras builds its graph with a placeholder, which Python's `if` can't read.
     training = False if training is None or tf.is_tensor(training) else bool(training)
     outputs = _in_context(operation, training, args, kwargs)
-    for layer in operation._flatten_layers():
+    for layer in _keras.layers_of(operation):
         for loss in layer._get_own_losses():
             carrier.add_loss(loss)
     return outputs

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill import _keras
+from keras_distill._keras import Functional
 
 from ...data import qualified_name
 from ...graph import replay
@@ -126,7 +128,9 @@ class _Replay:
     def _functional(self, model: Functional, prefix: str) -> Any:
         uses = _uses(model)
         found = {id(tensor): _legacy_input(tensor) for tensor in model.inputs}
-        inputs = keras.tree.map_structure(lambda tensor: found[id(tensor)], model._inputs_struct)
+        inputs = keras.tree.map_structure(
+            lambda tensor: found[id(tensor)], _keras.input_structure(model)
+        )
 
         def operation_fn(operation: Any) -> Callable:
             path = f"{prefix}{operation.name}"
@@ -239,7 +243,7 @@ class _Replay:
 
 
 def _legacy_input(tensor: keras.KerasTensor) -> Any:
-    layer = tensor._keras_history.operation
+    layer = _keras.history(tensor).operation
     return legacy.tf_keras().Input(
         shape=tuple(tensor.shape)[1:],
         batch_size=tensor.shape[0],
@@ -252,7 +256,7 @@ def _legacy_input(tensor: keras.KerasTensor) -> Any:
 def _uses(model: Functional) -> dict[int, list[dict]]:
     """The keyword arguments that each operation is given, call by call."""
     uses: dict[int, list[dict]] = {}
-    for node in replay.nodes(model):
+    for node in _keras.nodes(model):
         given = {key: value for key, value in node.arguments.kwargs.items() if value is not None}
         given.pop("training", None)
         uses.setdefault(id(node.operation), []).append(given)

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
+
 from ... import _json
 from ...data import qualified_name
 from .. import legacy
@@ -238,7 +240,7 @@ def _learnt(inner: Any) -> set:
 
 def _penalties(inner: Any) -> Iterator[tuple[Any, Any]]:
     """Each regularised variable and a function that gives its loss."""
-    for layer in inner._flatten_layers():
+    for layer in _keras.layers_of(inner):
         for tagged in layer._callable_losses:
             # tf_keras keeps partial(tag, partial(loss, variable)).
             loss = tagged.args[0] if getattr(tagged, "args", ()) else tagged
@@ -250,5 +252,5 @@ def _penalties(inner: Any) -> Iterator[tuple[Any, Any]]:
 def _noted_losses(inner: Any) -> list:
     """What layers added in the call that just was: activity losses, their own add_loss."""
     return [
-        loss for layer in inner._flatten_layers() for loss in (layer._eager_losses or layer._losses)
+        loss for layer in _keras.layers_of(inner) for loss in (layer._eager_losses or layer._losses)
     ]

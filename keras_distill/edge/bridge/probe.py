@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
+
 # For sizes that a model leaves open: the first that the model itself takes.
 _SIZES = (32, 8, 64, 96, 224, 4, 2, 1)
 _TOLERANCE, _HALF_TOLERANCE, _MOST = 1e-4, 3e-2, 1e-2
@@ -116,7 +118,7 @@ def _random(generator: Any, shape: list, dtype: str, vocabulary: int | None) -> 
 def _vocabulary(model: Any) -> int | None:
     sizes = [
         layer.input_dim
-        for layer in model._flatten_layers()
+        for layer in _keras.layers_of(model)
         if "Embedding" in type(layer).__name__
         and isinstance(getattr(layer, "input_dim", None), int)
     ]
@@ -138,7 +140,7 @@ def _takes_bytes(model: Any) -> bool:
     return any(
         type(layer).__name__ == "Normalization"
         or (type(layer).__name__ == "Rescaling" and np.max(np.abs(layer.scale)) < 0.1)
-        for layer in model._flatten_layers()
+        for layer in _keras.layers_of(model)
     )
 
 
@@ -161,5 +163,5 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def _tolerance(model: Any) -> float:
-    half = any("float16" in str(getattr(x, "compute_dtype", "")) for x in model._flatten_layers())
+    half = any("float16" in str(getattr(x, "compute_dtype", "")) for x in _keras.layers_of(model))
     return _HALF_TOLERANCE if half else _TOLERANCE

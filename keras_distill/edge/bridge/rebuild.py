@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from keras_distill import _keras
 
 from ...data import qualified_name
 from .. import legacy
@@ -37,12 +39,6 @@ def is_graph(model: Any) -> bool:
     return isinstance(model, legacy.tf_keras().Model) and bool(
         getattr(model, "_is_graph_network", False)
     )
-
-
-def nodes(model: Any) -> Iterator[Any]:
-    """A tf_keras graph's nodes in the order in which it runs them, inputs left out."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
 
 
 class Rebuild:
@@ -89,7 +85,7 @@ class Rebuild:
     def _functional(self, model: Any) -> keras.Model:
         found = {id(tensor): _input(tensor) for tensor in model.inputs}
         inputs = _structure(found, model._nested_inputs)
-        for node in nodes(model):
+        for node in _keras.nodes(model):
             call, tensors = Call.of(tuple(node.call_args), node.call_kwargs, legacy.is_symbolic)
             made = self._called(node.layer, call, tensors, [found[id(x)] for x in tensors])
             outputs = keras.tree.flatten(node.outputs)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
 
+from keras_distill import _keras
+from keras_distill._keras import Functional
 from keras_distill.training.step import notify
 
 from ...graph import copying
@@ -30,12 +31,12 @@ class CompressedModel(Functional):
 
     def count_params(self) -> int:
         """The numbers that the deployed model holds: no masks, no ranges."""
-        own = self._flatten_layers(include_self=False, recursive=False)
+        own = _keras.children(self)
         return sum(layer.count_params() for layer in own)
 
     def after_update(self, iterations: Any) -> None:
         """Tells each layer that has an `after_update` how many updates there have been."""
-        for layer in self._flatten_layers(include_self=False, recursive=False):
+        for layer in _keras.children(self):
             notify(layer, iterations)
 
 

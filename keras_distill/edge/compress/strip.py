@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill._keras import Functional
 
 from ..interface import as_keras3
 from .model import CompressedModel, without

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
+
 from ..compress.layer import is_exporting
 
 
@@ -45,7 +47,7 @@ def is_affine(layer: Any) -> bool:
 
 
 def _rank(layer: Any) -> int:
-    shapes = layer._build_shapes_dict or {}
+    shapes = _keras.built_with(layer) or {}
     return len(next(iter(shapes.values()))) if shapes else 0
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
+
 from ...graph.copying import weight_at
 from ...graph.naming import chosen
 from ...graph.replay import Graph, functional, trace
@@ -76,7 +78,7 @@ def quantize_aware(
         return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
 
     unrounded = exact.exact_values(graph)
-    names = [x._keras_history.operation.name for x in functional(model).inputs]
+    names = [_keras.history(x).operation.name for x in functional(model).inputs]
     read_exactly = {name for name, x in zip(names, graph.inputs, strict=True) if id(x) in unrounded}
 
     def on_input(name: str, tensor: Any) -> Any:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.litert.converter import quiet_tensorflow
 
 from ...data import batches, qualified_name
@@ -54,7 +55,7 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
 
 def ranges_of(model: Any) -> list[Range]:
     """Every range of the model that data sets, in the order of the layers."""
-    layers = model._flatten_layers(include_self=False)
+    layers = _keras.layers_of(model, itself=False)
     return [layer for layer in layers if isinstance(layer, Range) and layer.fixed is None]
 
 
@@ -153,7 +154,7 @@ def _cut(
 
 def _of_outputs(model: Any) -> list[Range]:
     """The ranges of the tensors that the model returns."""
-    makers = [output._keras_history.operation for output in model.outputs]
+    makers = [_keras.history(output).operation for output in model.outputs]
     return [one for maker in makers if isinstance(maker, Quantized) for one in maker.output_ranges]
 
 

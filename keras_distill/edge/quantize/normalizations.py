@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
+
 Rounding = Callable[[Any], Any]
 layers = keras.layers
 RMS = getattr(layers, "RMSNormalization", ())
@@ -36,7 +38,7 @@ def root_at(layer: Any) -> int | None:
 
 def _over_last_axis(layer: Any) -> bool:
     axis = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    shapes = layer._build_shapes_dict or {}
+    shapes = _keras.built_with(layer) or {}
     rank = len(next(iter(shapes.values()))) if shapes else 0
     return len(axis) == 1 and axis[0] in (-1, rank - 1)
 

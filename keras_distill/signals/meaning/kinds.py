@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill.signals.meaning.sums import (
     bounded,
     is_sigmoid,
@@ -237,5 +238,4 @@ def _outside(place: _Place) -> _Place:
 
 
 def _body(op: Any, attribute: str) -> Any:
-    function = op.graph._get_function(op.get_attr(attribute).name)
-    return None if function is None else function.graph
+    return _keras.graph_of_function(op.graph, op.get_attr(attribute).name)

@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill import _keras
+
 __all__ = ["logits_behind"]
 
 
@@ -18,7 +20,7 @@ def logits_behind(output: Any, ending: str) -> Any:
     """
     if not hasattr(output, "graph"):
         # Keras keeps them on its eager output for its own losses.
-        return getattr(output, "_keras_logits", None)
+        return _keras.kept_logits(output)
     op = output.op
     if op.type == ending:
         return op.inputs[0]

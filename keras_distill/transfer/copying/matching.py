@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill import _keras
+from keras_distill._keras import Functional
 
 from ...data import qualified_name
 from ...graph.replay import trace
@@ -97,7 +99,7 @@ def unwrapped(layer: Any) -> Any:
 
 def parts_of(layer: Any) -> list[Any]:
     """A layer and all that it is made of; none of weights that are no layer's."""
-    return [] if isinstance(layer, OwnWeights) else list(layer._flatten_layers())
+    return [] if isinstance(layer, OwnWeights) else list(_keras.layers_of(layer))
 
 
 def kind(layer: Any) -> str:
@@ -270,13 +272,14 @@ def _parts(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         return
     layers = getattr(holder, "layers", None) if _is_model(holder) else None
     if layers is None:
-        layers = holder._flatten_layers(include_self=False, recursive=False)
+        layers = _keras.children(holder)
     yield from ((f"{prefix}{layer.name}", layer) for layer in layers)
 
 
 def _has_graph(model: Any) -> bool:
-    sequential = isinstance(model, keras.Sequential) and model._functional is not None
-    return sequential or isinstance(model, Functional)
+    if isinstance(model, keras.Sequential):
+        return _keras.sequential_graph(model) is not None
+    return isinstance(model, Functional)
 
 
 def _is_model(value: Any) -> bool:
@@ -289,12 +292,12 @@ def _is_whole(layer: Any) -> bool:
         return False
     if type(layer).__module__.partition(".")[0] in _WHOLE:
         return True
-    return not any(True for _ in layer._flatten_layers(include_self=False, recursive=False))
+    return not any(True for _ in _keras.children(layer))
 
 
 def _own_weights(holder: Any) -> list[Any]:
     if isinstance(holder, keras.layers.Layer):
-        return holder._trainable_variables + holder._non_trainable_variables
+        return _keras.own_variables(holder)
     return holder._trainable_weights + holder._non_trainable_weights
 
 

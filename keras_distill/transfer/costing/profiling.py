@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from keras_distill import _keras
+
 from ..._records import Record, Table
 from ...graph.replay import Value, functional, trace
 from ...graph.wrapping import unwrapped
@@ -168,7 +170,7 @@ def settled_inputs(model: Any, input_shape: Any = None) -> list[Shape]:
     Raises:
       ValueError: a size is open, or `input_shape` contradicts the model.
     """
-    declared = {x._keras_history.operation.name: x.shape[1:] for x in functional(model).inputs}
+    declared = {_keras.history(x).operation.name: x.shape[1:] for x in functional(model).inputs}
     given = {} if input_shape is None else input_shape
     if isinstance(given, (tuple, list)) and len(declared) == 1:
         given = dict.fromkeys(declared, given)

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # Keras has no public name for it.
+
+from keras_distill import _keras
+from keras_distill._keras import Functional
 
 from ...graph.copying import copy_of, copy_variables, from_own_config, rebuild, weight_paths
-from ...graph.replay import functional, nodes, trace
+from ...graph.replay import functional, trace
 from ..report import COPIED, INITIALISED, LEFT, TransferRow
 from .wires import (
     Wire,
@@ -84,8 +86,8 @@ class _Bypass:
         pairs = zip(source.outputs, wires, strict=True)
         outputs = [self._named_output(tensor, wire) for tensor, wire in pairs]
         student = Functional(
-            keras.tree.pack_sequence_as(source._inputs_struct, inputs),
-            keras.tree.pack_sequence_as(source._outputs_struct, outputs),
+            keras.tree.pack_sequence_as(_keras.input_structure(source), inputs),
+            keras.tree.pack_sequence_as(_keras.output_structure(source), outputs),
             name=name,
         )
         if not self._teacher.trainable:
@@ -95,7 +97,7 @@ class _Bypass:
 
     def _run(self, model: Functional, wires: Sequence[Wire], prefix: str) -> list[Wire]:
         found = {id(tensor): wire for tensor, wire in zip(model.inputs, wires, strict=True)}
-        for node in nodes(model):
+        for node in _keras.nodes(model):
             path = f"{prefix}{node.operation.name}"
             read = [found[id(tensor)] for tensor in node.input_tensors]
             nested = isinstance(node.operation, (keras.Sequential, Functional))
@@ -229,14 +231,14 @@ class _Bypass:
 
     def _named_output(self, tensor: Any, wire: Wire) -> Any:
         """The student's tensor for an output, under the name that it has in the teacher."""
-        name = tensor._keras_history.operation.name
+        name = _keras.history(tensor).operation.name
         check_found([wire], name)
         if wire.tensor.shape != tensor.shape:
             raise ValueError(
                 f"The output {name!r} would have the shape {wire.tensor.shape}; the teacher's has "
                 f"{tensor.shape}.{mend(wire.reshaping)}"
             )
-        if wire.tensor._keras_history.operation.name == name:
+        if _keras.history(wire.tensor).operation.name == name:
             return wire.tensor
         if name not in self._renaming:
             self._renaming[name] = keras.layers.Identity(name=name, dtype=tensor.dtype)
@@ -263,7 +265,7 @@ class _Bypass:
 
 
 def _input_like(tensor: Any) -> Any:
-    layer = tensor._keras_history.operation
+    layer = _keras.history(tensor).operation
     return type(layer).from_config(layer.get_config()).output
 
 
@@ -293,7 +295,7 @@ def _used_inputs(model: Any) -> set[str]:
     for step in reversed(graph.steps):
         if any(id(value) in live for value in step.outputs):
             live |= {id(value) for value in step.inputs}
-    names = (tensor._keras_history.operation.name for tensor in functional(model).inputs)
+    names = (_keras.history(tensor).operation.name for tensor in functional(model).inputs)
     return {name for name, value in zip(names, graph.inputs, strict=True) if id(value) in live}
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
+
 from ...data import qualified_name
 from ...graph.replay import Graph, functional, trace
 from ...graph.wrapping import wrapped_layers
@@ -195,7 +197,7 @@ def _named(keep: Sequence, found: tuple[Block, ...], teacher: Any, graph: Graph)
 
 def _by_name(teacher: Any, graph: Graph) -> dict[str, set[int]]:
     """The steps of each layer and nested model, by path and by name; an input has none."""
-    inputs = (tensor._keras_history.operation.name for tensor in functional(teacher).inputs)
+    inputs = (_keras.history(tensor).operation.name for tensor in functional(teacher).inputs)
     names: dict[str, set[int]] = {name: set() for name in inputs}
     for place, step in enumerate(graph.steps):
         for path in (step.path, *holders(step.path)):
@@ -221,7 +223,7 @@ def _object(
     if isinstance(asked, Block):
         return set(asked.steps) if asked in found else None
     places = {place for place, step in enumerate(graph.steps) if step.operation is asked}
-    if places or not any(layer is asked for layer in teacher._flatten_layers()):
+    if places or not any(layer is asked for layer in _keras.layers_of(teacher)):
         return places or None
     return layers.get(asked.name) if isinstance(asked, _WITHOUT_STEP) else None
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_distill import _keras
+
 from ...data import qualified_name
 
 _ELEMENTWISE = {"Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"}
@@ -100,7 +102,7 @@ def mend(reshaping: frozenset[str], merge: bool = False) -> str:
 def sources(read: Sequence[Wire]) -> str:
     """The shapes, and the student's layers that they come from."""
     return " and ".join(
-        f"{wire.tensor.shape} of {wire.tensor._keras_history.operation.name!r}" for wire in read
+        f"{wire.tensor.shape} of {_keras.history(wire.tensor).operation.name!r}" for wire in read
     )
 
 

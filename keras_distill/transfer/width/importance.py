@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.signals.meaning import kind_of
 from keras_distill.signals.outputs import as_logits
 
@@ -146,7 +147,7 @@ def _measured(model: Any, channels: Channels, criterion: str, data: Any, loss: A
     for x, y, _ in batches(data, batch_size=64):
         if criterion == "taylor":
             _check_labels(y)
-        inputs = functional(model)._standardize_inputs(x)
+        inputs = _keras.standardized(functional(model), x)
         for total, part in zip(found, measure(inputs, y), strict=True):
             total += part.numpy()
     scores = _Mean(channels.count)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src.applications.convnext import LayerScale  # Of ConvNeXt, not exported.
+
+from keras_distill._keras import LayerScale
 
 from ...graph.copying import weight_paths
 from ...graph.replay import Step
