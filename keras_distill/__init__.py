@@ -1,5 +1,6 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
@@ -25,6 +26,7 @@ from keras_distill.training.mutual import MutualDistiller
 
 if TYPE_CHECKING:
     from keras_distill.explaining import explain
+    from keras_distill.training.chain import distill_chain
 
 __version__ = "0.1.0"
 
@@ -48,6 +50,7 @@ __all__ = [
     "TeacherCache",
     "callbacks",
     "data",
+    "distill_chain",
     "edge",
     "explain",
     "functional",
@@ -60,12 +63,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: who only trains does not wait for it.
-    if name != "explain":
+    # Imported when they are asked for: who only trains does not wait for them.
+    homes = {"explain": "explaining", "distill_chain": "training.chain"}
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keras_distill.explaining import explain
-
-    return explain
+    return getattr(importlib.import_module(f"keras_distill.{homes[name]}"), name)
 
 
 def __dir__() -> list[str]:

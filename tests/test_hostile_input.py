@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from keras_distill import cli, litert
 from keras_distill.pipeline import inputs
 from keras_distill.pipeline.gate import load_baseline
-from keras_distill.pipeline.stages import RECORD, Folder, UsageError
+from keras_distill.training.stages import RECORD, Folder, UsageError
 
 
 def endless():

@@ -16,8 +16,8 @@ from keras_distill.explaining.calibration import Calibration
 from keras_distill.explaining.record import ModelAnswers
 from keras_distill.litert.runner import LatencyReport, TensorInfo
 from keras_distill.objectives.vocabularies import VocabularyCoverage
-from keras_distill.pipeline.chain_report import ChainReport, Generation
 from keras_distill.teachers.cache import CacheInfo, CacheReport
+from keras_distill.training.chain_report import ChainReport, Generation
 from keras_distill.transfer.report import TransferReport, TransferRow
 
 

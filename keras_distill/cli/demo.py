@@ -44,7 +44,7 @@ def demo(
 def _demo(output: Path, command: list[str], **settings: Any) -> int:
     folder = None
     try:
-        from ..pipeline.stages import Folder, UsageError
+        from keras_distill.training.stages import Folder, UsageError
 
         folder = Folder(output)
         folder.check_writable()

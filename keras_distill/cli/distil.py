@@ -58,8 +58,9 @@ def distil(
     options = {key: value for key, value in locals().items() if key != "modules"}
 
     def work() -> int:
+        from keras_distill.training.chain_report import outcome
+
         from ..pipeline import distilling
-        from ..pipeline.chain_report import outcome
 
         options["objective"] = objective or ["SoftTargets"]
         # A bar redraws itself, which is for terminals.

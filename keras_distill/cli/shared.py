@@ -51,7 +51,7 @@ def guarded(work: Callable[[], int], modules: Sequence[str] | None = None) -> in
       modules: to import before it.
     """
     try:
-        from ..pipeline.stages import UsageError
+        from keras_distill.training.stages import UsageError
 
         if modules:
             from ..pipeline.modules import import_modules

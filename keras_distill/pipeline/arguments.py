@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from .stages import UsageError
+from keras_distill.training.stages import UsageError
 
 __all__ = ["image_size", "part_of", "rescale", "shapes", "words"]
 

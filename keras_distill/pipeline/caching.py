@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.training.stages import UsageError
+
 from ..teachers import TeacherCache, cache
 from . import arguments, inputs
-from .stages import UsageError
 
 __all__ = ["build", "load_arrays", "refusals", "repair", "stopped_words"]
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keras_distill.training.distiller import Distiller
+from keras_distill.training.stages import Folder, Stage, UsageError, run_stages
 
 from .. import _json, data, edge
 from .._extras import install_hint
@@ -21,7 +22,6 @@ from ..objectives import SoftTargets
 from . import training
 from .report import DemoReport, ModelResult, measure_keras
 from .settings import Settings
-from .stages import Folder, Stage, UsageError, run_stages
 
 LOADERS: dict[str, Callable[[], data.ImageSplits]] = {
     "digits": data.load_digits,

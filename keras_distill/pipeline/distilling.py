@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from keras_distill.training.distiller import Distiller
+from keras_distill.training.stages import UsageError
 from keras_distill.training.student import StudentReader
 
 from .. import objectives
 from ..data import batches
 from . import writing
 from .inputs import LOADERS, Data, load_data, load_model, usage_errors
-from .stages import UsageError
 
 __all__ = ["Request", "label_loss", "named_objective", "run"]
 

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill.litert.runner import CrashError, TFLiteRunner, load_tflite
+from keras_distill.training.stages import UsageError
 
 from .. import _files, _json, edge
 from ..edge.interface import interface_of
@@ -19,7 +20,6 @@ from ..edge.verification import crashed
 from . import writing
 from .inputs import load_data, load_model, one_line, usage_errors
 from .junit import write_junit
-from .stages import UsageError
 
 MAX_DROP = 0.01
 # The options that `verify` takes by the same names, with its own defaults.

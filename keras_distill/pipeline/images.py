@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.training.stages import UsageError
+
 from ..edge.interface import interface_of
-from .stages import UsageError
 
 __all__ = ["load_images"]
 

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from keras_distill.litert.converter import CALIBRATED
 from keras_distill.training.distiller import Distiller
+from keras_distill.training.stages import UsageError
 
 from ..data import load_digits, load_fashion_mnist, qualified_name
 from ..edge.prepare import has_ranges
 from . import arguments, file_kinds
 from .images import load_images
-from .stages import UsageError
 
 __all__ = [
     "Data",

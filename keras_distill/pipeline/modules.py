@@ -10,8 +10,9 @@ from types import ModuleType
 
 import keras
 
+from keras_distill.training.stages import UsageError
+
 from .inputs import one_line
-from .stages import UsageError
 
 __all__ = ["import_modules"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .stages import UsageError
+from keras_distill.training.stages import UsageError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import keras
 
+from keras_distill.training.stages import UsageError
+
 from .. import _files
-from .stages import UsageError
 
 __all__ = ["check", "check_place", "save"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_distill.pipeline.inputs import load_model
-from keras_distill.pipeline.stages import UsageError
+from keras_distill.training.stages import UsageError
 
 
 @pytest.fixture(scope="module")

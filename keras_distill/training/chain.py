@@ -11,15 +11,14 @@ import keras
 import numpy as np
 
 from keras_distill import _json
+from keras_distill.objectives import Objective
+from keras_distill.teachers import Teacher
+from keras_distill.teachers.model import Model, as_teacher
 from keras_distill.training import checks
+from keras_distill.training.architecture import architecture_digest, plain_config
+from keras_distill.training.chain_report import ChainReport, Generation, outcome
 from keras_distill.training.distiller import Distiller
-
-from ..objectives import Objective
-from ..teachers import Teacher
-from ..teachers.model import Model, as_teacher
-from .architecture import architecture_digest, plain_config
-from .chain_report import ChainReport, Generation, outcome
-from .stages import Folder, Stage, run_stages
+from keras_distill.training.stages import Folder, Stage, run_stages
 
 __all__ = ["distill_chain"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _files, _json
+from keras_distill import _files, _json
 
 RECORD = "stages.json"
 UNFINISHED = "unfinished"

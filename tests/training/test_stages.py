@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from keras_distill.pipeline.stages import Folder, Stage, UsageError, run_stages
+from keras_distill.training.stages import Folder, Stage, UsageError, run_stages
 
 DEEP = '{"settings": ' + "[" * 100_000
 

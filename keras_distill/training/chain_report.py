@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from .._records import NOT_IN_JSON, Record, Table
-from ..teachers import Ensemble
+from keras_distill._records import NOT_IN_JSON, Record, Table
+from keras_distill.teachers import Ensemble
 
 __all__ = ["ChainReport", "Generation", "outcome"]
 

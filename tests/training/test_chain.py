@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from keras_distill import _files
-from keras_distill.pipeline import distill_chain
-from keras_distill.pipeline.architecture import architecture_digest
+from keras_distill import _files, distill_chain
+from keras_distill.training.architecture import architecture_digest
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "chains.md"
 X = np.random.default_rng(0).standard_normal((48, 4)).astype("float32")
