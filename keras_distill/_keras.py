@@ -27,6 +27,7 @@ __all__ = [
     "built_with",
     "children",
     "devices_of",
+    "first_call",
     "graph_of_function",
     "history",
     "input_structure",
@@ -85,6 +86,26 @@ def history(tensor: Any) -> Any:
     `_keras_history`, of either generation. Without it nothing knows the layer behind an input.
     """
     return getattr(tensor, "_keras_history", None)
+
+
+def first_call(operation: keras.Operation) -> tuple[tuple, dict[str, Any]] | None:
+    """The arguments of an operation's first call in a graph, tensors without a history; or None.
+
+    `_inbound_nodes`, `Node.arguments`. Without it layers whose weights come with their first call
+    could not be copied.
+    """
+    if not operation._inbound_nodes:
+        return None
+
+    def bare(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        return keras.KerasTensor(
+            value.shape, value.dtype, sparse=value.sparse, record_history=False
+        )
+
+    arguments = operation._inbound_nodes[0].arguments
+    return keras.tree.map_structure(bare, (arguments.args, arguments.kwargs))
 
 
 def input_structure(model: Functional) -> Any:

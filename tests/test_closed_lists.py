@@ -25,7 +25,7 @@ EXCEPTIONS = {
     # Keras' safe mode, but for a layer of this process.
     ("keras_distill/edge/bridge/carried.py", "keras.saving.deserialize_keras_object"),
     # The config is that of a layer of this process.
-    ("keras_distill/graph/copying.py", "keras.saving.deserialize_keras_object"),
+    ("keras_distill/graph/remaking.py", "keras.saving.deserialize_keras_object"),
     # The user names the module on the command line.
     ("keras_distill/pipeline/modules.py", "importlib.import_module"),
     # The modules are named in the source.

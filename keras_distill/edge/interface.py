@@ -13,6 +13,7 @@ from keras_distill import _keras
 from keras_distill._keras import Functional
 
 from ..data import qualified_name
+from ..graph.copying import copy_of, rebuild
 from ..litert.converter import quiet_tensorflow
 from ..teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 from .reads import is_read_whole
@@ -254,21 +255,15 @@ def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
             f"{half[0].name!r}), and a .tflite holds float32. Build the model under "
             f'keras.config.set_dtype_policy("float32"), set_weights() it, and export that.'
         )
-    copy = keras.models.clone_model(model, clone_function=_float32_layer)
-    copy.set_weights(model.get_weights())
-    for layer in _all_layers(copy):
-        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
-            # It answers from a copy of its weights, which set_weights leaves behind.
-            layer.finalize_state()
-    return copy
+    return rebuild(model, _float32_layer, anew=lambda _: True)
 
 
 def _all_layers(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in _keras.layers_of(model) if layer is not model]
 
 
-def _float32_layer(layer: keras.Layer) -> keras.Layer:
-    return layer.__class__.from_config(_float32_config(layer.get_config()))
+def _float32_layer(path: str, operation: Any) -> Any:
+    return copy_of(operation, path, _float32_config)
 
 
 def _float32_config(config: Any) -> Any:

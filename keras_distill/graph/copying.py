@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import keras
 from keras_distill import _keras
 from keras_distill._keras import Functional
 
+from .remaking import build_by_call, from_own_config
 from .replay import functional
 
 
@@ -87,60 +87,26 @@ def _input_like(tensor: Any, width: int | None) -> Any:
     )
 
 
-def copy_of(operation: Any, path: str) -> Any:
+def copy_of(operation: Any, path: str, change: Callable[[dict], dict] = dict) -> Any:
     """A layer built again from its config, with the same values in all its variables.
+
+    Args:
+      operation: the layer; what is no layer is given back itself.
+      path: names it in errors.
+      change: as `from_own_config`.
 
     Raises:
       ValueError: its config does not rebuild it; `path` names it.
     """
     if not isinstance(operation, keras.layers.Layer):
         return operation
-    copy = from_own_config(operation, path)
+    copy = from_own_config(operation, path, change)
     if operation.built and not copy.built:
         copy.built = True
+    if len(copy.variables) < len(operation.variables):
+        build_by_call(copy, _keras.first_call(operation))
     copy_variables(operation, copy, path)
     return copy
-
-
-def from_own_config(layer: Any, path: str, changes: Mapping[str, Any] | None = None) -> Any:
-    """A layer of the same class and config, its values fresh; not built where `changes` are given.
-
-    Args:
-      layer: to be made again.
-      path: names it in errors.
-      changes: config entries that are to differ.
-
-    Raises:
-      ValueError: its config does not rebuild it.
-    """
-    try:
-        config = keras.saving.serialize_keras_object(layer)
-        if changes is not None:
-            config = _unbuilt({**config, "config": {**config["config"], **changes}})
-        copy = keras.saving.deserialize_keras_object(
-            config, custom_objects=_own_objects(layer), safe_mode=False
-        )
-    except Exception as error:
-        raise ValueError(
-            f"The layer {path!r} ({type(layer).__module__}.{type(layer).__qualname__}) "
-            f"can't be copied from its config: {error}. Give it a get_config() that returns what "
-            f"its __init__ takes."
-        ) from error
-    copy.trainable = layer.trainable
-    return copy
-
-
-def _unbuilt(config: Any) -> Any:
-    """The config of a layer, and of the layers in it, without the shapes they were built for."""
-    if not isinstance(config, dict):
-        return config
-    return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
-
-
-def _own_objects(layer: Any) -> dict[str, Any]:
-    """A layer's class and the functions that it holds, which nobody may have registered."""
-    held = (value for value in vars(layer).values() if inspect.isfunction(value))
-    return {type(layer).__name__: type(layer), **{one.__name__: one for one in held}}
 
 
 def copy_variables(source: Any, target: Any, path: str) -> None:

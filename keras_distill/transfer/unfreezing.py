@@ -11,7 +11,8 @@ import keras
 from keras_distill import _keras
 from keras_distill.training.distiller import Distiller
 
-from .copying.matching import find_all, kind, parts_of, weighted_layers
+from .copying.matching import find_all
+from .copying.weighted import kind, parts_of, weighted_layers
 from .report import TransferReport
 
 ORDERS = ("last_first", "first_first")

@@ -14,12 +14,15 @@ from ... import _json
 
 
 class OwnText(str):
-    """A config that was written in this process, from an object that is there.
+    """A config that was written in this process, from an object that is there: `written_from`.
 
     What comes from a file is a plain string: nothing that it names is trusted.
     """
 
-    __slots__ = ()
+    written_from: Any = None
+
+    def __deepcopy__(self, _: Any) -> OwnText:
+        return self
 
 
 @dataclasses.dataclass(frozen=True)

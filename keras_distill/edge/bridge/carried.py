@@ -13,6 +13,8 @@ from keras_distill import _keras
 
 from ... import _json
 from ...data import qualified_name
+from ...graph.copying import copy_of
+from ...graph.remaking import build_by_call, builds_by_call, call_config, call_of_config
 from .. import legacy
 from . import activations
 from .calls import Call, OwnText, plain
@@ -29,13 +31,16 @@ def carried_class() -> Any:
     class Carried(tf_keras.layers.Layer):  # type: ignore[name-defined,misc]
         """Calls `operation`, with the arguments of `calls[index]`, on the tensors it is given."""
 
-        def __init__(self, operation: Any, calls: Any = (), **kwargs: Any) -> None:
+        def __init__(
+            self, operation: Any, calls: Any = (), *, called_on: str | None = None, **kwargs: Any
+        ) -> None:
             kwargs.setdefault("name", operation.name)
             kwargs["dtype"] = getattr(operation, "dtype_policy", keras.DTypePolicy("float32")).name
             super().__init__(**kwargs, autocast=False)
             # Past tf_keras's tracking, which would find the Keras 3 layer's variables by itself.
             self.__dict__["operation"] = operation
             self.__dict__["calls"] = list(calls)
+            self.__dict__["called_on"] = called_on or _called_on(operation)
             self.supports_masking = True
             if isinstance(operation, keras.Layer):
                 _share(self, operation)
@@ -47,19 +52,22 @@ def carried_class() -> Any:
             return None  # The operation has put its own on what it returned.
 
         def get_config(self) -> dict[str, Any]:
+            config = OwnText(
+                json.dumps(keras.saving.serialize_keras_object(self.operation), default=plain)
+            )
+            config.written_from = self.operation
             return {
                 "name": self.name,
                 "trainable": self.trainable,
-                "operation": OwnText(
-                    json.dumps(keras.saving.serialize_keras_object(self.operation), default=plain)
-                ),
+                "operation": config,
                 "calls": [call.to_json() for call in self.calls],
+                "called_on": self.called_on,
             }
 
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> Any:
             config = dict(config)
-            operation = _operation(config.pop("operation"))
+            operation = _operation(config.pop("operation"), config.get("called_on"))
             calls = [Call.from_json(text) for text in config.pop("calls")]
             return cls(operation, calls, **config)
 
@@ -117,9 +125,19 @@ def _in_context(layer: keras.Layer, training: bool, args: tuple, kwargs: dict[st
         layer._maybe_reset_call_context()
 
 
-def _operation(text: str) -> Any:
+def _called_on(operation: Any) -> str | None:
+    """The call that builds what its config alone does not."""
+    return (
+        json.dumps(call_config(_keras.first_call(operation))) if builds_by_call(operation) else None
+    )
+
+
+def _operation(text: str, called_on: str | None) -> Any:
     from tf_keras.src.saving import serialization_lib
 
+    written_from = getattr(text, "written_from", None)
+    if written_from is not None:
+        return copy_of(written_from, written_from.name)
     # As in Keras' own Lambda, unset means safe in a text that may come from a file.
     safe = serialization_lib.in_safe_mode()
     if safe is None:
@@ -128,6 +146,8 @@ def _operation(text: str) -> Any:
     # Keras' safe mode lets any of its functions and classes by name through, and this is called.
     if not isinstance(operation, keras.Operation):
         raise ValueError(f"Expected a Keras 3 layer or operation; got {qualified_name(operation)}.")
+    if called_on:
+        build_by_call(operation, call_of_config(_json.loads(called_on)))
     return operation
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_distill import _keras
 
-# For sizes that a model leaves open: the first that the model itself takes.
-_SIZES = (32, 8, 64, 96, 224, 4, 2, 1)
+from ...graph.sizes import sizes_to_try
+
 _TOLERANCE, _HALF_TOLERANCE, _MOST = 1e-4, 3e-2, 1e-2
 
 
@@ -86,15 +86,23 @@ def _is_sequential(model: Any) -> bool:
 
 
 def _answered(model: Any) -> tuple[Any, list]:
-    sizes = _SIZES if any(None in tuple(x.shape)[1:] for x in model.inputs) else _SIZES[:1]
-    for size in sizes:
+    """A batch and the answer, of open sizes the first that the model itself takes."""
+    shapes = [tuple(x.shape) for x in model.inputs]
+    ranks = [len(shape) for shape in shapes if None in shape[1:]]
+    if not ranks:
+        batch = batch_like(model, 1)
+        return batch, keras.tree.flatten(model(batch, training=False))
+    tried = sizes_to_try(max(ranks))
+    for size in tried:
         batch = batch_like(model, size)
         try:
             return batch, keras.tree.flatten(model(batch, training=False))
-        except Exception:
-            if size == sizes[-1]:
-                raise
-    raise AssertionError("there is at least one size")
+        except Exception as error:
+            failure = error
+    raise ValueError(
+        f"{model.name!r} leaves sizes of its inputs {shapes} open, and takes a random batch of "
+        f"none of the sizes {sorted(tried)}: {failure}. Give its Input the sizes that it takes."
+    ) from failure
 
 
 def _dtype(tensor: Any) -> str:
@@ -141,6 +149,7 @@ def _takes_bytes(model: Any) -> bool:
         type(layer).__name__ == "Normalization"
         or (type(layer).__name__ == "Rescaling" and np.max(np.abs(layer.scale)) < 0.1)
         for layer in _keras.layers_of(model)
+        if type(layer).__module__.partition(".")[0] in ("keras", "tf_keras")
     )
 
 

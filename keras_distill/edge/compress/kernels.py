@@ -71,6 +71,9 @@ def _owners(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _own_kernels(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
+    if not layer.built:
+        # A layer of the user's own may hold one that it never calls.
+        return []
     if isinstance(layer, _TRANSPOSED):
         rank = len(layer.kernel.shape)
         return [(layer.kernel, (*range(rank - 2), rank - 1))]

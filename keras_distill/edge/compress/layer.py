@@ -11,7 +11,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...graph.copying import weight_at
+from keras_distill import _keras
+
+from ...graph.copying import weight_at, weight_paths
+from ...graph.remaking import (
+    build_by_call,
+    builds_by_call,
+    call_config,
+    call_of_config,
+    remaking,
+)
 from ...graph.wrapping import Wrapping, inner
 from .treatment import Treatment
 
@@ -186,35 +195,49 @@ class Compressed(Wrapping):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The inner layer, built, and each treatment's config."""
+        """The inner layer, what builds it, its weights' paths, and each treatment's config."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "layer": serialize(self.layer),
+            **self._own_config(),
             "treatments": {
                 key: [serialize(treatment) for treatment in chain]
                 for key, chain in self.treatments.items()
             },
         }
 
+    def _own_config(self) -> dict[str, Any]:
+        """What a layer of the user's own needs beside its config: its weights' paths, a call."""
+        if not builds_by_call(self.layer):
+            return {}
+        call = call_config(_keras.first_call(self))
+        return {"weights": list(weight_paths(self.layer)), "called_on": call}
+
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Compressed:
         """Inner layer first: its build config comes with it."""
-        config = {**config, **cls.revived(config, custom_objects)}
+        config = dict(config)
+        config.update(cls.revived(config, custom_objects))
         return cls(**config)
 
     @staticmethod
     def revived(config: dict[str, Any], custom_objects: Any = None) -> dict[str, Any]:
-        """The objects inside a config, deserialised."""
+        """The objects inside a config, deserialised; what serves that alone is taken out of it."""
 
         def revive(value: Any) -> Any:
             return keras.saving.deserialize_keras_object(value, custom_objects)
 
+        with remaking(config["layer"]["config"].get("dtype")):
+            layer = revive(config["layer"])
+        build_by_call(layer, call_of_config(config.pop("called_on", None)))
+        # What names no layer inside or weight gets another name each time it is made.
+        now = dict(zip(config.pop("weights", ()), weight_paths(layer), strict=False))
         treatments = {
-            key: [revive(treatment) for treatment in chain]
+            now.get(key, key): [revive(treatment) for treatment in chain]
             for key, chain in config["treatments"].items()
         }
-        return {"layer": revive(config["layer"]), "treatments": treatments}
+        return {"layer": layer, "treatments": treatments}
 
     def get_build_config(self) -> None:
         """None: it is built from its parts."""

@@ -19,9 +19,11 @@ OUTPUT_RANGES = {"sigmoid": UNIT, "softmax": UNIT, "tanh": SIGNED_UNIT}
 
 
 def name_of(activation: Any) -> str:
-    """Keras' name of an activation function; "" for one of the user's own."""
+    """Keras' name of an activation function; "" for one of the user's own, or what is none."""
     if activation is None:
         return "linear"
+    if not callable(activation) or isinstance(activation, keras.layers.Layer):
+        return ""
     found = keras.activations.serialize(activation)
     return found if isinstance(found, str) else ""
 

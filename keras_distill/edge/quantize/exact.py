@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_distill.litert.converter import quiet_tensorflow
 
+from ...graph.remaking import by_keras
 from ...graph.replay import Graph, Step, Value
 from ..reads import is_read_exactly
 
@@ -119,11 +120,6 @@ def reads_exactly(step: Step, value: Value) -> bool:
 def passes_on(step: Step) -> bool:
     """Whether a step hands its input on, or computes from it what is as exact."""
     return by_keras(step.operation) and type(step.operation).__name__ in _PASSING
-
-
-def by_keras(operation: Any) -> bool:
-    """Whether an operation is of Keras' own making, so that its name says what it does."""
-    return type(operation).__module__.startswith("keras.")
 
 
 def known_range(operation: Any) -> tuple[float, float] | None:

@@ -13,7 +13,8 @@ from ..width import selection
 from ..width.channels import Channels, Group, analyse
 from ..width.importance import check_criterion, importance
 from ..width.narrow import positions, sliced_weights
-from .matching import match, weighted_layers
+from .matching import match
+from .weighted import weighted_layers
 
 
 def copy_random(

@@ -13,16 +13,8 @@ import numpy as np
 from ...graph.copying import settle, weight_paths
 from ...graph.wrapping import Wrapping
 from ..report import COPIED, LEFT, TransferReport, TransferRow
-from .matching import (
-    find_all,
-    identity,
-    kind,
-    match,
-    parts_of,
-    unwrapped,
-    weighted_layers,
-    weights_of,
-)
+from .matching import find_all, match
+from .weighted import identity, kind, parts_of, unwrapped, weighted_layers, weights_of
 
 # TFMOT's wrappers and ours: what they hold is no plain weight.
 _TFMOT = ("PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "QuantizeWrapperV2")
@@ -75,10 +67,10 @@ def copy_layers(
       student: a built model of Keras or tf_keras, written into in place. In both, nested models are
         taken apart: their layers' paths are "outer/inner".
       mapping: which layers are partners. "name": those of equal path, else of a last name that is
-        unique on both sides. "order": the i-th of a class with the i-th, in the order of
-        execution. Or a dict of student layers to teacher layers, each a path, the end of one, or
-        the layer itself. Under a name or the order, layers whose shapes differ are left; a dict
-        must fit.
+        unique on both sides; what has no name inside a layer of your own is counted there.
+        "order": the i-th of a class with the i-th, in the order of execution. Or a dict of student
+        layers to teacher layers, each a path, the end of one, or the layer itself. Under a name or
+        the order, layers whose shapes differ are left; a dict must fit.
       freeze: True sets `trainable = False` on every copied layer; a collection of paths, layers
         or nested models on those among them. `GradualUnfreezing` freezes by itself.
 

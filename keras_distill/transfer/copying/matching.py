@@ -4,112 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import keras
-
-from keras_distill import _keras
-from keras_distill._keras import Functional
-
-from ...data import qualified_name
-from ...graph.replay import trace
+from .weighted import NUMBERED, Layers, holder_of, kind, parts_of
 
 BY_NAME, BY_ORDER = "name", "order"
-# Their layers are taken whole; what else holds layers is taken apart.
-_WHOLE = ("keras", "tf_keras", "tensorflow_model_optimization", "keras_distill")
-
-
-class OwnWeights:
-    """What a model or a user's layer holds besides its layers, a class token for instance.
-
-    It stands among layers: `name`, `weights`, `trainable`; `owner` is whom the weights belong to.
-    """
-
-    built = True
-
-    def __init__(self, owner: Any, name: str, weights: Sequence[Any]):
-        self.owner = owner
-        self.name = name
-        self.weights = list(weights)
-
-    @property
-    def trainable(self) -> bool:
-        """Whether any of them is trained; setting it leaves the owner's layers alone."""
-        return any(weight.trainable for weight in self.weights)
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        for weight in self.owner._trainable_variables:
-            weight.trainable = value
-
-
-def weighted_layers(model: Any) -> dict[str, Any]:
-    """The layers of a model that have weights, by path, in the order of execution.
-
-    Nested models and layers of a user's own that are made of layers are taken apart: their layers'
-    paths are "outer/inner". A shared layer is there once. A model without a graph (subclassed, or
-    of tf_keras) is walked as it holds its layers. Of layers with one path the later get "path#2".
-
-    Args:
-      model: a built model of either Keras generation.
-
-    Raises:
-      TypeError: not a model.
-      ValueError: it, or one of its layers, is not built.
-
-    >>> inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="a")], name="body")
-    >>> list(weighted_layers(keras.Sequential([inner, keras.layers.Dense(1, name="b")])))
-    ['body/a', 'b']
-    """
-    if not _is_model(model):
-        raise TypeError(
-            f"Expected a model of Keras or tf_keras; got {qualified_name(model)}. Give the model "
-            f"itself, not what stands for it."
-        )
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-    for path, layer in _leaves(model, ""):
-        held = holder_of(layer)
-        if id(held) not in seen:
-            seen.add(id(held))
-            found[_free(path, found)] = layer
-    if not found and not model.built:
-        raise ValueError(_unbuilt(f"The model {model.name!r}"))
-    for path, layer in found.items():
-        if not layer.built:
-            raise ValueError(_unbuilt(f"The layer {path!r} of {model.name!r}"))
-    return {path: layer for path, layer in found.items() if weights_of(layer)}
-
-
-def weights_of(layer: Any) -> list[Any]:
-    """A layer's weights; those of the tf_keras layer where it is a wrapped one."""
-    return list(unwrapped(layer).weights)
-
-
-def identity(variable: Any) -> int:
-    """Of the variable beneath: two Keras variables may share one."""
-    return id(variable.value if isinstance(variable, keras.Variable) else variable)
-
-
-def unwrapped(layer: Any) -> Any:
-    """The tf_keras layer inside what `wrap_legacy` made, whose names tell more; else the layer."""
-    return layer.inner if type(layer).__name__ == "LegacyLayer" else layer
-
-
-def parts_of(layer: Any) -> list[Any]:
-    """A layer and all that it is made of; none of weights that are no layer's."""
-    return [] if isinstance(layer, OwnWeights) else list(_keras.layers_of(layer))
-
-
-def kind(layer: Any) -> str:
-    """The class's name, equal in both Keras generations."""
-    return type(holder_of(unwrapped(layer))).__name__
-
-
-def holder_of(layer: Any) -> Any:
-    """The layer, or whom its `OwnWeights` belong to."""
-    return layer.owner if isinstance(layer, OwnWeights) else layer
 
 
 def match(
@@ -119,9 +19,10 @@ def match(
 
     Args:
       teacher_layers, student_layers: as `weighted_layers` gives them.
-      mapping: "name": of equal path, else of a last name that is unique on both sides; "order": the
-        i-th of each class with the i-th; or a mapping from student layers to teacher layers, each a
-        path, the end of one, or the layer.
+      mapping: "name": of equal path, else of a last name that is unique on both sides, where
+        unnamed layers inside a user's own are counted; "order": the i-th of each class with the
+        i-th; or a mapping from student layers to teacher layers, each a path, the end of one, or
+        the layer.
 
     Returns:
       The teacher's path by the student's, one to one, in the student's order.
@@ -204,18 +105,49 @@ def _hits(layers: Mapping[str, Any], asked: Any) -> list[str]:
 
 
 def _by_name(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, str]:
-    pairs = {path: path for path in student if path in teacher}
-    theirs, mine = _unique_last_names(teacher), _unique_last_names(student)
-    for name, path in mine.items():
-        if path not in pairs and name in theirs and theirs[name] not in pairs.values():
-            pairs[path] = theirs[name]
+    alike = _alike(teacher, student)
+    theirs, mine = _by_place(teacher, alike), _by_place(student, alike)
+    pairs = {path: theirs[place] for place, path in mine.items() if place in theirs}
+    ends, own_ends = _unique_last_names(theirs), _unique_last_names(mine)
+    for name, path in own_ends.items():
+        if path not in pairs and name in ends and ends[name] not in pairs.values():
+            pairs[path] = ends[name]
     return pairs
 
 
-def _unique_last_names(layers: Mapping[str, Any]) -> dict[str, str]:
+def _alike(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> set[str]:
+    """The layers of a user's own, or models, that hold as many of each kind on both sides."""
+    held = []
+    for layers in (teacher, student):
+        inside: defaultdict[str, set[str]] = defaultdict(set)
+        for place in layers.places.values() if isinstance(layers, Layers) else ():
+            if NUMBERED in place:
+                inside[_holder(place)].add(place)
+        held.append(inside)
+    return {holder for holder in held[0] if held[0][holder] == held[1].get(holder)}
+
+
+def _holder(place: str) -> str:
+    return place.partition(NUMBERED)[0].rpartition("/")[0]
+
+
+def _by_place(layers: Mapping[str, Any], counted: set[str]) -> dict[str, str]:
+    """The paths by what they are to be compared by: themselves, or counted inside these."""
+    places = layers.places if isinstance(layers, Layers) else {}
+
+    def place_of(path: str) -> str:
+        place = places.get(path, path)
+        return place if NUMBERED in place and _holder(place) in counted else path
+
+    return {place_of(path): path for path in layers}
+
+
+def _unique_last_names(places: Mapping[str, str]) -> dict[str, str]:
     paths: defaultdict[str, list[str]] = defaultdict(list)
-    for path in layers:
-        paths[path.rpartition("/")[2]].append(path)
+    for place, path in places.items():
+        name = place.rpartition("/")[2]
+        if NUMBERED not in name:
+            paths[name].append(path)
     return {name: found[0] for name, found in paths.items() if len(found) == 1}
 
 
@@ -249,69 +181,3 @@ def _by_map(
             )
         pairs[target] = source
     return pairs
-
-
-def _leaves(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every layer that is taken whole, with its path, once for each call."""
-    own = _own_weights(holder)
-    if own:
-        path = prefix.rstrip("/") or "(the model's own)"
-        yield path, OwnWeights(holder, path.rpartition("/")[2], own)
-    for path, part in _parts(holder, prefix):
-        if not hasattr(part, "weights"):
-            continue  # An operation, no layer.
-        if _is_whole(part):
-            yield path, part
-        else:
-            yield from _leaves(part, f"{path}/")
-
-
-def _parts(holder: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if _has_graph(holder):
-        yield from ((f"{prefix}{step.path}", step.operation) for step in trace(holder).steps)
-        return
-    layers = getattr(holder, "layers", None) if _is_model(holder) else None
-    if layers is None:
-        layers = _keras.children(holder)
-    yield from ((f"{prefix}{layer.name}", layer) for layer in layers)
-
-
-def _has_graph(model: Any) -> bool:
-    if isinstance(model, keras.Sequential):
-        return _keras.sequential_graph(model) is not None
-    return isinstance(model, Functional)
-
-
-def _is_model(value: Any) -> bool:
-    # Either generation's: only models have it, and tf_keras is not to be imported here.
-    return callable(getattr(value, "get_layer", None))
-
-
-def _is_whole(layer: Any) -> bool:
-    if _is_model(layer):
-        return False
-    if type(layer).__module__.partition(".")[0] in _WHOLE:
-        return True
-    return not any(True for _ in _keras.children(layer))
-
-
-def _own_weights(holder: Any) -> list[Any]:
-    if isinstance(holder, keras.layers.Layer):
-        return _keras.own_variables(holder)
-    return holder._trainable_weights + holder._non_trainable_weights
-
-
-def _free(path: str, taken: Mapping[str, Any]) -> str:
-    number = 2
-    free = path
-    while free in taken:
-        free = f"{path}#{number}"
-        number += 1
-    return free
-
-
-def _unbuilt(what: str) -> str:
-    return (
-        f"{what} is not built and has no weights yet. Call the model once on a batch, or give it "
-        f"its input shape."
-    )

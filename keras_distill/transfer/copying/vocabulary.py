@@ -13,7 +13,7 @@ import numpy as np
 
 from ...data import qualified_name
 from ..report import COPIED, INITIALISED, LEFT, TransferReport, TransferRow
-from .matching import identity
+from .weighted import identity
 
 KEEP = "keep"
 _CONTINUES = "##"

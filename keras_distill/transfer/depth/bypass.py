@@ -13,7 +13,8 @@ import keras
 from keras_distill import _keras
 from keras_distill._keras import Functional
 
-from ...graph.copying import copy_of, copy_variables, from_own_config, rebuild, weight_paths
+from ...graph.copying import copy_of, copy_variables, rebuild, weight_paths
+from ...graph.remaking import build_by_call, from_own_config, without_build
 from ...graph.replay import functional, trace
 from ..report import COPIED, INITIALISED, LEFT, TransferRow
 from .wires import (
@@ -171,10 +172,11 @@ class _Bypass:
             self._copied(operation, path, name).name = name
             return self._called(node, read, path, places)
         random.seed(f"{self._seed}/{path}")
-        config = keras.saving.serialize_keras_object(operation)["config"]
-        layer = self._made[id(operation)] = from_own_config(operation, path, _unbuilt(config))
+        layer = self._made[id(operation)] = from_own_config(operation, path, without_build)
         layer.name = name
         made = self._called(node, read, path, places)
+        if len(layer.variables) < len(operation.variables):
+            build_by_call(layer, _keras.first_call(layer))
         self._take_over(operation, layer, path, name)
         return made
 
@@ -279,13 +281,6 @@ def _operator_like(operation: Any) -> Any:
 def _is_changed(node: Any, read: Sequence[Wire]) -> bool:
     pairs = zip(node.input_tensors, read, strict=True)
     return any(wire.tensor is None or wire.tensor.shape != x.shape for x, wire in pairs)
-
-
-def _unbuilt(config: Any) -> Any:
-    """A config whose layers are to be built on what they will be given."""
-    if isinstance(config, dict):
-        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
-    return [_unbuilt(one) for one in config] if isinstance(config, list) else config
 
 
 def _used_inputs(model: Any) -> set[str]:

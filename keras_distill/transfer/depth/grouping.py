@@ -220,7 +220,7 @@ def _is_depthwise(link: Link) -> bool:
 def _is_pointwise(link: Link) -> bool:
     kinds = (keras.layers.Conv1D, keras.layers.Conv2D)
     layer = link.operations[0]
-    return not link.branches and isinstance(layer, kinds) and set(layer.kernel_size) == {1}
+    return not link.branches and isinstance(layer, kinds) and not _looks_around(layer)
 
 
 def _attends(link: Link) -> bool:
@@ -228,5 +228,12 @@ def _attends(link: Link) -> bool:
 
 
 def _is_feed_forward(link: Link) -> bool:
-    pointwise = all(set(getattr(one, "kernel_size", (1,))) == {1} for one in link.operations)
+    pointwise = not any(map(_looks_around, link.operations))
     return link.branches and link.keeps_shape and pointwise and not _attends(link)
+
+
+def _looks_around(operation: Any) -> bool:
+    """Whether it has a kernel over more than one place; a layer of one's own may say so, too."""
+    size = getattr(operation, "kernel_size", 1)
+    sizes = size if isinstance(size, (list, tuple)) else (size,)
+    return any(one != 1 for one in sizes)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from ...graph.replay import Graph, Step, Value
+from ...graph.sizes import sizes_to_try
 
 _NORMALISING = (
     keras.layers.BatchNormalization,
@@ -20,7 +21,8 @@ _NORMALISING = (
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
 )
-_TRIED_SIZE = 64
+# Smaller ones are all the same to a layer that halves them.
+_LEAST_SIZE = 64
 
 
 def has_weights(operation: Any) -> bool:
@@ -226,17 +228,32 @@ def keeps_shape(graph: Graph, links: Sequence[Link]) -> bool:
         return False
     if None not in shape[1:]:
         return True
+    for size in sizes_to_try(len(shape), least=_LEAST_SIZE):
+        try:
+            made = _shape_at(size, graph, links)
+        except (ValueError, TypeError):  # It is too small, or a layer wants it otherwise.
+            continue
+        return made == _filled(shape, size)
+    return False
+
+
+def _filled(shape: tuple[int | None, ...], size: int) -> tuple[int | None, ...]:
+    return (*shape[:1], *(size if n is None else n for n in shape[1:]))
+
+
+def _shape_at(size: int, graph: Graph, links: Sequence[Link]) -> tuple[int | None, ...]:
+    """The shape behind the last link, where every open size before the first is this one."""
     tried: dict[int, Any] = {}
 
     def filled(value: Any) -> Any:
         if not isinstance(value, Value):
             return value
-        sizes = (*value.shape[:1], *(_TRIED_SIZE if n is None else n for n in value.shape[1:]))
-        return tried.setdefault(id(value), keras.KerasTensor(sizes, value.dtype))
+        made = keras.KerasTensor(_filled(value.shape, size), value.dtype)
+        return tried.setdefault(id(value), made)
 
     for place in sorted(place for link in links for place in link.steps):
         step = graph.steps[place]
         args, kwargs = keras.tree.map_structure(filled, (step.args, step.kwargs))
         made = keras.tree.flatten(step.operation.compute_output_spec(*args, **kwargs))
         tried.update({id(x): y for x, y in zip(step.outputs, made, strict=True)})
-    return filled(entries[0]).shape == filled(links[-1].exit).shape
+    return tried[id(links[-1].exit)].shape

@@ -7,13 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.copying import from_own_config, rebuild, settle, weight_paths
+from ...graph.copying import rebuild, settle, weight_paths
+from ...graph.remaking import from_own_config, without_build
 from ...graph.replay import trace
 from ..report import COPIED, CUT, TransferRow
 from .channels import Channels
 from .survey import Role
 
 layers = keras.layers
+_GROUPED = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _WIDTH_KEYS: tuple[tuple[Any, str], ...] = (
     (layers.Dense, "units"),
     (layers.Embedding, "output_dim"),
@@ -109,7 +111,12 @@ def _smaller(path: str, operation: Any, role: Role, kept: np.ndarray) -> Any:
     width = int(kept[role.out].sum())
     if not isinstance(operation, layers.Layer):
         return _reshaping(operation, role, width)
-    return from_own_config(operation, path, _changes(operation, role, width, kept))
+    changes = _changes(operation, role, width, kept)
+
+    def change(config: dict[str, Any]) -> dict[str, Any]:
+        return without_build({**config, "config": {**config["config"], **changes}})
+
+    return from_own_config(operation, path, change)
 
 
 def _changes(layer: Any, role: Role, width: int, kept: np.ndarray) -> dict[str, Any]:
@@ -123,10 +130,9 @@ def _changes(layer: Any, role: Role, width: int, kept: np.ndarray) -> dict[str, 
         halves = {"units": width // 2}
         return {k: {**one, "config": {**one["config"], **halves}} for k, one in inner.items()}
     if role.made is None:
-        ratio = getattr(layer, "groups", 1)
-        if ratio <= 1 or not hasattr(layer, "filters"):
+        if not isinstance(layer, _GROUPED) or layer.groups <= 1:
             return {}
-        return {"filters": width, "groups": ratio * width // layer.filters}
+        return {"filters": width, "groups": layer.groups * width // layer.filters}
     key = next((key for kinds, key in _WIDTH_KEYS if isinstance(layer, kinds)), "filters")
     return {key: width}
 

@@ -6,7 +6,8 @@ from keras import layers
 from keras_distill import edge
 from keras_distill.edge import legacy
 from keras_distill.transfer import copy_layers
-from keras_distill.transfer.copying.matching import match, weighted_layers
+from keras_distill.transfer.copying.matching import match
+from keras_distill.transfer.copying.weighted import weighted_layers
 
 
 def randomised(model, seed=0):
