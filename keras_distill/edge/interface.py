@@ -206,7 +206,7 @@ def _asked(asked: Sequence[str] | None, own: list[str], side: str) -> list[str]:
 
 
 def as_keras3(model: Any) -> Any:
-    """The model itself, or the Keras 3 twin of one of tf_keras.
+    """The model itself, or the Keras 3 twin of one of tf_keras or of TFMOT's wrappers.
 
     Raises:
       TypeError: it is no Keras model.
@@ -215,11 +215,11 @@ def as_keras3(model: Any) -> Any:
         raise TypeError(
             f"Expected the model itself; got {qualified_name(model)}: give its .student."
         )
-    if isinstance(model, keras.Model):
-        return model
-    if qualified_name(model).startswith("tf_keras."):
-        from .bridge import to_keras3
+    from .bridge import legacy_layer, to_keras3, to_legacy
 
+    if isinstance(model, keras.Model):
+        return to_keras3(to_legacy(model)) if legacy_layer.has_wrappers(model) else model
+    if qualified_name(model).startswith("tf_keras."):
         return to_keras3(model)
     raise TypeError(f"Expected a Keras model; got {qualified_name(model)}.")
 

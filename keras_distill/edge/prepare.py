@@ -11,7 +11,7 @@ from keras_distill import _keras
 from keras_distill.litert.converter import CALIBRATED
 
 from ..graph.replay import trace
-from .bridge.legacy_layer import LegacyLayer
+from .bridge.legacy_layer import LegacyLayer, has_wrappers
 from .compress.layer import Compressed, inner
 from .quantize import kinds
 from .quantize.layer import Quantized
@@ -31,7 +31,7 @@ def prepared(model: keras.Model, precision: str) -> keras.Model:
     """
     if has_ranges(model) and precision == "int8":
         check_ranges(model)
-    elif any(isinstance(layer, Compressed) for layer in _layers(model)):
+    elif any(isinstance(layer, Compressed) for layer in _layers(model)) or has_wrappers(model):
         from .compress.strip import strip
 
         model = _with_rows_of(model, strip(model))

@@ -79,6 +79,9 @@ def to_keras3(function: Any) -> Any:
     """What Keras 3 is to be given for a tf_keras activation."""
     if type(function).__name__ == "QuantizeAwareActivation":
         function = function.activation
+    if type(function).__name__ == "NoOpActivation":
+        # TFMOT's linear, of a layer whose range comes after its BatchNorm or ReLU.
+        return keras.activations.linear
     if hasattr(function, "keras_activation"):
         return function.keras_activation
     theirs = legacy.tf_keras().activations

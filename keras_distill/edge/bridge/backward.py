@@ -9,7 +9,7 @@ import keras
 from keras_distill import _keras
 
 from .. import legacy
-from . import carried, rebuild, weights
+from . import carried, rebuild, tfmot, weights
 from .configs import NoTwinError
 from .legacy_layer import LegacyLayer, from_json, to_json
 from .probe import Probe
@@ -46,7 +46,7 @@ def to_keras3(model: Any) -> keras.Model:
             f"{model.name!r} is a subclassed tf_keras model: its graph is hidden in call() and "
             f"can't be rebuilt layer by layer. wrap_legacy(model) takes it whole."
         )
-    quantised = _has(model, ("QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer"))
+    quantised = _has(model, "QuantizeWrapper") or _has(model, "QuantizeLayer")
     model = _without_wrappers(model)
     pairs: list[tuple[Any, Any, list]] = []
     made = rebuild.Rebuild(lambda layer: _placed(layer, pairs)).model(model)
@@ -58,28 +58,25 @@ def to_keras3(model: Any) -> keras.Model:
     return made
 
 
-def _has(model: Any, names: tuple[str, ...]) -> bool:
-    return any(type(layer).__name__ in names for layer in _keras.layers_of(model))
+def _has(model: Any, wrapper: str) -> bool:
+    return any(wrapper in tfmot.class_names(layer) for layer in _keras.layers_of(model))
 
 
 def _without_wrappers(model: Any) -> Any:
-    if _has(model, ("PruneLowMagnitude",)):
+    if _has(model, "PruneLowMagnitude"):
         model = legacy.tfmot().sparsity.keras.strip_pruning(model)
-    if _has(model, ("ClusterWeights",)):
+    if _has(model, "ClusterWeights"):
         model = legacy.tfmot().clustering.keras.strip_clustering(model)
     return model
 
 
 def _placed(layer: Any, pairs: list[tuple[Any, Any, list]]) -> Any:
-    if type(layer).__name__ == "QuantizeLayer":
+    kinds = tfmot.class_names(layer)
+    if "QuantizeLayer" in kinds:
         return None
-    variables = list(layer.weights)
-    if type(layer).__name__ in ("QuantizeWrapper", "QuantizeWrapperV2"):
-        # In its call the wrapper has put tensors where its layer's variables were.
-        hidden = [variable for variable, _, _ in layer._weight_vars]
+    variables = tfmot.wrapper_of(layer).own_variables()
+    if "QuantizeWrapper" in kinds:
         layer = layer.layer
-        seen = {variable.ref() for variable in layer.weights}
-        variables = [*layer.weights, *(v for v in hidden if v.ref() not in seen)]
     if isinstance(layer, carried.carried_class()):
         return layer.operation
     if hasattr(layer, "from_operation"):

@@ -138,6 +138,8 @@ class _Replay:
             def call(*args: Any, **kwargs: Any) -> Any:
                 # Keras 3 notes here what it ran with, and lets the model's own argument win.
                 kwargs.pop("training", None)
+                if isinstance(operation, LegacyLayer):
+                    args, kwargs = operation.arguments(*args, **kwargs)
                 twin = self._twin(operation, path, uses[id(operation)], args, kwargs)
                 try:
                     return self._call(twin, args, kwargs)
@@ -183,9 +185,7 @@ class _Replay:
             twin = _native(operation, args, kwargs) if len(uses) == 1 else None
             return twin or self._carried(operation, path)
         if isinstance(operation, LegacyLayer):
-            twin = operation.copied_inner()
-            self._pairs.append((path, operation, twin))
-            return twin
+            return operation.copied_inner()
         try:
             return self._stock(operation, path, uses)
         except (NoTwinError, TypeError, ValueError):

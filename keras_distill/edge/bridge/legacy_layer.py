@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ...data import qualified_name
 from .. import legacy
 from . import closed_list
 from .calls import PLAIN, Call, OwnText, packed, plain
+from .tfmot import Wrapper, wrapper_of
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -48,6 +50,7 @@ class LegacyLayer(keras.layers.Layer):
         # Past both Kerases' tracking: nothing may find the inner layer's variables a second time,
         # and no tap may find two layers of one name.
         self.__dict__["inner"] = inner
+        self.__dict__["wrapper"] = wrapper_of(inner)
         self.__dict__["calls"] = list(calls)
         self.__dict__["signatures"] = list(signatures)
         self.supports_masking = True
@@ -60,7 +63,7 @@ class LegacyLayer(keras.layers.Layer):
     def _adopt(self, known: dict[Any, keras.Variable]) -> None:
         learnt = _learnt(self.inner)
         penalties = dict(_penalties(self.inner))
-        for variable in self.inner.weights:
+        for variable in (*self.inner.weights, *_counted(self.wrapper)):
             key = _key(variable)
             if key not in known:
                 known[key] = _shared(variable, key in learnt)
@@ -86,18 +89,30 @@ class LegacyLayer(keras.layers.Layer):
         self.calls.append(call)
         return len(self.calls) - 1
 
+    def arguments(self, inputs: Any, index: int = 0) -> tuple[tuple, dict[str, Any]]:
+        """What the inner layer is called with, in the call `index`."""
+        return (self.calls[index] if self.calls else PLAIN).fill(inputs)
+
     def call(self, inputs: Any, index: int = 0, training: Any = None) -> Any:
-        call = self.calls[index] if self.calls else PLAIN
-        args, kwargs = call.fill(inputs)
-        if self.inner._expects_training_arg:
+        args, kwargs = self.arguments(inputs, index)
+        layer = self.wrapper.computing(bool(training))
+        if layer._expects_training_arg:
             kwargs.setdefault("training", bool(training))
-        outputs = self.inner(*args, **kwargs)
+        outputs = layer(*args, **kwargs)
         for loss in _noted_losses(self.inner):
             self.add_loss(loss)
         return outputs
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         return None  # The inner layer has put its own on what it returned.
+
+    def after_update(self, iterations: Any) -> None:
+        """Called by train steps after each update of the optimiser, in the graph."""
+        self.wrapper.after_update(tf.convert_to_tensor(getattr(iterations, "value", iterations)))
+
+    def count_params(self) -> int:
+        """The numbers of the layer inside TFMOT's wrapper: no masks, no ranges."""
+        return sum(math.prod(variable.shape) for variable in self.wrapper.own_variables())
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -106,24 +121,33 @@ class LegacyLayer(keras.layers.Layer):
             "layer": to_json(self.inner),
             "calls": [call.to_json() for call in self.calls],
             "signatures": json.dumps(plain(self.signatures)),
+            "wrapper": self.wrapper.get_config(),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LegacyLayer:
-        inner = from_json(config["layer"])
         calls = [Call.from_json(text) for text in config["calls"]]
         signatures = _json.loads(config["signatures"])
-        _build(inner, calls[0] if calls else PLAIN, signatures)
+        inner = _made(config["layer"], config.get("wrapper"), calls, signatures)
         layer = cls(inner, calls, signatures, name=config["name"])
         if layer.trainable != config["trainable"]:
             layer.trainable = config["trainable"]
         return layer
 
     def copied_inner(self) -> Any:
-        """A tf_keras layer like the inner one, with variables of its own."""
-        copy = from_json(to_json(self.inner))
-        _build(copy, self.calls[0] if self.calls else PLAIN, self.signatures)
+        """A tf_keras layer like the inner one, its weights copied."""
+        text, config = to_json(self.inner), self.wrapper.get_config()
+        copy = _made(text, config, self.calls, self.signatures)
+        counted = (*copy.weights, *_counted(wrapper_of(copy)))
+        for mine, theirs in zip(counted, self.weights, strict=True):
+            mine.assign(theirs.value)
         return copy
+
+
+def has_wrappers(model: keras.Model) -> bool:
+    """Whether layers of a Keras 3 model are TFMOT's wrappers."""
+    layers = (layer for layer in _keras.layers_of(model) if isinstance(layer, LegacyLayer))
+    return any(layer.wrapper.is_one for layer in layers)
 
 
 def to_json(layer: Any) -> str:
@@ -192,6 +216,24 @@ def _scopes(text: str) -> Iterator[None]:
             stack.enter_context(tfmot.sparsity.keras.prune_scope())
             stack.enter_context(tfmot.clustering.keras.cluster_scope())
         yield
+
+
+def _made(text: str, wrapper: Any, calls: Sequence[Call], signatures: Sequence[Any]) -> Any:
+    layer = from_json(text)
+    if wrapper:
+        wrapper_of(layer).configure(wrapper, tf.TensorShape(signatures[0][0]))
+    _build(layer, calls[0] if calls else PLAIN, signatures)
+    return layer
+
+
+def _counted(wrapper: Wrapper) -> list[Any]:
+    """Variables in the place of a wrapper's own tensors, so that files have them."""
+    found = []
+    for table, key in list(wrapper.uncounted()):
+        if not hasattr(table[key], "assign"):
+            table[key] = tf.Variable(table[key], trainable=False, name=str(key))
+        found.append(table[key])
+    return found
 
 
 def _build(inner: Any, call: Call, signatures: Sequence[Any]) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 
 import keras
 
-from . import carried, rebuild
+from keras_distill import _keras
+
+from ...graph import replay
+from ..compress.model import CompressedModel
+from . import carried, rebuild, tfmot
 from .configs import NoTwinError
 from .legacy_layer import LegacyLayer
 from .probe import Probe
@@ -27,14 +31,16 @@ def wrap_legacy(model: Any) -> keras.Model:
     Under a strategy call it in the scope in which the tf_keras model was made.
 
     Args:
-      model: a tf_keras model, TFMOT's wrappers included; built.
+      model: a tf_keras model, TFMOT's wrappers included; built. Pruning follows the optimiser's
+        updates, without a callback; masks and clusters hold after each.
 
     Returns:
       A Keras 3 model. Training it trains `model`.
 
     Raises:
       TypeError: not a tf_keras model.
-      ValueError: it is not built, or the outputs differ.
+      ValueError: it is not built, or the outputs differ; a pruning wrapper inside another layer or
+        a subclassed model; a wrapper of TFMOT's that drops a mask.
 
     >>> from keras_distill.edge import legacy
     >>> tf_keras = legacy.tf_keras()
@@ -48,7 +54,19 @@ def wrap_legacy(model: Any) -> keras.Model:
         return _whole(model, variables)
     made = rebuild.Rebuild(lambda layer: _placed(layer, variables)).model(model)
     Probe(model).check(made, ways_out=_WAYS_OUT)
-    return made
+    return _told_of_updates(made)
+
+
+def _told_of_updates(model: keras.Model) -> keras.Model:
+    layers = [layer for layer in _keras.layers_of(model) if isinstance(layer, LegacyLayer)]
+    if not any(layer.wrapper.follows_updates for layer in layers):
+        return model
+    graph = replay.functional(model)
+    told = CompressedModel(
+        _keras.input_structure(graph), _keras.output_structure(graph), name=model.name
+    )
+    told._trainable = model._trainable
+    return told
 
 
 def _placed(layer: Any, variables: dict[Any, keras.Variable]) -> Any:
@@ -61,6 +79,7 @@ def _placed(layer: Any, variables: dict[Any, keras.Variable]) -> Any:
             return keras3_twin(layer, _none)
         except NoTwinError:
             pass
+    tfmot.check_trainable(layer)
     return LegacyLayer(layer, variables=variables)
 
 
@@ -69,6 +88,7 @@ def _none(*_: Any) -> Any:
 
 
 def _whole(model: Any, variables: dict[Any, keras.Variable]) -> keras.Model:
+    tfmot.check_trainable(model)
     layer = LegacyLayer(model, variables=variables)
     specs = keras.tree.map_structure(lambda spec: spec, model.save_spec()[0][0])
     inputs = keras.tree.map_structure(
