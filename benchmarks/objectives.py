@@ -351,7 +351,7 @@ def alone(distiller: kd.Distiller, batch: tuple) -> Callable[[], Any]:
     x, y = batch
     student, _ = distiller._student_signals(x)
     objective = distiller.objectives[-1]
-    ours, theirs, labels = kd.step.pairs_of_heads(
+    ours, theirs, labels = kd.training.step.pairs_of_heads(
         objective, *distiller._pairs(x, y, student)[0], y
     )[0]
     keys = list(ours.taps)

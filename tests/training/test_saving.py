@@ -70,7 +70,7 @@ def test_distinct_students_differ(make):
     # What the tests below stand on: another seed is another start, and another Dropout.
     first, second = make(seed=0), make(seed=1)
     assert not np.array_equal(first.student.variables[0], second.student.variables[0])
-    states = [kd.saving.seed_states(d)[0].numpy() for d in (first, second)]
+    states = [kd.training.saving.seed_states(d)[0].numpy() for d in (first, second)]
     assert not np.array_equal(*states)
 
 
@@ -95,7 +95,7 @@ def test_no_file_holds_a_tensor_of_the_teacher(how, make, fit, teacher, tmp_path
     for variable in [*distiller.student.variables, *adapter(distiller).variables]:
         if "seed_generator" not in variable.path:
             assert stored.holds(found, variable.numpy()), variable.path
-    for state in kd.saving.seed_states(distiller):
+    for state in kd.training.saving.seed_states(distiller):
         assert stored.holds(found, state.numpy())
     own = [*distiller.variables, *distiller.optimizer.variables]
     foreign = {v.shape for v in teacher.variables} - {v.shape for v in own}
