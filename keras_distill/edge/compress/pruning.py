@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from . import masks
 from .kernels import Kernel, Target, kernels, targets
 from .layer import Compressed
 from .model import CompressedModel, rebuild
-from .schedule import Schedule
+from .schedule import Schedule, from_tfmot, is_tfmots
 from .treatment import Treatment
 
 _DEFAULT_SPARSITY = 0.75
@@ -31,7 +32,7 @@ class Mask(Treatment):
     The mask follows its schedule when that has moved by a quarter of a point, and at its end.
 
     Args:
-      sparsity, begin_step, end_step: as `Schedule`.
+      sparsity, begin_step, end_step, initial_sparsity, power, frequency: as `Schedule`.
       pattern, input_axes: as `masks.mask`.
     """
 
@@ -42,8 +43,12 @@ class Mask(Treatment):
         end_step: int | None = None,
         pattern: Any = masks.UNSTRUCTURED,
         input_axes: Sequence[int] = (),
+        *,
+        initial_sparsity: float = 0.0,
+        power: float = 3,
+        frequency: int | None = None,
     ):
-        self.schedule = Schedule(sparsity, begin_step, end_step)
+        self.schedule = Schedule(sparsity, begin_step, end_step, initial_sparsity, power, frequency)
         self.pattern = masks.checked_pattern(pattern)
         self.input_axes = tuple(input_axes)
 
@@ -92,8 +97,9 @@ class Mask(Treatment):
         promised = tf.maximum(self.schedule(_number(iterations)), self.promised.value)
         self.promised.assign(promised)
         reached = tf.convert_to_tensor(self.reached.value)
-        at_end = (promised >= self.schedule.sparsity) & (reached < promised)
-        due = at_end | (promised - reached >= _WORTH_A_MASK)
+        at_end = promised >= self.schedule.sparsity
+        worth = _WORTH_A_MASK if self.schedule.frequency is None else 0.0
+        due = (reached < promised) & (at_end | (promised - reached >= worth))
         tf.cond(due, lambda: self._renew(variable, promised), lambda: tf.constant(False))
 
     def _renew(self, variable: Any, sparsity: Any) -> Any:
@@ -107,9 +113,7 @@ class Mask(Treatment):
         """The schedule, the pattern and the axes."""
         pattern = self.pattern
         return {
-            "sparsity": self.schedule.sparsity,
-            "begin_step": self.schedule.begin_step,
-            "end_step": self.schedule.end_step,
+            **dataclasses.asdict(self.schedule),
             "pattern": pattern if isinstance(pattern, str) else list(pattern),
             "input_axes": list(self.input_axes),
         }
@@ -117,7 +121,7 @@ class Mask(Treatment):
 
 def prune(
     model: Any,
-    sparsity: float | None = None,
+    sparsity: Any = None,
     *,
     pattern: Any = masks.UNSTRUCTURED,
     begin_step: int = 0,
@@ -136,7 +140,8 @@ def prune(
       model: a built Functional or Sequential model of Keras 3, nested models included; or one of
         tf_keras. It is not changed.
       sparsity: the final share of zeros in each kernel, in [0, 1). None means 0.75, and 0.5 for
-        "2:4", which knows no other.
+        "2:4", which knows no other. Or one of TFMOT's schedules, `PolynomialDecay` or
+        `ConstantSparsity`, instead of `begin_step` and `end_step`; update 0 is the first it has.
       pattern: "unstructured"; "2:4", two of every four consecutive input channels; or a block
         (rows, columns) of the matrix with inputs as rows (height * width * channels of a
         convolution) and outputs as columns, judged by its mean magnitude.
@@ -162,7 +167,7 @@ def prune(
       distiller = kd.Distiller(sparse, teacher)
     """
     pattern = masks.checked_pattern(pattern)
-    schedule = Schedule(_sparsity(sparsity, pattern), begin_step, end_step)
+    schedule = _schedule(sparsity, begin_step, end_step, pattern)
     if pattern == masks.TWO_OF_FOUR and not schedule.at_once:
         raise ValueError(
             'pattern="2:4" comes at once: two of four are zero or they are not. Leave end_step '
@@ -188,30 +193,34 @@ def prunable_weights(operation: Any) -> dict[str, Kernel]:
 
 
 def _masked(layer: Any, schedule: Schedule, pattern: masks.Pattern) -> Compressed:
+    given = dataclasses.asdict(schedule)
     treatments = {
-        path: [
-            Mask(
-                schedule.sparsity,
-                schedule.begin_step,
-                schedule.end_step,
-                pattern,
-                kernel.input_axes,
-            )
-        ]
+        path: [Mask(**given, pattern=pattern, input_axes=kernel.input_axes)]
         for path, kernel in kernels(layer).items()
     }
     return Compressed(layer, treatments, trainable=layer.trainable)
 
 
-def _sparsity(asked: Any, pattern: masks.Pattern) -> Any:
-    if pattern != masks.TWO_OF_FOUR:
-        return _DEFAULT_SPARSITY if asked is None else asked
-    if asked not in (None, 0.5):
+def _schedule(
+    asked: Any, begin_step: int, end_step: int | None, pattern: masks.Pattern
+) -> Schedule:
+    if is_tfmots(asked):
+        if begin_step != 0 or end_step is not None:
+            raise ValueError(
+                f"{type(asked).__name__} has its own steps. Expected none beside it; got "
+                f"begin_step={begin_step!r}, end_step={end_step!r}."
+            )
+        schedule = from_tfmot(asked)
+    else:
+        if asked is None:
+            asked = 0.5 if pattern == masks.TWO_OF_FOUR else _DEFAULT_SPARSITY
+        schedule = Schedule(asked, begin_step, end_step)
+    if pattern == masks.TWO_OF_FOUR and schedule.sparsity != 0.5:
         raise ValueError(
             f'pattern="2:4" is half zeros and takes no other sparsity; got {asked!r}. Leave it '
             f'out, or prune to that sparsity with pattern="unstructured" or a block.'
         )
-    return 0.5
+    return schedule
 
 
 def _check_prunable(path: str, operation: Any) -> None:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_distill.edge.compress import masks
 from keras_distill.edge.compress.kernels import kernels
-from keras_distill.edge.compress.schedule import Schedule
+from keras_distill.edge.compress.schedule import Schedule, from_tfmot
 
 DENSE = (0,)
 CONVOLUTION = (0, 1, 2)
@@ -143,6 +143,30 @@ def test_the_constant_schedule_is_tfmots(tfmot):
     for step in range(6):
         begun, sparsity = theirs(tf.constant(step))
         assert float(Schedule(0.8, 3)(step)) == (float(sparsity) if begun else 0.0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"begin_step": 10, "end_step": 90, "frequency": 1},
+        {"begin_step": 0, "end_step": 50, "frequency": 7},
+        {"begin_step": 5, "end_step": 60, "frequency": 10, "power": 1},
+        {"begin_step": 5, "end_step": 15, "frequency": 100},
+        {"begin_step": 3, "frequency": 4},
+        {"begin_step": 0, "end_step": 20, "frequency": 100},
+    ],
+)
+def test_tfmots_schedules_promise_what_they_do(tfmot, given):
+    if "frequency" in given and ("end_step" not in given or given["end_step"] == 20):
+        theirs = tfmot.sparsity.keras.ConstantSparsity(0.8, **given)
+    else:
+        theirs = tfmot.sparsity.keras.PolynomialDecay(0.3, 0.8, **given)
+    ours, promised = from_tfmot(theirs), 0.0
+    for step in range(100):
+        # TFMOT says whether the masks are renewed now, and to what; between they stay.
+        is_due, sparsity = theirs(tf.constant(step, tf.int64))
+        promised = float(sparsity) if is_due else promised
+        assert float(ours(step)) == promised, step
 
 
 def test_a_schedule_that_ends_where_it_begins_is_constant():

@@ -371,7 +371,54 @@ def test_the_report_prints_and_is_json(small):
     assert '"zeros": 3016, "size": 6032' in report.to_json()
 
 
+@pytest.mark.parametrize("pattern", ["unstructured", (4, 2)])
+def test_under_tfmots_schedule_masks_are_tfmots_at_every_step(small, tfmot, tf_keras, pattern):
+    schedules = tfmot.sparsity.keras
+    schedule = schedules.PolynomialDecay(0.2, 0.75, 2, 12, frequency=3)
+    block = (1, 1) if pattern == "unstructured" else pattern
+    pruned = prune(small, schedule, pattern=pattern, skip=("first", "middle"))
+    layer = pruned.get_layer("logits")
+    dense = tf_keras.layers.Dense(10)
+    dense.build(layer.layer.kernel.shape[:1])
+    dense.set_weights(small.get_layer("logits").get_weights())
+    theirs = schedules.prune_low_magnitude(dense, schedule, block_size=block)
+    theirs.build((None, dense.kernel.shape[0]))
+    (ours,) = layer.treatments["kernel"]
+    for step in range(1, 16):
+        pruned.after_update(step)
+        theirs.pruning_step.assign(step)
+        theirs.pruning_obj.conditional_mask_update()
+        mask = theirs.pruning_vars[0][1].numpy()
+        np.testing.assert_array_equal(ours.kept.value.numpy(), mask > 0, err_msg=str(step))
+    assert mask.mean() < 0.3
+
+
+def test_tfmots_constant_schedule_and_what_goes_with_it(small, tfmot):
+    schedules = tfmot.sparsity.keras
+    half = schedules.ConstantSparsity(0.5, 0)
+    assert zeros(prune(small, half)) == 0.5
+    assert zeros(prune(small, half, pattern="2:4", skip="first")) == 0.5
+    with pytest.raises(ValueError, match="has its own steps"):
+        prune(small, half, end_step=10)
+    with pytest.raises(ValueError, match=r"2:4.* comes at once"):
+        prune(small, schedules.PolynomialDecay(0.0, 0.5, 0, 10), pattern="2:4", skip="first")
+    with pytest.raises(ValueError, match="never filled again"):
+        prune(small, schedules.PolynomialDecay(0.8, 0.5, 0, 10))
+
+    class Mine(schedules.PruningSchedule):
+        def __call__(self, step):
+            return True, 0.5
+
+        def get_config(self):
+            return {}
+
+    with pytest.raises(ValueError, match="ConstantSparsity or PolynomialDecay"):
+        prune(small, Mine())
+
+
 def test_masks_come_back_from_their_config():
+    stepped = Mask(0.5, 3, 9, initial_sparsity=0.1, power=1, frequency=2)
+    assert Mask.from_config(stepped.get_config()).schedule == stepped.schedule
     mask = Mask(0.5, 3, 9, (4, 2), (0, 1, 2))
     assert Mask.from_config(mask.get_config()).get_config() == mask.get_config()
 
