@@ -14,6 +14,7 @@ from keras_distill._keras import Functional
 
 from ..data import qualified_name
 from ..graph.copying import copy_of, rebuild
+from ..graph.float_only import check_float
 from ..litert.converter import quiet_tensorflow
 from ..teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 from .reads import is_read_whole
@@ -210,6 +211,7 @@ def as_keras3(model: Any) -> Any:
 
     Raises:
       TypeError: it is no Keras model.
+      ValueError: Keras' own `quantize()` made it.
     """
     if hasattr(model, "student") and hasattr(model, "teacher"):
         raise TypeError(
@@ -218,6 +220,7 @@ def as_keras3(model: Any) -> Any:
     from .bridge import legacy_layer, to_keras3, to_legacy
 
     if isinstance(model, keras.Model):
+        check_float(model)
         return to_keras3(to_legacy(model)) if legacy_layer.has_wrappers(model) else model
     if qualified_name(model).startswith("tf_keras."):
         return to_keras3(model)
@@ -246,6 +249,7 @@ def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
       ValueError: it is subclassed, so that it cannot be built again from its layers.
     """
     check_model(model)
+    check_float(model)
     half = [layer for layer in _all_layers(model) if layer.compute_dtype in kinds]
     if not half:
         return model

@@ -13,6 +13,7 @@ from keras_distill._keras import Functional
 
 from ...data import qualified_name
 from ...graph import replay
+from ...graph.float_only import check_float
 from .. import legacy
 from . import carried, weights
 from .calls import Call, packed
@@ -60,6 +61,7 @@ def to_legacy(
     """
     _refuse_keras_2(model)
     replay.functional(model)
+    check_float(model)
     probe = Probe(model)
     carried.register_all()
     replayed = _Replay(tuple(skip), dict(layers or {}))

@@ -57,6 +57,14 @@ MOVING = frozenset(
 )
 # They change images in training and hand them on in a file.
 AUGMENTING = frozenset(("RandAugment", "AugMix", "CutMix", "MixUp", "Solarization"))
+# They turn whole numbers into real ones: a file computes those from a range.
+COMPUTING = frozenset(
+    (
+        *("Rescaling", "Normalization", "BatchNormalization", "LayerNormalization", "Dense"),
+        *("EinsumDense", "Add", "Subtract", "Multiply", "Average", "TrueDivide", "Divide"),
+    )
+)
+_WHOLE = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 FOLDING = tuple(kind for kind, weights in KERNELS if any(weights.values()))
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
 # LiteRT's transposed convolution takes no ReLU in.
@@ -120,6 +128,14 @@ def _goes_past(operation: Any, given: dict[str, Any]) -> bool:
     added = [given.get(name, getattr(operation, name, None)) for name in names]
     filled = any(np.any(np.asarray(value) != 0) for value in added if value is not None)
     return "cubic" in how or "lanczos" in how or filled
+
+
+def whole_range(step: Step, dtype: str) -> Any:
+    """The range of whole numbers that a step computes with; True to be found, False for none."""
+    operation = step.operation
+    if "int" not in dtype or type(operation).__name__ not in COMPUTING:
+        return False
+    return _WHOLE.get(dtype, True) if exact.by_keras(operation) else False
 
 
 def is_concatenation(step: Step) -> bool:

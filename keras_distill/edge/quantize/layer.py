@@ -27,8 +27,8 @@ class Quantized(Compressed):
       between: how many ranges inside: before the activation, or between the terms of a merge.
       affine: the layer scales and shifts each channel and is an operation of its own in the file.
       requantized: the output comes to the file in another range than the input's.
-      inputs: for each positional input, whether it has a range here, because elsewhere it is read
-        exactly and so has none of its own.
+      inputs: as `outputs`, for each positional input: a range here, because elsewhere it is read
+        exactly, or holds whole numbers, and so has none of its own.
       freeze_after: for BatchNormalization, the number of updates after which it keeps its
         statistics; None for never.
     """
@@ -43,7 +43,7 @@ class Quantized(Compressed):
         between: int = 0,
         affine: bool = False,
         requantized: bool = False,
-        inputs: Sequence[bool] = (),
+        inputs: Sequence[Any] = (),
         freeze_after: int | None = None,
         **kwargs: Any,
     ):
@@ -62,9 +62,11 @@ class Quantized(Compressed):
         ]
         self.affine = affine
         self.requantized = requantized
-        self.inputs_config = [bool(wanted) for wanted in inputs]
+        self.inputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in inputs]
         self.input_ranges = [
-            Range(name=f"input_range_{number}") for number, wanted in enumerate(inputs) if wanted
+            Range(fixed=None if wanted is True else wanted, name=f"input_range_{number}")
+            for number, wanted in enumerate(self.inputs_config)
+            if wanted is not False
         ]
         self.freeze_after = freeze_after
         if freeze_after is not None:
@@ -80,7 +82,7 @@ class Quantized(Compressed):
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's answer, rounded."""
         if self.input_ranges:
-            args = self._each_rounded(args, self.inputs_config, self.input_ranges)
+            args = self._each_rounded(self._real(args), self.inputs_config, self.input_ranges)
             if is_exporting() and kinds.joins(self.layer):
                 args = self._each_brought(args)
         y = self._answer(*args, **kwargs)
@@ -128,8 +130,19 @@ class Quantized(Compressed):
         """The rounded parts of a whole as operations of their own, in the whole's range."""
         flat = keras.tree.flatten(tensors)
         wanted = [*self.inputs_config, *[False] * len(flat)]
-        brought = [by_one(x) if want else x for x, want in zip(flat, wanted, strict=False)]
+        pairs = zip(flat, wanted, strict=False)
+        brought = [x if want is False else by_one(x) for x, want in pairs]
         return keras.tree.pack_sequence_as(tensors, brought)
+
+    def _real(self, tensors: Any) -> Any:
+        """The whole numbers that are to be rounded to a range, as real ones."""
+        flat = keras.tree.flatten(tensors)
+        wanted = [*self.inputs_config, *[False] * len(flat)]
+        real = [
+            x if want is False or x.dtype.is_floating else tf.cast(x, self.compute_dtype)
+            for x, want in zip(flat, wanted, strict=False)
+        ]
+        return keras.tree.pack_sequence_as(tensors, real)
 
     @staticmethod
     def _each_rounded(tensors: Any, config: Sequence[Any], own: Sequence[Range]) -> Any:

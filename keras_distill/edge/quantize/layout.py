@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ...graph.replay import Graph, Step
+from ...graph.replay import Graph, Step, Value
 from . import activations, affine, exact, kinds, normalizations, twins
 
 layers = keras.layers
@@ -43,7 +43,7 @@ class Plan:
     between: int = 0
     affine: bool = False
     requantized: bool = False
-    inputs: tuple[bool, ...] = ()
+    inputs: tuple[Any, ...] = ()
 
     @property
     def wraps(self) -> bool:
@@ -98,16 +98,30 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
         outputs=outputs,
         between=_between(operation, step, split),
         affine=alone,
-        inputs=_rounded_here(step, unrounded),
+        inputs=_rounded_here(graph, step, unrounded),
     )
 
 
-def _rounded_here(step: Step, unrounded: frozenset[int]) -> tuple[bool, ...]:
-    """Which of its inputs a step reads as numbers, though others read them exactly."""
-    wanted = tuple(
-        id(value) in unrounded and not exact.reads_exactly(step, value) for value in step.inputs
-    )
-    return wanted if any(wanted) else ()
+def _rounded_here(graph: Graph, step: Step, unrounded: frozenset[int]) -> tuple[Any, ...]:
+    """The ranges of what a step reads as numbers, where that has none of its own."""
+
+    def wanted(value: Any) -> Any:
+        if not isinstance(value, Value):
+            return False
+        known = kinds.whole_range(step, _dtype_of(graph, value))
+        if (known is False and id(value) not in unrounded) or exact.reads_exactly(step, value):
+            return False
+        return known or True
+
+    found = tuple(wanted(value) for value in keras.tree.flatten(step.args))
+    return found if any(one is not False for one in found) else ()
+
+
+def _dtype_of(graph: Graph, value: Value) -> str:
+    """What a tensor holds: Keras says that padding and pooling of whole numbers gives real ones."""
+    while value.step is not None and kinds.keeps_range(graph.steps[value.step]):
+        (value, *_) = graph.steps[value.step].inputs
+    return value.dtype
 
 
 def _handed_on(graph: Graph, step: Step, bare: Plan, unrounded: frozenset[int]) -> Plan:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ...graph.copying import settle, weight_paths
+from ...graph.float_only import check_float
 from ...graph.wrapping import Wrapping
 from ..report import COPIED, LEFT, TransferReport, TransferRow
 from .matching import find_all, match
@@ -96,6 +97,8 @@ def copy_layers(
             f"The student is the teacher, {teacher.name!r}: layers copied within one model write "
             f"to the teacher, and in a circle lose weights. Copy into keras.models.clone_model()."
         )
+    for model in (teacher, student):
+        check_float(model)
     pairs = match(theirs, mine, mapping)
     explicit = isinstance(mapping, Mapping)
     owned = {identity(v) for layer in theirs.values() for v in weights_of(layer)}

@@ -14,6 +14,7 @@ import keras
 from keras_distill import _keras
 
 from ...data import qualified_name
+from ...graph.float_only import check_float
 from ...graph.replay import Graph, functional, trace
 from ...graph.wrapping import wrapped_layers
 from ..report import LEFT, TransferReport
@@ -102,6 +103,7 @@ class _Choice:
 def _check(teacher: Any, graph: Graph, seed: Any) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"Expected seed as an int; got {seed!r}.")
+    check_float(teacher)
     for path, layer in wrapped_layers(graph).items():
         raise ValueError(
             f"{teacher.name!r} is compressed (its layer {path!r} is a {qualified_name(layer)}). "

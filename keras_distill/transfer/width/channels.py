@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...graph.float_only import check_float
 from ...graph.naming import chosen
 from ...graph.replay import Graph, Value, trace
 from ...graph.wrapping import wrapped_layers
@@ -115,6 +116,7 @@ def analyse(
 
 
 def _check_plain(model: Any, graph: Graph) -> None:
+    check_float(model)
     compressed = wrapped_layers(graph)
     if compressed:
         raise ValueError(
