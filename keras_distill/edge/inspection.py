@@ -16,6 +16,7 @@ from .compress.pruning import prunable_weights
 from .interface import as_keras3
 from .quantize import layout
 from .quantize.layer import Quantized
+from .quantize.loops import refusal
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class LayerInspection:
       prunable: the weights that `prune` takes, by their paths in the layer.
       quantisable: "native" as TFMOT's own scheme takes it, "rewritten" into operations that
         integers can compute, "own range" with a range of ours on its output, "inside float" where
-        only its output has a range until calibration data settles its inside, "quantised" already.
+        only its output has a range until calibration data settles its inside, "quantised" already,
+        "refused" by an int8 export.
       why: in words.
     """
 
@@ -100,11 +102,16 @@ def inspect(model: Any) -> Inspection:
 def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
     operation = step.operation
     is_layer = isinstance(operation, keras.layers.Layer)
+    how, why = plan.how, plan.why
+    if quantised:
+        how, why = "quantised", "it has its grid and its ranges"
+    if reason := refusal(step):
+        how, why = "refused", f"{reason[0].upper()}{reason[1:]}"
     return LayerInspection(
         path=step.path,
         type=plan.type,
         parameters=operation.count_params() if is_layer and operation.built else 0,
         prunable=tuple(prunable_weights(operation)),
-        quantisable="quantised" if quantised else plan.how,
-        why="it has its grid and its ranges" if quantised else plan.why,
+        quantisable=how,
+        why=why,
     )

@@ -8,7 +8,7 @@ of steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,10 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from ..graph.copying import copy_variables
-from ..graph.replay import Functional, Step, trace
+from ..graph.replay import Functional, trace
+from ..graph.wrapping import unwrapped
 from .compress.layer import inner
 from .compress.model import rebuild
 from .quantize.affine import by_one
+from .quantize.loops import check_loops, is_recurrent, ways_of
 
 layers = keras.layers
 
@@ -28,29 +30,24 @@ def has_recurrent(model: Any) -> bool:
     """Whether a replayable model has recurrent layers."""
     if not isinstance(model, (keras.Sequential, Functional)):
         return False
-    return any(_is_recurrent(step.operation) for step in trace(model).steps)
-
-
-def _is_recurrent(operation: Any) -> bool:
-    layer = inner(operation)
-    if isinstance(layer, layers.Bidirectional):
-        layer = layer.forward_layer
-    return isinstance(layer, (layers.LSTM, layers.GRU, layers.SimpleRNN))
+    return any(is_recurrent(inner(step.operation)) for step in trace(model).steps)
 
 
 def without_loops(model: Any) -> Any:
     """A copy of `model` whose recurrent layers are no loops.
 
     Raises:
-      ValueError: a layer to be unrolled whose number of steps is open.
+      ValueError: a stateful layer, or one to be unrolled whose number of steps is open.
     """
-    steps = {step.path: step for step in trace(model).steps if _is_recurrent(step.operation)}
+    graph = unwrapped(trace(model))
+    check_loops(graph)
+    steps = {step.path: step for step in graph.steps if is_recurrent(step.operation)}
 
     def substitute(path: str, layer: Any) -> Any:
         if path not in steps:
             return layer
         bare = inner(layer)
-        made = _Unlooped(bare, _flat(bare, steps[path]))
+        made = _Unlooped(bare, steps[path].inputs[0].shape)
         return made if bare is layer else layer.around(made)
 
     return rebuild(model, substitute)
@@ -59,51 +56,67 @@ def without_loops(model: Any) -> Any:
 class _Unlooped(keras.layers.Layer):
     """A recurrent layer's computation, called as the layer was, for one export."""
 
-    def __init__(self, layer: Any, ways: list[Callable[[Any], Any]]):
+    def __init__(self, layer: Any, shape: tuple):
         super().__init__(name=layer.name)
+        self.supports_masking = True
         self.layer = layer
-        self.ways = ways
+        self.ways = [_Way(one, shape) for one in ways_of(layer)]
         self.built = True
 
-    def call(self, sequences: Any, training: Any = None, mask: Any = None, **states: Any) -> Any:
-        answers = [way(sequences) for way in self.ways]
-        return answers[0] if len(answers) == 1 else _merged(self.layer, *answers)
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
+    ) -> Any:
+        states = keras.tree.flatten(initial_state) if initial_state is not None else []
+        if len(self.ways) == 1:
+            output, last = self.ways[0].run(sequences, states, mask)
+            return [output, *last] if self.layer.return_state else output
+        half = len(states) // 2
+        forward, ahead = self.ways[0].run(sequences, states[:half], mask)
+        backward, behind = self.ways[1].run(sequences, states[half:], mask)
+        merged = _merged(self.layer, forward, backward)
+        if not self.layer.return_state:
+            return merged
+        return [*(merged if isinstance(merged, list) else [merged]), *ahead, *behind]
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer.compute_output_spec(*args, **kwargs)
 
 
-def _flat(layer: Any, step: Step) -> list[Callable[[Any], Any]]:
-    """The layer as functions of its sequences without a loop: one, or forward and backward."""
-    _check(layer, step)
-    both = isinstance(layer, layers.Bidirectional)
-    ways = [layer.forward_layer, layer.backward_layer] if both else [layer]
-    return [_one_way(one, step.inputs[0].shape) for one in ways]
+class _Way(keras.layers.Layer):
+    """One direction of a recurrent layer; it holds what it calls, for the export to find."""
+
+    def __init__(self, layer: Any, shape: tuple):
+        super().__init__(name=layer.name)
+        self.layer = layer
+        is_gru = isinstance(layer, layers.GRU)
+        self.unrolled = None if is_gru else _unrolled(layer, shape)
+        self.fused = _fused(layer, shape) if _has_fused(layer) else None
+        self.built = True
+
+    def run(self, x: Any, states: list, mask: Any) -> tuple[Any, Sequence[Any]]:
+        """Outputs and last states, from the states to begin with, or none, and a mask or None."""
+        if self.unrolled is None:
+            return _gru(self.layer, x, states, mask)
+        # LiteRT's own LSTM takes no mask, which may come with the tensor alone, and no states.
+        if self.fused is not None and mask is None and not states:
+            return self.fused(x), ()
+        output, *last = self.unrolled(x, initial_state=states or None, mask=mask)
+        return _zeroed(self.layer, output, mask), last
 
 
-def _check(layer: Any, step: Step) -> None:
-    open_steps = step.inputs[0].shape[1] is None and not isinstance(layer, layers.LSTM)
-    given = len(step.inputs) > 1 or step.kwargs.get("mask") is not None
-    if open_steps:
-        raise ValueError(
-            f"The layer {step.path!r} has an open number of steps, and int8 needs a fixed one: a "
-            f"loop crashes the converter. Give the model's Input its number of steps, as in "
-            f"keras.Input((49, 40)), or export with precision='dynamic_int8'."
-        )
-    if given or getattr(layer, "return_state", False) or getattr(layer, "stateful", False):
-        raise ValueError(
-            f"The layer {step.path!r} takes a mask or states or returns them, which the int8 form "
-            f"of recurrent layers has no place for. Export with precision='dynamic_int8', or "
-            f"leave masks and states out of the deployed model."
-        )
+def _has_fused(layer: Any) -> bool:
+    return isinstance(layer, layers.LSTM) and not layer.return_state
 
 
-def _one_way(layer: Any, shape: tuple) -> Callable[[Any], Any]:
-    if isinstance(layer, layers.LSTM):
-        return _fused(layer, shape)
-    if isinstance(layer, layers.GRU):
-        return lambda x: _gru(layer, x)
-    return _unrolled(layer, shape)
+def _zeroed(layer: Any, output: Any, mask: Any) -> Any:
+    """The output, zero where the mask is not set if the layer wants it so."""
+    if mask is None or not layer.zero_output_for_mask:
+        return output
+    marks = tf.cast(tf.reverse(mask, [1]) if layer.go_backwards else mask, output.dtype)
+    return output * (marks[..., None] if layer.return_sequences else marks[:, -1:])
 
 
 def _fused(layer: Any, shape: tuple) -> Callable[[Any], Any]:
@@ -121,14 +134,16 @@ def _fused(layer: Any, shape: tuple) -> Callable[[Any], Any]:
         return LegacyLayer(to_legacy(model).layers[-1])
 
 
-def _unrolled(layer: Any, shape: tuple) -> Callable[[Any], Any]:
-    copy = type(layer).from_config({**layer.get_config(), "unroll": True})
+def _unrolled(layer: Any, shape: tuple) -> Callable[..., Any]:
+    """Keras' own layer without its loop, which returns its states as well."""
+    changes = {"unroll": True, "return_state": True, "zero_output_for_mask": False}
+    copy = type(layer).from_config({**layer.get_config(), **changes})
     copy.build(shape)
     copy_variables(layer, copy, layer.name)
     return copy
 
 
-def _gru(layer: Any, sequences: Any) -> Any:
+def _gru(layer: Any, sequences: Any, states: list, mask: Any) -> tuple[Any, Sequence[Any]]:
     """A GRU step by step, each gate with weights of its own.
 
     z, r = sigmoid(x W + h U + b); candidate = tanh(x W_h + r * (h U_h + b_h)) where `reset_after`,
@@ -138,17 +153,30 @@ def _gru(layer: Any, sequences: Any) -> Any:
     cell = layer.cell
     inputs, recurrent, bias, inner_bias = _gru_weights(cell)
     steps = tf.unstack(sequences, axis=1)
+    marks = [None] * len(steps) if mask is None else tf.unstack(mask, axis=1)
     if layer.go_backwards:
-        steps = steps[::-1]
-    h, outputs = None, []
-    for x in steps:
+        steps, marks = steps[::-1], marks[::-1]
+    h, output, outputs = states[0] if states else None, None, []
+    for x, mark in zip(steps, marks, strict=True):
         parts = [tf.matmul(x, w) + b for w, b in zip(inputs, bias, strict=True)]
-        h = _gru_step(cell, parts, h, recurrent, inner_bias)
-        outputs.append(h)
-    if not layer.return_sequences:
-        return h
+        new = _gru_step(cell, parts, h, recurrent, inner_bias)
+        output = _kept(mark, new, output)
+        h = _kept(mark, new, h) if states else output
+        outputs.append(output)
+    if layer.return_sequences:
+        output = tf.stack(outputs, axis=1)
     # The steps read each state in its own range, and the layer's output may have another.
-    return by_one(tf.stack(outputs, axis=1))
+    return _zeroed(layer, by_one(output), mask), [by_one(h)]
+
+
+def _kept(mark: Any, new: Any, old: Any) -> Any:
+    """`new` where the mask's step is set, else `old`; zero where there is none yet."""
+    if mark is None:
+        return new
+    if old is None:
+        # Selected from, a constant zero would be read in the other's range.
+        return new * tf.cast(mark[:, None], new.dtype)
+    return tf.where(mark[:, None], new, old)
 
 
 def _gru_step(cell: Any, parts: list, h: Any, recurrent: list, bias: list) -> Any:

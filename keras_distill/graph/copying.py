@@ -61,7 +61,8 @@ def _rebuilt(
         if id(operation) not in made:
             path = f"{prefix}{operation.name}"
             if isinstance(operation, (keras.Sequential, Functional)):
-                read = [found[id(x)].shape[-1] for x in node.input_tensors]
+                given = node.input_tensors[: len(functional(operation).inputs)]
+                read = [found[id(x)].shape[-1] for x in given]
                 made[id(operation)] = _rebuilt(operation, read, make, None, kind, f"{path}/", made)
             else:
                 made[id(operation)] = make(path, operation)

@@ -90,13 +90,15 @@ def trace(model: Any) -> Graph:
 
 
 def _walk(model: Functional, inputs: Any, prefix: str, steps: list[Step]) -> list[Value]:
+    # Of what a nested model is given, masks come after its inputs.
     found = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}
     for node in _keras.nodes(model):
         path = f"{prefix}{node.operation.name}"
         args, kwargs = node.arguments.fill_in(found)
         read = [found[id(x)] for x in node.input_tensors]
         if isinstance(node.operation, (keras.Sequential, Functional)):
-            made = _walk(functional(node.operation), read, f"{path}/", steps)
+            inside = functional(node.operation)
+            made = _walk(inside, read[: len(inside.inputs)], f"{path}/", steps)
         else:
             made = [Value(tuple(x.shape), x.dtype, len(steps)) for x in node.outputs]
             steps.append(Step(path, node.operation, args, kwargs, tuple(read), tuple(made)))

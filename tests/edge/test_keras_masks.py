@@ -1,5 +1,6 @@
 """Keras' masks: they go through compressed layers as through plain ones, warnings included."""
 
+import re
 import warnings
 
 import keras
@@ -40,7 +41,15 @@ def nested():
     return keras.Sequential([keras.Input((6,), dtype="int32"), text(), layers.Dropout(0.1)])
 
 
+def masked_outside():
+    x = keras.Input((6,), dtype="int32")
+    inside = keras.Input((6, 8))
+    body = keras.Model(inside, layers.Dense(4)(layers.Dense(8)(inside)))
+    return keras.Model(x, body(layers.Embedding(20, 8, mask_zero=True)(x)))
+
+
 KINDS = {
+    "masked outside": masked_outside,
     "dense": lambda: text(layers.Dense(4, activation="relu")),
     "its own activation": lambda: text(layers.Dense(4, activation="silu")),
     "normalisation": lambda: text(layers.LayerNormalization(), layers.BatchNormalization()),
@@ -57,6 +66,7 @@ COMPRESSIONS = {
     "quantize_aware": edge.quantize_aware,
     "prune": lambda model: edge.prune(model, 0.5),
     "cluster": lambda model: edge.cluster(model, 4),
+    "to_legacy": lambda model: edge.wrap_legacy(edge.to_legacy(model)),
 }
 
 
@@ -65,8 +75,13 @@ def answered(model, x):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mask = mask_of(model(x))
-    said = {str(one.message) for one in caught if "mask" in str(one.message)}
-    return None if mask is None else np.asarray(mask), said
+    return None if mask is None else np.asarray(mask), about_masks(caught)
+
+
+def about_masks(caught):
+    said = (str(one.message) for one in caught if "mask" in str(one.message))
+    # The class of a nested model is a compressed one's.
+    return {re.sub(r"\(of type .*?\)", "", words) for words in said}
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS.values(), ids=COMPRESSIONS)
@@ -81,7 +96,8 @@ def test_a_compressed_model_carries_masks_as_the_plain_one(kind, compress):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         small = compress(model)
-    assert {str(one.message) for one in caught if "mask" in str(one.message)} <= said
+    assert about_masks(caught) <= said
     found, warned = answered(small, x)
     np.testing.assert_array_equal(found, mask)
-    assert warned == said
+    # tf_keras lets masks fall without a word.
+    assert warned == said or (compress is COMPRESSIONS["to_legacy"] and warned <= said)

@@ -21,6 +21,7 @@ from ..interface import as_keras3, without_float16
 from . import exact, layout
 from .calibrate import calibrate, ranges_of
 from .layer import Quantized, QuantizedInput
+from .loops import check_loops
 from .weights import Grid
 
 
@@ -54,8 +55,8 @@ def quantize_aware(
       A `CompressedModel`.
 
     Raises:
-      TypeError, ValueError: not a model, subclassed, not built, already quantised; `skip` that
-        names nothing; calibration data that does not fit.
+      TypeError, ValueError: not a model, subclassed, not built, already quantised; a layer that no
+        int8 file can hold; `skip` that names nothing; calibration data that does not fit.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT.
@@ -70,6 +71,7 @@ def quantize_aware(
     graph = trace(model)
     _refuse_quantised(graph)
     graph = unwrapped(graph)
+    check_loops(graph, open_sizes=True)
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in graph.steps}, skip, inner=inner)
     plans = layout.plan(graph, lambda path, _: path in skipped)

@@ -110,7 +110,8 @@ class _Bypass:
         """A nested model copied whole where all of it stays as it is, else taken apart."""
         places = range(self._place, self._place + len(trace(node.operation).steps))
         if not self._left_out.isdisjoint(places) or _is_changed(node, read):
-            return self._run(functional(node.operation), read, f"{path}/")
+            inside = functional(node.operation)
+            return self._run(inside, read[: len(inside.inputs)], f"{path}/")
         self._place = places.stop
         if id(node.operation) not in self._made:
             self._made[id(node.operation)] = self._whole(node.operation, path)

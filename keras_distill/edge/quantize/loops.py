@@ -1,0 +1,69 @@
+"""Which recurrent layers no file of integers can hold, said before any training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from ...graph.replay import Graph, Step
+
+layers = keras.layers
+
+__all__ = ["check_loops", "is_recurrent", "refusal", "ways_of"]
+
+
+def is_recurrent(layer: Any) -> bool:
+    """Whether a layer would be a loop in the file."""
+    return isinstance(ways_of(layer)[0], (layers.LSTM, layers.GRU, layers.SimpleRNN))
+
+
+def ways_of(layer: Any) -> list[Any]:
+    """The layer itself, or the forward and the backward one in it."""
+    both = isinstance(layer, layers.Bidirectional)
+    return [layer.forward_layer, layer.backward_layer] if both else [layer]
+
+
+def refusal(step: Step, *, open_sizes: bool = False) -> str:
+    """Why no file of integers can hold a step; empty where one can, or it is not recurrent.
+
+    Args:
+      step: of the user's own layer, from `graph.wrapping.unwrapped`.
+      open_sizes: let pass what only a size lacks that is open yet.
+    """
+    layer = step.operation
+    if not is_recurrent(layer):
+        return ""
+    if any(one.stateful for one in ways_of(layer)):
+        return (
+            "is stateful, and an int8 file keeps no state between two runs. Make the state an "
+            "input and an output of the model (initial_state=, return_state=True)"
+        )
+    if step.inputs[0].shape[1] is None and not open_sizes and not _is_fused(step):
+        return (
+            "has an open number of steps, and int8 needs a fixed one: a loop crashes the "
+            "converter. Give the model's Input its number of steps, as in keras.Input((49, 40))"
+        )
+    return ""
+
+
+def _is_fused(step: Step) -> bool:
+    """Whether the file holds it as LiteRT's own LSTM, whose number of steps may be open."""
+    more = len(step.inputs) > 1 or step.kwargs.get("mask") is not None
+    return isinstance(step.operation, layers.LSTM) and not more and not step.operation.return_state
+
+
+def check_loops(graph: Graph, *, open_sizes: bool = False) -> None:
+    """Refuses a model with a layer that no file of integers can hold.
+
+    Args:
+      graph, open_sizes: as `refusal` has them.
+
+    Raises:
+      ValueError: there is one, with what to do.
+    """
+    for step in graph.steps:
+        if reason := refusal(step, open_sizes=open_sizes):
+            raise ValueError(
+                f"The layer {step.path!r} {reason}, or export with precision='dynamic_int8'."
+            )
