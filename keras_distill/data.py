@@ -35,6 +35,26 @@ def qualified_name(value: Any) -> str:
     )
 
 
+def no_keras3_model(value: Any, wanted: str = "Expected a Keras 3 model (keras.Model)") -> str:
+    """What an error says of what is no model of Keras 3, with the way to one.
+
+    >>> no_keras3_model("student.keras")
+    'Expected a Keras 3 model (keras.Model); got str. Load it first: keras.saving.load_model(path).'
+    """
+    words = f"{wanted}; got {qualified_name(value)}."
+    bases = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__]
+    if ("tf_keras", "Model") in bases:
+        words += (
+            " It is of the older generation: kd.edge.to_keras3(model) makes a Keras 3 model of it, "
+            "kd.edge.wrap_legacy(model) trains it as it is."
+        )
+    elif isinstance(value, keras.layers.Layer):
+        words += " Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
+    elif isinstance(value, (str, os.PathLike)):
+        words += " Load it first: keras.saving.load_model(path)."
+    return words
+
+
 def batches(data: Any, batch_size: int = 32) -> Iterator[tuple[Any, Any, Any]]:
     """Reads any data argument batch by batch.
 

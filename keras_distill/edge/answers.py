@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_distill.litert.runner import TFLiteRunner
 
-from ..data import qualified_name
+from ..data import no_keras3_model, qualified_name
 from .interface import Interface, interface_of
 
 __all__ = ["Answers"]
@@ -26,6 +26,10 @@ class Answers:
     """
 
     def __init__(self, runner: TFLiteRunner, models: dict[str, Any]):
+        for role, model in models.items():
+            if not callable(model) and (role == "reference" or model is not None):
+                wanted = f"Expected {role} to be a Keras model or a callable"
+                raise TypeError(no_keras3_model(model, wanted))
         self.rows = 0
         self._runner = runner
         self._models = {role: model for role, model in models.items() if model is not None}

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_distill import _keras
 from keras_distill._keras import Functional
 
-from ..data import qualified_name
+from ..data import no_keras3_model, qualified_name
 from ..graph.copying import copy_of, rebuild
 from ..graph.float_only import check_float
 from ..litert.converter import quiet_tensorflow
@@ -87,8 +87,9 @@ def interface_of(
 
 def check_model(model: Any) -> None:
     """Refuses whatever is not a built Keras 3 model."""
+    _refuse_distiller(model)
     if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a Keras 3 model (keras.Model); got {qualified_name(model)}.")
+        raise TypeError(no_keras3_model(model))
     if not model.built:
         raise ValueError(
             f"Expected a built model; {model.name!r} has no weights yet. Call it once on a batch "
@@ -213,10 +214,7 @@ def as_keras3(model: Any) -> Any:
       TypeError: it is no Keras model.
       ValueError: Keras' own `quantize()` made it.
     """
-    if hasattr(model, "student") and hasattr(model, "teacher"):
-        raise TypeError(
-            f"Expected the model itself; got {qualified_name(model)}: give its .student."
-        )
+    _refuse_distiller(model)
     from .bridge import legacy_layer, to_keras3, to_legacy
 
     if isinstance(model, keras.Model):
@@ -224,7 +222,14 @@ def as_keras3(model: Any) -> Any:
         return to_keras3(to_legacy(model)) if legacy_layer.has_wrappers(model) else model
     if qualified_name(model).startswith("tf_keras."):
         return to_keras3(model)
-    raise TypeError(f"Expected a Keras model; got {qualified_name(model)}.")
+    raise TypeError(no_keras3_model(model, "Expected a Keras model"))
+
+
+def _refuse_distiller(model: Any) -> None:
+    if hasattr(model, "student") and hasattr(model, "teacher"):
+        raise TypeError(
+            f"Expected the model itself; got {qualified_name(model)}: give its .student."
+        )
 
 
 def without_float16(model: keras.Model) -> keras.Model:

@@ -11,7 +11,7 @@ import keras
 from keras_distill import _keras
 from keras_distill._keras import Functional
 
-from ..data import qualified_name
+from ..data import no_keras3_model, qualified_name
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def functional(model: Any) -> Functional:
       ValueError: not built, or subclassed, so that there is no graph to replay.
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a Keras 3 model (keras.Model); got {qualified_name(model)}.")
+        raise TypeError(no_keras3_model(model))
     if isinstance(model, keras.Sequential):
         graph = _keras.sequential_graph(model)
         if graph is None:

@@ -1,7 +1,6 @@
 """What a Distiller refuses or warns of before any training."""
 
 import inspect
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import keras
 
 from keras_distill import _keras, schedules
+from keras_distill.data import no_keras3_model
 from keras_distill.objectives import Objective
 from keras_distill.objectives.logits_base import LogitsObjective
 from keras_distill.signals.outputs import by_path
-from keras_distill.teachers.specs import is_legacy
 from keras_distill.training import saving
 
 __all__ = [
@@ -61,10 +60,7 @@ def check_backend() -> None:
 def check_student(student: Any) -> None:
     """The student is a built Keras 3 model, and nothing of its own is passed over in silence."""
     if not isinstance(student, keras.Model):
-        kind = f"{type(student).__module__}.{type(student).__qualname__}"
-        raise TypeError(
-            f"The student must be a keras.Model (Keras 3); got {kind}. {_student_mend(student)}"
-        )
+        raise TypeError(no_keras3_model(student, "The student must be a keras.Model (Keras 3)"))
     if isinstance(student, saving.SavedWithoutTeacher):
         raise TypeError(
             f"The student {student.name!r} is itself a {type(student).__name__}. Give its "
@@ -223,19 +219,6 @@ def check_trained(history: Any) -> None:
     """`fit` saw at least one batch (a generator tells only by running)."""
     if history.epoch and not history.history:
         raise ValueError("The training data yielded no batch: nothing was trained.")
-
-
-def _student_mend(student: Any) -> str:
-    if is_legacy(student):
-        return (
-            "It is of the older generation: keras_distill.edge.wrap_legacy(model) trains it as it "
-            "is, keras_distill.edge.to_keras3(model) makes a Keras 3 model of it."
-        )
-    if isinstance(student, keras.layers.Layer):
-        return "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
-    if isinstance(student, (str, os.PathLike)):
-        return "Load it first: keras.saving.load_model(path)."
-    return "It is Distiller(student, teacher, objectives)."
 
 
 def _warn_of_own_steps(student: keras.Model) -> None:

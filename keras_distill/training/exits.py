@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_distill.data import no_keras3_model
 from keras_distill.objectives import Objective, Signals, SoftTargets
 from keras_distill.training.joint import JointDistiller, Peers
 from keras_distill.training.saving import revive
@@ -35,6 +36,7 @@ def with_exits(
     >>> list(with_exits(keras.Model(image, logits), ["early"]).output)
     ['exit_early', 'final']
     """
+    _check_model("with_exits", model)
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:
         raise ValueError(
@@ -57,6 +59,11 @@ def with_exits(
 
 
 @keras.saving.register_keras_serializable("keras_distill")
+def _check_model(asker: str, model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(no_keras3_model(model, f"{asker}: expected a Keras 3 model (keras.Model)"))
+
+
 class SelfDistiller(JointDistiller):
     """Trains a model of several exits, its deepest one the teacher of the others.
 
@@ -100,6 +107,7 @@ class SelfDistiller(JointDistiller):
         student_output: Any = "auto",
         name: str = "self_distiller",
     ):
+        _check_model("SelfDistiller", model)
         outputs = getattr(model, "output", None)
         names = list(outputs) if isinstance(outputs, Mapping) else []
         if len(names) < 2:

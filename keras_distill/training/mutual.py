@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.data import no_keras3_model
 from keras_distill.objectives import Objective, Signals, SoftTargets
 from keras_distill.training.joint import JointDistiller, Peers
 from keras_distill.training.saving import revive
@@ -104,7 +105,10 @@ def _checked(students: Sequence[keras.Model]) -> list[keras.Model]:
     if len(students) < 2:
         raise ValueError(f"MutualDistiller needs two students or more; got {len(students)}.")
     for student in students:
-        if not isinstance(student, keras.Model) or not student.built:
+        if not isinstance(student, keras.Model):
+            wanted = "MutualDistiller: expected Keras 3 models (keras.Model)"
+            raise ValueError(no_keras3_model(student, wanted))
+        if not student.built:
             raise ValueError(f"MutualDistiller: {student!r} is no built Keras model.")
         if len(getattr(student, "outputs", None) or [None]) > 1:
             raise ValueError(

@@ -135,7 +135,7 @@ def test_unlabelled_rows_learn_from_the_peers(rows):
         (lambda: [student("a", 4), student("a", 5)], "a name of its own; got a, a"),
         (lambda: [student("a", 4), student("b", 4, classes=5)], "soft_targets: .*3 classes.*5"),
         (lambda: [student("a", 4), student("b", 4, width=7)], "inputs differ: 'a'.*6.*'b'.*7"),
-        (lambda: [student("a", 4), "b"], "'b' is no built Keras model"),
+        (lambda: [student("a", 4), "b"], "Load it first"),
     ],
 )
 def test_refused(make, message):

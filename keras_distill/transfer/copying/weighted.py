@@ -12,7 +12,7 @@ import keras
 from keras_distill import _keras
 from keras_distill._keras import Functional
 
-from ...data import qualified_name
+from ...data import no_keras3_model
 from ...graph.replay import trace
 
 # Between the kind and the number of a layer that nobody has named: no name of Keras' has it.
@@ -76,10 +76,7 @@ def weighted_layers(model: Any) -> Layers:
     ['body/a', 'b']
     """
     if not _is_model(model):
-        raise TypeError(
-            f"Expected a model of Keras or tf_keras; got {qualified_name(model)}. Give the model "
-            f"itself, not what stands for it."
-        )
+        raise TypeError(no_keras3_model(model, "Expected a model of Keras or tf_keras"))
     found = Layers()
     seen: set[int] = set()
     for path, place, layer in _leaves(model, "", "", not _is_graph(model)):
