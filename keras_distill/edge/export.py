@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _files, litert
+from keras_distill import _files, _keras, litert
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
 
@@ -84,7 +85,8 @@ def export_tflite(
     }
     names = None if labels is None else check_labels(labels)
     with _files.whole(path) as fresh, converter.temporary_folder() as saved:
-        with exporting():
+        masks = _keras.masks_in_range() if precision in CALIBRATED else contextlib.nullcontext()
+        with exporting(), masks:
             traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
         _check_label_count(names, traced.outputs)
         converted = functools.partial(
