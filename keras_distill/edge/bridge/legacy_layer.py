@@ -126,9 +126,10 @@ class LegacyLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LegacyLayer:
+        inner = from_json(config["layer"])
         calls = [Call.from_json(text) for text in config["calls"]]
         signatures = _json.loads(config["signatures"])
-        inner = _made(config["layer"], config.get("wrapper"), calls, signatures)
+        _rebuild(inner, config.get("wrapper"), calls, signatures)
         layer = cls(inner, calls, signatures, name=config["name"])
         if layer.trainable != config["trainable"]:
             layer.trainable = config["trainable"]
@@ -136,8 +137,8 @@ class LegacyLayer(keras.layers.Layer):
 
     def copied_inner(self) -> Any:
         """A tf_keras layer like the inner one, its weights copied."""
-        text, config = to_json(self.inner), self.wrapper.get_config()
-        copy = _made(text, config, self.calls, self.signatures)
+        copy = from_json(to_json(self.inner))
+        _rebuild(copy, self.wrapper.get_config(), self.calls, self.signatures)
         counted = (*copy.weights, *_counted(wrapper_of(copy)))
         for mine, theirs in zip(counted, self.weights, strict=True):
             mine.assign(theirs.value)
@@ -218,12 +219,10 @@ def _scopes(text: str) -> Iterator[None]:
         yield
 
 
-def _made(text: str, wrapper: Any, calls: Sequence[Call], signatures: Sequence[Any]) -> Any:
-    layer = from_json(text)
+def _rebuild(layer: Any, wrapper: Any, calls: Sequence[Call], signatures: Sequence[Any]) -> None:
     if wrapper:
         wrapper_of(layer).configure(wrapper, tf.TensorShape(signatures[0][0]))
     _build(layer, calls[0] if calls else PLAIN, signatures)
-    return layer
 
 
 def _counted(wrapper: Wrapper) -> list[Any]:
