@@ -90,7 +90,8 @@ def export_tflite(
             traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
         _check_label_count(names, traced.outputs)
         converted = functools.partial(
-            converter.convert,
+            _converted,
+            model,
             traced,
             fresh,
             precision=precision,
@@ -109,7 +110,6 @@ def export_tflite(
                 converted(calibration=calibration)
         if names is not None:
             append_labels(fresh, names)
-            litert.trust(fresh)
         runner, content = _proven(fresh, specs, calibration)
     counts = dict(vars(content))
     float_names = counts.pop("float_names")
@@ -192,14 +192,28 @@ def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | Non
     return columns
 
 
+def _converted(model: keras.Model, *args: Any, **kwargs: Any) -> None:
+    """`converter.convert`, and of a failure the layers that it is about."""
+    try:
+        converter.convert(*args, **kwargs)
+    except ConversionError as error:
+        layers = _layers_named(model, error.nodes)
+        if not layers:
+            raise
+        words = f"{error} It is about {', '.join(map(repr, layers))}."
+        raise ConversionError(words, error.nodes) from error.__cause__
+
+
 def _layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]:
     """The model's layers whose names are in the names of a file's tensors, in the model's order."""
-    if not isinstance(model, (keras.Sequential, Functional)):
-        return ()
     parts = {part for name in tensors for part in re.split("[/;]", name)}
     # Keras numbers a layer's scopes call by call: conv, conv_1, conv_1_1.
     parts |= {re.sub(r"(_\d+)$", "", part) for part in parts}
-    paths = dict.fromkeys(step.path for step in trace(model).steps)
+    if isinstance(model, (keras.Sequential, Functional)):
+        paths = dict.fromkeys(step.path for step in trace(model).steps)
+    else:
+        inner = model._flatten_layers(include_self=False)
+        paths = dict.fromkeys(layer.name for layer in inner)
     return tuple(path for path in paths if path.rpartition("/")[2] in parts)
 
 
@@ -222,7 +236,8 @@ def _proven(
     """The file, opened, and run once where this machine has all its kernels."""
     open_sizes = any(size is None for spec in specs.values() for size in spec.shape[1:])
     try:
-        runner = litert.load_tflite(path)
+        # A crash of LiteRT's is found in the child; what has run there may run here.
+        runner = litert.load_tflite(path, isolated=True)
         content = read_content(path)
         runnable = not any(name.startswith("Flex") for name in content.ops)
         if calibration is not None:
@@ -235,5 +250,7 @@ def _proven(
                 }
             )
     except (ValueError, RuntimeError) as error:
-        raise ConversionError(f"LiteRT cannot run the converted file: {error}") from error
+        words = str(error).replace(f"LiteRT cannot run {path}: ", "").replace(f" {path}", " it")
+        raise ConversionError(f"LiteRT cannot run the converted file: {words}") from error
+    litert.trust(path)
     return runner, content

@@ -22,9 +22,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _files, litert
+from keras_distill import _files
 from keras_distill.litert import launch
 from keras_distill.litert.process import EndedError, Processes, signal_name
+from keras_distill.litert.saved_graph import nodes_of
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
@@ -35,7 +36,14 @@ class ConversionError(RuntimeError):
     """No .tflite came out; the message has the operation where it is known, and the mend.
 
     `__cause__` carries the converter's own words.
+
+    Attributes:
+      nodes: names of the graph's nodes that it is about, where they are known.
     """
+
+    def __init__(self, words: str, nodes: Sequence[str] = ()):
+        super().__init__(words)
+        self.nodes = tuple(nodes)
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,6 @@ def convert(
             "allow_flex": allow_flex,
         }
         _run_worker(request)
-        litert.trust(fresh)
 
 
 def _written(
@@ -208,8 +215,9 @@ def _conversion_error(
     request: dict[str, Any], code: int, failure: dict[str, str], log: str
 ) -> ConversionError:
     asked = f"Could not convert the model to TFLite at precision {request['precision']!r}"
-    words = f"{asked}: {_reason(request, code, failure['message'] or log)}"
-    error = ConversionError(words)
+    text = failure["message"] or log
+    words = f"{asked}: {_reason(request, code, text)}"
+    error = ConversionError(words, _failed_nodes(request, code, text))
     error.__cause__ = RuntimeError(failure["traceback"] or _tail(log) or "no output")
     return error
 
@@ -248,8 +256,25 @@ def _reason(request: dict[str, Any], code: int, text: str) -> str:
             f"layers and loops crash it at int8 (unroll=True helps), and too little memory ends "
             f'it; precision="dynamic_int8" or "float32" needs less of it.'
         )
-    last = text.strip().splitlines()[-1] if text.strip() else "it said nothing"
-    return f"the converter's process ended with exit code {code}: {last}"
+    return f"the converter's process ended with exit code {code}: {_said(text)}"
+
+
+def _said(text: str) -> str:
+    """The first error of the converter's, without its place; else the last line."""
+    lines = [line for line in text.strip().splitlines() if line.strip() and "note:" not in line]
+    errors = [line.split("error:", 1)[1].strip() for line in lines if "error:" in line]
+    if errors:
+        return re.sub(r"^loc\(.*?\): ", "", errors[0])
+    return lines[-1] if lines else "it said nothing"
+
+
+def _failed_nodes(request: dict[str, Any], code: int, text: str) -> list[str]:
+    if code < 0:
+        with contextlib.suppress(OSError):
+            return nodes_of(request["saved_model"], ("While", "StatelessWhile"))
+    errors = [line for line in text.splitlines() if "error:" in line]
+    found = [re.search(r'fused\["\w+:", "([^"@]+)@', line) for line in errors]
+    return list(dict.fromkeys(one.group(1) for one in found if one))
 
 
 def _named(pattern: str, text: str) -> str:

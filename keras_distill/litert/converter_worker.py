@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .saved_graph import without_one_hot
+from .mixed_types import of_one_type
+from .saved_graph import respell
 from .signature import restore
 
 # Without work for so long, the process ends: it holds some 400 MB.
@@ -41,8 +42,8 @@ def convert(request: dict[str, Any]) -> bytes:
     """The .tflite of `request["saved_model"]`, as `converter.convert` describes it."""
     import tensorflow as tf
 
-    if request["precision"] in ("int8", "int16x8"):
-        without_one_hot(request["saved_model"])
+    calibrated = bool(request["calibration"])
+    respell(request["saved_model"], request["precision"], calibrated=calibrated)
     converter = tf.lite.TFLiteConverter.from_saved_model(
         request["saved_model"], signature_keys=["serving_default"]
     )
@@ -50,7 +51,11 @@ def convert(request: dict[str, Any]) -> bytes:
     ops = tf.lite.OpsSet
     supported = {
         "int8": [ops.TFLITE_BUILTINS_INT8],
-        "int16x8": [ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8],
+        # What has no int16 kernel stays in float.
+        "int16x8": [
+            ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+            ops.TFLITE_BUILTINS,
+        ],
     }.get(precision, [ops.TFLITE_BUILTINS])
     if precision == "int8" and not request["calibration"]:
         # The ranges are in the graph; the converter asks for data whenever INT8 ops are demanded.
@@ -70,6 +75,8 @@ def convert(request: dict[str, Any]) -> bytes:
         converter.inference_input_type = tf.dtypes.as_dtype(request["input_type"])
         converter.inference_output_type = tf.dtypes.as_dtype(request["input_type"])
     content = converter.convert()
+    if precision == "int16x8":
+        content = of_one_type(content)
     return restore(content, request["inputs"], request["outputs"])
 
 

@@ -210,7 +210,7 @@ def litert_engine(
         saved = converter.write_saved_model(named, inputs, f"{folder}/saved", variables)
         path = pathlib.Path(folder, "teacher.tflite")
         converter.convert(saved, path)
-        runner = litert.TFLiteRunner(path, num_threads=2)
+        runner = litert.TFLiteRunner(path, num_threads=2, isolated=False)
 
     def run(*tensors: np.ndarray) -> list:
         answer = runner.predict(dict(zip(inputs, tensors, strict=True)), batch_size=len(tensors[0]))
