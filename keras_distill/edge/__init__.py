@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .debugging import DebugReport, LayerError, debug
     from .export import export_tflite
     from .inspection import Inspection, inspect
+    from .lookups import without_preprocessing
     from .quantize.aware import quantize_aware
     from .quantize.calibrate import calibrate
     from .records import TFLiteExport, VerificationReport
@@ -46,6 +47,7 @@ _HOMES = {
     "to_keras3": "keras_distill.edge.bridge",
     "to_legacy": "keras_distill.edge.bridge",
     "verify": "keras_distill.edge.verification",
+    "without_preprocessing": "keras_distill.edge.lookups",
     "wrap_legacy": "keras_distill.edge.bridge",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "to_keras3",
     "to_legacy",
     "verify",
+    "without_preprocessing",
     "wrap_legacy",
 ]
 

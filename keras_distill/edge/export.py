@@ -22,6 +22,7 @@ from ..data import batches
 from ..graph.replay import Functional, trace
 from .compress.layer import exporting
 from .interface import Interface, in_float32, interface_of
+from .lookups import check_lookups, holds_lookups, tables_of
 from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from .records import TFLiteExport
 from .tflite_file import FileContent, append_labels, check_labels, read_content
@@ -79,6 +80,8 @@ def export_tflite(
     interface = interface_of(model, input_names, output_names)
     _check_input_type(input_type, interface)
     calibration = _calibration(_data_for(model, precision, representative_data), interface)
+    if not allow_flex:
+        check_lookups(model, calibrated=calibration is not None)
     specs = {
         name: tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype)
         for name, spec in interface.specs.items()
@@ -87,7 +90,9 @@ def export_tflite(
     with _files.whole(path) as fresh, converter.temporary_folder() as saved:
         masks = _keras.masks_in_range() if precision in CALIBRATED else contextlib.nullcontext()
         with exporting(), masks:
-            traced = converter.write_saved_model(interface.call, specs, saved, model.variables)
+            traced = converter.write_saved_model(
+                interface.call, specs, saved, [*model.variables, *tables_of(model)]
+            )
         _check_label_count(names, traced.outputs)
         converted = functools.partial(
             _converted,
@@ -104,7 +109,7 @@ def export_tflite(
         # What the model's own ranges leave open, the data it was calibrated on settles; but what
         # is computed exactly has no range on purpose.
         left_open = content.float_ops and not computes_exact_values(model)
-        if left_open and calibration is None and has_ranges(model):
+        if left_open and calibration is None and has_ranges(model) and not holds_lookups(model):
             calibration = _calibration(rows_seen(model), interface)
             if calibration is not None:
                 converted(calibration=calibration)
@@ -186,7 +191,7 @@ def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | Non
                 f"representative_data: the input {name!r} expects rows of shape "
                 f"{tuple(spec.shape[1:])}; got an array of {array.shape}."
             )
-        if not np.isfinite(array).all():
+        if array.dtype != object and not np.isfinite(array).all():
             raise ValueError(f"representative_data: the input {name!r} has NaN or infinite values.")
         columns[name] = array
     return columns

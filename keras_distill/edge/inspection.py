@@ -29,8 +29,8 @@ class LayerInspection:
       prunable: the weights that `prune` takes, by their paths in the layer.
       quantisable: "native" as TFMOT's own scheme takes it, "rewritten" into operations that
         integers can compute, "own range" with a range of ours on its output, "inside float" where
-        only its output has a range until calibration data settles its inside, "quantised" already,
-        "refused" by an int8 export.
+        only its output has a range until calibration data settles its inside, "no kernel" where
+        LiteRT has nothing that computes it, "quantised" already, "refused" by an int8 export.
       why: in words.
     """
 

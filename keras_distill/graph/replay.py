@@ -80,25 +80,33 @@ def functional(model: Any) -> Functional:
     return model
 
 
-def trace(model: Any) -> Graph:
-    """The model's graph with nested Functional and Sequential models taken apart."""
+def trace(model: Any, *, enters: Callable[[Any], bool] = lambda nested: True) -> Graph:
+    """The model's graph with nested Functional and Sequential models taken apart.
+
+    Args:
+      model: a built Functional or Sequential model.
+      enters: which nested models; another is one step.
+    """
     outer = functional(model)
     steps: list[Step] = []
     inputs = tuple(Value(tuple(x.shape), x.dtype) for x in outer.inputs)
-    outputs = _walk(outer, inputs, "", steps)
+    outputs = _walk(outer, inputs, "", steps, enters)
     return Graph(inputs, tuple(steps), tuple(outputs))
 
 
-def _walk(model: Functional, inputs: Any, prefix: str, steps: list[Step]) -> list[Value]:
+def _walk(
+    model: Functional, inputs: Any, prefix: str, steps: list[Step], enters: Callable[[Any], bool]
+) -> list[Value]:
     # Of what a nested model is given, masks come after its inputs.
     found = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}
     for node in _keras.nodes(model):
         path = f"{prefix}{node.operation.name}"
         args, kwargs = node.arguments.fill_in(found)
         read = [found[id(x)] for x in node.input_tensors]
-        if isinstance(node.operation, (keras.Sequential, Functional)):
+        nested = isinstance(node.operation, (keras.Sequential, Functional))
+        if nested and enters(node.operation):
             inside = functional(node.operation)
-            made = _walk(inside, read[: len(inside.inputs)], f"{path}/", steps)
+            made = _walk(inside, read[: len(inside.inputs)], f"{path}/", steps, enters)
         else:
             made = [Value(tuple(x.shape), x.dtype, len(steps)) for x in node.outputs]
             steps.append(Step(path, node.operation, args, kwargs, tuple(read), tuple(made)))

@@ -26,6 +26,7 @@ from keras_distill import _files
 from keras_distill.litert import launch
 from keras_distill.litert.process import EndedError, Processes, signal_name
 from keras_distill.litert.saved_graph import nodes_of
+from keras_distill.litert.serve import in_bytes
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
@@ -174,7 +175,8 @@ def _written(
     files = {}
     for number, (name, array) in enumerate(calibration.items()):
         files[inputs[name]] = os.path.join(folder, f"calibration_{number}.npy")
-        np.save(files[inputs[name]], array, allow_pickle=False)
+        plain = in_bytes(array) if array.dtype == object else array
+        np.save(files[inputs[name]], plain, allow_pickle=False)
     return files
 
 

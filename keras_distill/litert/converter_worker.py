@@ -88,7 +88,11 @@ def calibration_batches(files: dict[str, str], batch_size: int):
     rows = len(next(iter(arrays.values())))
     for start in range(0, rows, batch_size):
         chosen = np.arange(start, start + batch_size) % rows
-        yield {name: np.ascontiguousarray(array[chosen]) for name, array in arrays.items()}
+        yield {name: _fed(array[chosen]) for name, array in arrays.items()}
+
+
+def _fed(rows: np.ndarray) -> np.ndarray:
+    return rows.astype(object) if rows.dtype.kind == "S" else np.ascontiguousarray(rows)
 
 
 def _resident_bytes() -> int:

@@ -22,6 +22,7 @@ import numpy as np
 from keras_distill._records import Record, Table, pairs
 from keras_distill.litert import launch
 from keras_distill.litert.child import CrashError, RemoteSession, words_of_exit
+from keras_distill.litert.serve import in_bytes
 from keras_distill.litert.session import Session, TensorInfo, dequantize, has_rows, quantize
 
 __all__ = [
@@ -292,6 +293,7 @@ class TFLiteRunner:
         if len(values) != len(names):
             raise ValueError(f"{self.path} has the inputs {names}; got {len(values)} array(s).")
         arrays = [np.asarray(value) for value in values]
+        arrays = [in_bytes(array) if array.dtype.kind in "OU" else array for array in arrays]
         by_rows = has_rows(self.inputs)
         for array, info in zip(arrays, self.inputs, strict=True):
             _check_input(array, info, by_rows)

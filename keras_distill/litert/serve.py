@@ -23,20 +23,26 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["receive", "send"]
+__all__ = ["in_bytes", "receive", "send"]
 
 _LENGTH = struct.Struct("<Q")
 
 
 def send(pipe: BinaryIO, message: dict[str, Any], arrays: list[np.ndarray]) -> None:
     """Writes a message and arrays: JSON with their dtypes and shapes, then their bytes."""
-    plain = [np.asarray(a, "S") if a.dtype == object else np.asarray(a) for a in arrays]
+    plain = [in_bytes(a) if a.dtype == object else np.asarray(a) for a in arrays]
     kinds = [(array.dtype.str, array.shape) for array in plain]
     head = json.dumps(message | {"arrays": kinds}).encode()
     pipe.write(_LENGTH.pack(len(head)) + head)
     for array in plain:
         pipe.write(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
     pipe.flush()
+
+
+def in_bytes(words: np.ndarray) -> np.ndarray:
+    """An array of text, in UTF-8."""
+    flat = [word if isinstance(word, bytes) else str(word).encode() for word in words.ravel()]
+    return np.array(flat, "S").reshape(words.shape)
 
 
 def receive(pipe: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from ...graph.replay import Graph, Step, Value
+from .. import lookups
 from . import activations, affine, exact, kinds, normalizations, twins
 
 layers = keras.layers
@@ -25,7 +26,7 @@ class Plan:
       path, type: its path in the model and its class.
       how: "native" as TFMOT's scheme takes it, "rewritten" into what integers can compute,
         "own range" a range of ours on its output, "inside float" where only its output has one,
-        "skipped" on request.
+        "no kernel" LiteRT has nothing that computes it, "skipped" on request.
       why: in words.
       weights: by the weight's path, its channel axes.
       activation: taken out of the layer, or None.
@@ -78,17 +79,24 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
     bare = Plan(step.path, type(operation).__name__, "native", "integers already")
     if skip and skip(step.path, operation):
         return replace(bare, how="skipped", why="left in float on request")
+    looked_up = lookups.words(operation)
+    if looked_up is not None:
+        bare = replace(bare, how=looked_up[0], why=looked_up[1])
     if not any("float" in value.dtype for value in step.outputs):
         return bare
     if all(id(value) in unrounded for value in step.outputs):
-        return replace(bare, why="exact values: ids, categories or marks, with no range")
+        return (
+            bare
+            if looked_up
+            else replace(bare, why="exact values: ids, categories or marks, with no range")
+        )
     if kinds.keeps_range(step):
         return _handed_on(graph, step, bare, unrounded)
     weights = kinds.weights_of(operation)
     split = _split_activation(operation, weights)
     outputs = _outputs(graph, step, unrounded)
     alone = affine.is_affine(operation) and not _folds_back(graph, step)
-    how, why = _words(operation, split, outputs, alone)
+    how, why = looked_up or _words(operation, split, outputs, alone)
     return replace(
         bare,
         how=how,
