@@ -34,6 +34,13 @@ def export(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Examples of --data that are used.")] = 2000,
     image_size: ImageSize = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]SIZE,...",
+            help="Closes sizes that the model leaves open: 224,224,3, or tokens=128 once an input.",
+        ),
+    ] = None,
     rescale: Rescale = None,
     modules: Modules = None,
     overwrite: Overwrite = False,
@@ -50,8 +57,33 @@ def export(
         options: dict[str, Any] = {"image_size": image_size, "rescale": rescale}
         given = inputs.representative(loaded, precision.value, data, limit=limit, **options)
         with inputs.usage_errors():
-            record = edge.export_tflite(loaded, output, precision=precision.value, **given)
+            record = edge.export_tflite(
+                loaded,
+                output,
+                precision=precision.value,
+                input_shape=_shapes(input_shape),
+                **given,
+            )
         print_record(record, as_json)
         return 0
 
     raise typer.Exit(guarded(work, modules))
+
+
+def _shapes(given: list[str] | None) -> Any:
+    """`--input-shape` as `export_tflite` takes it.
+
+    Raises:
+      ValueError: no sizes, or several without names.
+    """
+    if not given:
+        return None
+    named = {}
+    for one in given:
+        name, _, sizes = one.rpartition("=")
+        if not all(size.strip().isdecimal() for size in sizes.split(",")):
+            raise ValueError(f"Expected --input-shape as 224,224,3 or tokens=128; got {one!r}.")
+        named[name] = tuple(map(int, sizes.split(",")))
+    if "" in named and (len(named) > 1 or len(given) > 1):
+        raise ValueError("Expected a name before each --input-shape of several: tokens=128.")
+    return named.get("", named)

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .interface import Interface, in_float32, interface_of
 from .lookups import check_lookups, holds_lookups, tables_of
 from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from .records import TFLiteExport
+from .sizes import closed_specs, open_sizes
 from .tflite_file import FileContent, append_labels, check_labels, read_content
 from .unrounded import computes_exact_values
 
@@ -37,6 +39,7 @@ def export_tflite(
     representative_data: Any = None,
     input_type: str | None = None,
     batch_size: int | None = 1,
+    input_shape: Any = None,
     allow_flex: bool = False,
     labels: Sequence[str] | None = None,
     input_names: Sequence[str] | None = None,
@@ -58,6 +61,8 @@ def export_tflite(
       input_type: None for float32 in and out; "int8" or "uint8" for both, at precision int8. With
         a Rescaling at the model's beginning, "uint8" takes an image's bytes as they are.
       batch_size: the file's fixed batch, or None for an open one.
+      input_shape: sizes for what the model's Input leaves open: the shape of a row, as in
+        (224, 224, 3); of several inputs a dict by name or a list in their order. None stays open.
       allow_flex: let in TensorFlow's own operations where LiteRT has none. Such a file needs the
         Flex delegate, which Python mostly lacks: it is written without having run.
       labels: class names stored in the file, one a class of the output.
@@ -76,8 +81,11 @@ def export_tflite(
     """
     _check_options(precision, representative_data, input_type, batch_size)
     path = Path(path)
-    model = prepared(in_float32(model), precision)
+    model = in_float32(model)
     interface = interface_of(model, input_names, output_names)
+    sizes = closed_specs(interface, input_shape)
+    model = prepared(model, precision, None if input_shape is None else list(sizes.values()))
+    interface = replace(interface_of(model, input_names, output_names), specs=sizes)
     _check_input_type(input_type, interface)
     calibration = _calibration(_data_for(model, precision, representative_data), interface)
     if not allow_flex:
@@ -89,7 +97,7 @@ def export_tflite(
     names = None if labels is None else check_labels(labels)
     with _files.whole(path) as fresh, converter.temporary_folder() as saved:
         masks = _keras.masks_in_range() if precision in CALIBRATED else contextlib.nullcontext()
-        with exporting(), masks:
+        with exporting(), masks, _sized(specs):
             traced = converter.write_saved_model(
                 interface.call, specs, saved, [*model.variables, *tables_of(model)]
             )
@@ -127,6 +135,23 @@ def export_tflite(
         **counts,
         float_layers=_layers_named(model, float_names) if precision in CALIBRATED else (),
     )
+
+
+@contextlib.contextmanager
+def _sized(specs: dict[str, tf.TensorSpec]) -> Iterator[None]:
+    """What fails here where sizes are open says how they are closed."""
+    try:
+        yield
+    except Exception as error:
+        found = open_sizes(specs)
+        if not found:
+            raise
+        said = [line.strip() for line in str(error).splitlines() if "xception enc" in line]
+        raise ConversionError(
+            f"The model can't be traced with the open sizes of its inputs, {found}: "
+            f"{(said or [str(error).strip()])[0]} Give the Input its sizes, or say them for this "
+            f"file: export_tflite(..., input_shape=)."
+        ) from error
 
 
 def _check_options(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.litert.converter import CALIBRATED
@@ -13,15 +15,21 @@ from keras_distill.litert.converter import CALIBRATED
 from ..graph.replay import trace
 from .bridge.legacy_layer import LegacyLayer, has_wrappers
 from .compress.layer import Compressed, inner
+from .pooling import has_volumes, over_images
 from .quantize import kinds
 from .quantize.layer import Quantized
 from .quantize.ranges import Range
 from .recurrent import has_recurrent, without_loops
+from .sizes import closed_copy
 from .unrounded import moved_as_bits
 
 
-def prepared(model: keras.Model, precision: str) -> keras.Model:
+def prepared(
+    model: keras.Model, precision: str, specs: Sequence[tf.TensorSpec] | None = None
+) -> keras.Model:
     """The model to convert at `precision`.
+
+    `specs` are those of its inputs, in order, where sizes that it leaves open are closed.
 
     Quantised models keep their ranges at int8 and lose them elsewhere; masks and clusters are
     written into the weights.
@@ -35,7 +43,12 @@ def prepared(model: keras.Model, precision: str) -> keras.Model:
         from .compress.strip import strip
 
         model = _with_rows_of(model, strip(model))
-    if precision in CALIBRATED and has_recurrent(model):
+    loops, volumes = precision in CALIBRATED and has_recurrent(model), has_volumes(model)
+    if specs is not None and (loops or volumes):
+        model = _with_rows_of(model, closed_copy(model, specs))
+    if volumes:
+        model = _with_rows_of(model, over_images(model))
+    if loops:
         model = _with_rows_of(model, without_loops(model))
     if precision in CALIBRATED:
         model = _with_rows_of(model, moved_as_bits(model))

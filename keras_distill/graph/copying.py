@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ def rebuild(
     on_input: Callable[[str, Any], Any] | None = None,
     kind: type[Functional] = Functional,
     anew: Callable[[str], bool] = lambda path: False,
+    shapes: Sequence[tuple[int | None, ...]] | None = None,
 ) -> Any:
     """A copy of `model`, weights included, with `substitute`'s layers in their places.
 
@@ -32,6 +33,7 @@ def rebuild(
       on_input: given an input's name and its symbolic tensor, returns the tensor to go on with.
       kind: the class of the copy and of the nested models in it.
       anew: for which paths `substitute` makes a layer itself: it gets the original, uncopied.
+      shapes: of the inputs, batch included, where they are not the model's own.
 
     Returns:
       A model of the same name, layer names and structures of inputs and outputs.
@@ -44,15 +46,15 @@ def rebuild(
         return substitute(path, operation if anew(path) else copy_of(operation, path))
 
     source = functional(model)
-    widths = [x.shape[-1] if x.shape else None for x in source.inputs]
-    return _rebuilt(model, widths, make, on_input, kind, "", {})
+    own = [tuple(x.shape) for x in source.inputs]
+    return _rebuilt(model, shapes or own, make, on_input, kind, "", {})
 
 
 def _rebuilt(
-    model: Any, widths: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict
+    model: Any, shapes: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict
 ) -> Any:
     source = functional(model)
-    inputs = [_input_like(x, width) for x, width in zip(source.inputs, widths, strict=True)]
+    inputs = [_input_like(x, shape) for x, shape in zip(source.inputs, shapes, strict=True)]
     fed = [x if on_input is None else on_input(_keras.history(x).operation.name, x) for x in inputs]
     found = {id(x): new for x, new in zip(source.inputs, fed, strict=True)}
     for node in _keras.nodes(source):
@@ -61,8 +63,11 @@ def _rebuilt(
         if id(operation) not in made:
             path = f"{prefix}{operation.name}"
             if isinstance(operation, (keras.Sequential, Functional)):
-                given = node.input_tensors[: len(functional(operation).inputs)]
-                read = [found[id(x)].shape[-1] for x in given]
+                # Of what a nested model is given, masks come after its inputs.
+                read = [
+                    (*x.shape[:-1], *found[id(y)].shape[-1:])
+                    for x, y in zip(functional(operation).inputs, node.input_tensors, strict=False)
+                ]
                 made[id(operation)] = _rebuilt(operation, read, make, None, kind, f"{path}/", made)
             else:
                 made[id(operation)] = make(path, operation)
@@ -77,10 +82,10 @@ def _rebuilt(
     return copy
 
 
-def _input_like(tensor: Any, width: int | None) -> Any:
+def _input_like(tensor: Any, shape: tuple[int | None, ...]) -> Any:
     layer = _keras.history(tensor).operation
     return keras.Input(
-        batch_shape=(*tensor.shape[:-1], width) if tensor.shape else (),
+        batch_shape=shape,
         dtype=tensor.dtype,
         name=layer.name,
         sparse=layer.sparse,

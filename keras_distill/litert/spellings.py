@@ -52,10 +52,20 @@ def _one_hot(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [last, first, step, each, count, numbers, equal, answer]
 
 
-def _negated(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _negated(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     """-x = -1 x: NEG has no kernel for integers, and the range of a constant zero no width."""
     kind = node.attr["T"].type
-    return _minus(node, node.input[0], node.input[1:], kind) if _is_real(kind) else None
+    readers = _readers(node, makers)
+    behind = {other.op for reader in readers for other in (reader, *_readers(reader, makers))}
+    # The converter knows GELU and PReLU by their negations.
+    if not _is_real(kind) or behind & {"Erfc", "Relu"}:
+        return None
+    return _minus(node, node.input[0], node.input[1:], kind)
+
+
+def _readers(node: Any, makers: Mapping[str, Any]) -> list[Any]:
+    read = output_of(node)
+    return [other for other in makers.values() if read in other.input]
 
 
 def _squared_difference(node: Any, _: Mapping[str, Any]) -> list[Any] | None:

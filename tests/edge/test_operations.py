@@ -21,6 +21,7 @@ RULES = {
     "sum": lambda t: ops.sum(t, -1),
     "padded": lambda t: ops.pad(t, ((0, 0), (1, 1)), constant_values=5.0),
     "unit": ops.normalize,
+    "gelu": lambda t: ops.gelu(t, approximate=False),
     "prelu": lambda t: layers.PReLU(alpha_initializer="random_uniform")(t),
     "hard_silu": lambda t: layers.Activation("hard_silu")(t),
     "normed": lambda t: layers.LayerNormalization()(t),
@@ -90,6 +91,11 @@ def test_what_has_no_int16_kernel_is_float_and_reported(answers):
     assert {"HARD_SWISH", "ELU"} <= set(export.float_ops)
     assert "FULLY_CONNECTED" not in export.float_ops
     assert export.dtypes["int16"] > export.dtypes["float32"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_activation_that_the_converter_knows_stays_whole(answers, precision):
+    assert "GELU" in answers[precision][1].ops
 
 
 class Inverse(layers.Layer):

@@ -32,9 +32,10 @@ SAME_RANGE = frozenset(
         *("Reshape", "Flatten", "Permute", "RepeatVector", "Identity", "Masking", "Dropout"),
         *("SpatialDropout1D", "SpatialDropout2D", "AlphaDropout", "GaussianDropout"),
         *("GaussianNoise", "ActivityRegularization", "ZeroPadding1D", "ZeroPadding2D"),
-        *("Cropping1D", "Cropping2D", "MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D"),
-        *("GlobalMaxPooling2D", "AveragePooling1D", "AveragePooling2D", "UpSampling1D"),
-        *("UpSampling2D", "Resizing", "CenterCrop"),
+        *("ZeroPadding3D", "Cropping3D", "MaxPooling3D", "AveragePooling3D", "UpSampling3D"),
+        *("GlobalMaxPooling3D", "Cropping1D", "Cropping2D", "MaxPooling1D", "MaxPooling2D"),
+        *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "AveragePooling1D", "AveragePooling2D"),
+        *("UpSampling1D", "UpSampling2D", "Resizing", "CenterCrop"),
         *("Transpose", "Squeeze", "ExpandDims", "GetItem", "Pad", "Slice", "Ravel", "Swapaxes"),
         *("Moveaxis", "Max", "Min", "Split", "Unstack", "StopGradient"),
     )
