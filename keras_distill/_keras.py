@@ -38,7 +38,6 @@ __all__ = [
     "loss_routes",
     "mask_of",
     "masked",
-    "masks_in_range",
     "metric_function",
     "metric_routes",
     "named_directions",
@@ -177,44 +176,6 @@ def kept_logits(output: Any) -> Any:
 def keep_logits(output: Any, logits: Any) -> None:
     """Hangs `logits` on `output`, for Keras' losses to read in its place."""
     output._keras_logits = logits
-
-
-@contextlib.contextmanager
-def masks_in_range() -> Iterator[None]:
-    """Inside, what a softmax or attention masks out lies a little below the rest, not at -1e9.
-
-    Numbers of one range can't be told apart beside -1e9. `Softmax.call`, and `_apply_masks` of
-    Keras' TensorFlow backend, which `dot_product_attention` calls: without them -1e9 is back.
-    """
-    from keras.src.backend.tensorflow import nn
-
-    softmax, attention = keras.layers.Softmax.call, nn._apply_masks
-
-    def call(self: Any, inputs: Any, mask: Any = None) -> Any:
-        if mask is None:
-            return softmax(self, inputs)
-        kept = tf.cast(mask, "float32") > 0.5
-        answers = softmax(self, tf.where(kept, inputs, _just_below(inputs, self.axis)))
-        return tf.where(kept, answers, tf.zeros_like(answers))
-
-    def apply_masks(logits: Any, mask: Any, is_causal: bool) -> Any:
-        if mask is None and not is_causal:
-            return logits
-        kept = tf.ones_like(logits, "bool") if mask is None else mask
-        if is_causal:
-            kept &= tf.linalg.band_part(tf.ones(tf.shape(logits)[2:], "bool"), -1, 0)
-        return tf.where(kept, logits, _just_below(logits, -1))
-
-    keras.layers.Softmax.call, nn._apply_masks = call, apply_masks
-    try:
-        yield
-    finally:
-        keras.layers.Softmax.call, nn._apply_masks = softmax, attention
-
-
-def _just_below(logits: Any, axis: Any) -> Any:
-    # exp(-12): a thousand masked places together count less than a step of int8.
-    return tf.reduce_min(logits, axis, keepdims=True) - 12.0
 
 
 def reshaped(tensor: Any, change: Callable[[Any], Any]) -> Any:

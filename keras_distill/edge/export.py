@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _files, _keras, litert
+from keras_distill import _files, litert
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
 
@@ -96,8 +96,7 @@ def export_tflite(
     }
     names = None if labels is None else check_labels(labels)
     with _files.whole(path) as fresh, converter.temporary_folder() as saved:
-        masks = _keras.masks_in_range() if precision in CALIBRATED else contextlib.nullcontext()
-        with exporting(), masks, _sized(specs):
+        with exporting(), _sized(specs):
             traced = converter.write_saved_model(
                 interface.call, specs, saved, [*model.variables, *tables_of(model)]
             )

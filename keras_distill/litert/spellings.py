@@ -26,6 +26,94 @@ def _without_negative_zeros(node: Any, makers: Mapping[str, Any]) -> list[Any] |
     return [_renamed(node, "Identity", [x, *control], T=node.attr["T"].type)]
 
 
+def _closer_masked(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+    """where(c, x, -1e9) before a softmax = where(c, x, min(x) - 12): no range holds both sides.
+
+    Beside a billion every score rounds to one step. A thousand times e**-12 are no step of a
+    softmax.
+    """
+    condition, *sides = node.input[:3]
+    masked = [_is_masked(side, makers) for side in sides]
+    if masked[0] == masked[1] or not _only_softmax_reads(node, makers):
+        return None
+    kind = node.attr["T"].type
+    made, fill = _below(node, sides[masked.index(False)], kind)
+    chosen = [output_of(fill) if far else side for far, side in zip(masked, sides, strict=True)]
+    answer = _renamed(node, "SelectV2", [condition, *chosen, *node.input[3:]], T=kind)
+    return [*made, fill, answer]
+
+
+def _closer_added(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+    """x + m * -1e9 before a softmax = x (1 - m) + (min(x) - 12) m, as for a mask that selects."""
+    x, other, *control = node.input
+    minus = node.op == "Sub"
+    pairs = ((x, other),) if minus else ((x, other), (other, x))
+    found = ((scores, _mark(node, added, makers, -1 if minus else 1)) for scores, added in pairs)
+    scores, (shaped, mark) = next((one for one in found if one[1][1]), ("", ([], "")))
+    if not mark or not _only_softmax_reads(node, makers):
+        return None
+    kind = node.attr["T"].type
+    made, fill = _below(node, scores, kind)
+    one = _constant(node, "one", 1.0, kind)
+    rest = _node(node, "rest", "Sub", [output_of(one), mark], T=kind)
+    kept = _node(node, "kept", "Mul", [scores, output_of(rest)], T=kind)
+    left = _node(node, "left", "Mul", [output_of(fill), mark], T=kind)
+    parts = [output_of(kept), output_of(left), *control]
+    return [*shaped, *made, fill, one, rest, kept, left, _renamed(node, "AddV2", parts, T=kind)]
+
+
+def _below(node: Any, scores: str, kind: int) -> tuple[list[Any], Any]:
+    """What lies below each row of the scores; and before it the nodes it is made of."""
+    last = _constant(node, "last", -1, _int32())
+    low = _node(node, "low", "Min", [scores, output_of(last)], T=kind, Tidx=_int32())
+    low.attr["keep_dims"].b = True
+    gap = _constant(node, "gap", 12.0, kind)
+    return [last, low, gap], _node(node, "fill", "Sub", [output_of(low), output_of(gap)], T=kind)
+
+
+def _mark(node: Any, added: str, makers: Mapping[str, Any], sign: int) -> tuple[list[Any], str]:
+    """How to read m of `m * -1e9`, in its shape there, and the nodes that this takes; or ""."""
+    found = _maker(added, makers)
+    if found is not None and found.op in ("Squeeze", "Reshape", "ExpandDims"):
+        made, read = _mark(node, found.input[0], makers, sign)
+        shaped = type(found).FromString(found.SerializeToString())
+        shaped.name, shaped.input[0] = f"{node.name}/mark_{len(made)}", read
+        return [*made, shaped], output_of(shaped) if read else ""
+    if found is None or found.op != "Mul":
+        return [], ""
+    far = [_is_masked(read, makers, sign) for read in found.input[:2]]
+    return [], found.input[far.index(False)] if far[0] != far[1] else ""
+
+
+def _is_masked(read: str, makers: Mapping[str, Any], sign: int = 1) -> bool:
+    """Whether it is a number below all scores, or some with such a number added."""
+    import numpy as np
+    import tensorflow as tf
+
+    found = _maker(read, makers)
+    if found is None:
+        return False
+    if found.op == "Const":
+        value = tf.make_ndarray(found.attr["value"].tensor)
+        return value.dtype.kind == "f" and bool(np.all(sign * value <= -_BEYOND))
+    if found.op in ("Identity", "Cast"):
+        return _is_masked(found.input[0], makers, sign)
+    if found.op in ("AddV2", "Sub"):
+        return _is_masked(found.input[1], makers, -1 if found.op == "Sub" else 1)
+    return False
+
+
+def _only_softmax_reads(node: Any, makers: Mapping[str, Any]) -> bool:
+    readers = [
+        one for one in makers.values() if any(read.split(":")[0] == node.name for read in one.input)
+    ]
+    passing = ("Identity", "Cast", "SelectV2")
+    return bool(readers) and all(
+        one.op == "Softmax" or (one.op in passing and _only_softmax_reads(one, makers))
+        for one in readers
+    )
+
+
 def _one_hot(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     """LiteRT's ONE_HOT at int8 writes a zero's byte for "off" whatever the zero point is.
 
@@ -208,6 +296,8 @@ def _limited(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
 
 # No range reaches it and tells small numbers apart.
 _ENDLESS = 1e6
+# Beyond any score of attention.
+_BEYOND = 1e4
 # What TensorFlow calls the output of an operation, where it is not "output".
 _OUTPUTS = {
     **dict.fromkeys(("Neg", "Square", "Cast", "Exp"), "y"),
@@ -216,6 +306,10 @@ _OUTPUTS = {
     **dict.fromkeys(("Relu", "Selu"), "activations"),
 }
 _ALWAYS: dict[str, Spelling] = {"SelectV2": _without_negative_zeros}
+_MASKED: dict[str, Spelling] = {
+    "SelectV2": _closer_masked,
+    **dict.fromkeys(("AddV2", "BiasAdd", "Sub"), _closer_added),
+}
 _CALIBRATED: dict[str, Spelling] = {
     "Selu": _selu,
     "SelectV2": _weighed,
@@ -235,7 +329,7 @@ def rounds(precision: str, calibrated: bool) -> list[dict[str, Spelling]]:
     """What to look for, in turns: a turn reads what the one before it wrote."""
     integers = [_INTEGERS] if precision in ("int8", "int16x8") else []
     # Where the graph has ranges of its own, they are those of the operations as they are.
-    data = [_CALIBRATED] if calibrated else []
+    data = [_MASKED, _CALIBRATED] if calibrated else []
     return [_ALWAYS, *data, *integers, *([_INT16] if precision == "int16x8" else [])]
 
 

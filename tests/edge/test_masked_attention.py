@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_distill import _keras, edge
+from keras_distill import edge
 
 layers = keras.layers
 
@@ -30,17 +30,3 @@ def test_a_file_of_integers_attends_as_the_model_does(tmp_path):
     found = edge.load_tflite(export).predict(x)
     for name, expected in zip(("at_0", "at_0.1"), model(x), strict=True):
         assert np.corrcoef(np.ravel(found[name]), np.ravel(expected))[0, 1] > 0.99
-
-
-def test_weights_are_those_of_keras_and_it_is_itself_again():
-    x = keras.random.normal((2, 6, 8), seed=0)
-    mask = np.array([[True] * 4 + [False] * 2, [False] * 6])[:, None]
-    plain = keras.layers.Softmax()
-    expected = np.asarray(plain(x[..., :6], mask=mask))
-    with _keras.masks_in_range():
-        found = np.asarray(plain(x[..., :6], mask=mask))
-        inside = masked_model()(x)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    for one, other in zip(inside, masked_model()(x), strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-4)
-    np.testing.assert_array_equal(plain(x[..., :6], mask=mask), expected)

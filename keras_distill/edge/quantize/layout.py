@@ -265,6 +265,6 @@ def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tu
         return "native", "joined with what follows"
     if kind in kinds.NATIVE:
         return "native", "its output has a range"
-    if kinds.weights_of(operation):
+    if kinds.weights_of(operation) and not isinstance(operation, layers.Embedding):
         return "rewritten", "as its 2D twin in the file"
     return "own range", "a range of ours on its output"
