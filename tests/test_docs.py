@@ -48,6 +48,28 @@ def test_the_snippet_of_the_readme_runs(reader):
     exec(compile(block.replace("block2", "low"), "README.md", "exec"), names)
 
 
+def test_the_part_on_tfmot_runs(digits, small_cnn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [b for b in snippets(ROOT / "docs" / "edge.md") if "legacy.tfmot()" in b]
+    student = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, strides=2, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    x, y = digits.x_train[:64], digits.y_train[:64]
+    names = {"teacher": small_cnn(8), "student": student, "x": x, "y": y}
+    exec(compile(block, "edge.md", "exec"), names)
+    # Four updates of the schedule's four; BatchNorm's and biases' numbers are not pruned.
+    assert kd.edge.sparsity_report(names["pruned"]).sparsity == 0.5
+    assert names["export"].sparsity > 0.4
+    assert names["export"].float_ops == {}
+
+
 def test_every_objective_and_schedule_has_its_line():
     objectives = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)` \|", objectives, re.M)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from ai_edge_litert.interpreter import Interpreter
 from tensorflow_model_optimization.python.core.clustering.keras.experimental import (
     cluster as experimental,
 )
@@ -261,3 +262,29 @@ def test_what_could_not_keep_its_promise_is_refused_before_training():
     embedded = prune(layers.Embedding(4, 3, mask_zero=True, name="table"))(ids)
     with pytest.raises(ValueError, match=r"drop the mask that 'table'"):
         wrap_legacy(tf_keras.Model(ids, layers.LSTM(2)(embedded)))
+
+
+@pytest.mark.parametrize(("name", "precision"), [("pruned", "float32"), ("PCQAT", "int8")])
+def test_the_file_has_the_zeros_and_the_clusters(name, precision, batch, tmp_path):
+    outer = compiled(wrap_legacy(WRAPPED[name]()), run_eagerly=True)
+    trained(outer, batch)
+    path = tmp_path / "m.tflite"
+    export = kd.edge.export_tflite(outer, path, precision=precision)
+    answers = kd.edge.load_tflite(path).predict(batch[0])
+    expected = outer.predict(batch[0], verbose=0)
+    assert np.corrcoef(np.ravel(answers), np.ravel(expected))[0, 1] > 0.99
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    # LiteRT has the outputs first: those of the convolution, and of the Dense layer.
+    shapes = ([8, 3, 3, 1], [4, 32])
+    kernels = [
+        interpreter.get_tensor(entry["index"])
+        for entry in interpreter.get_tensor_details()
+        if list(entry["shape"]) in shapes
+    ]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert np.mean(kernel == 0) >= 0.5
+        if name != "pruned":
+            assert all(len(np.unique(row)) <= 4 for row in kernel)
+    assert export.sparsity >= 0.5
