@@ -192,7 +192,7 @@ def main() -> None:
     """Measures, stores after each seed, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--table", action="store_true", help="print the JSON's table")
     options = parser.parse_args()
     if not options.table:

@@ -49,10 +49,8 @@ class LegacyLayer(keras.layers.Layer):
         super().__init__(name=name, dtype=_policy(inner), autocast=False)
         # Past both Kerases' tracking: nothing may find the inner layer's variables a second time,
         # and no tap may find two layers of one name.
-        self.__dict__["inner"] = inner
-        self.__dict__["wrapper"] = wrapper_of(inner)
-        self.__dict__["calls"] = list(calls)
-        self.__dict__["signatures"] = list(signatures)
+        self.__dict__.update(inner=inner, wrapper=wrapper_of(inner))
+        self.__dict__.update(calls=list(calls), signatures=list(signatures))
         self.supports_masking = True
         with keras.name_scope(name):
             self._adopt({} if variables is None else variables)
@@ -136,19 +134,21 @@ class LegacyLayer(keras.layers.Layer):
         return layer
 
     def copied_inner(self) -> Any:
-        """A tf_keras layer like the inner one, its weights copied."""
+        """A tf_keras layer like the inner one, its weights copied; what is masked is 0."""
         copy = from_json(to_json(self.inner))
         _rebuild(copy, self.wrapper.get_config(), self.calls, self.signatures)
-        counted = (*copy.weights, *_counted(wrapper_of(copy)))
+        wrapper = wrapper_of(copy)
+        counted = (*copy.weights, *_counted(wrapper))
         for mine, theirs in zip(counted, self.weights, strict=True):
             mine.assign(theirs.value)
+        wrapper.settle()
         return copy
 
 
 def has_wrappers(model: keras.Model) -> bool:
     """Whether layers of a Keras 3 model are TFMOT's wrappers."""
-    layers = (layer for layer in _keras.layers_of(model) if isinstance(layer, LegacyLayer))
-    return any(layer.wrapper.is_one for layer in layers)
+    found = _keras.layers_of(model)
+    return any(isinstance(layer, LegacyLayer) and layer.wrapper.is_one for layer in found)
 
 
 def to_json(layer: Any) -> str:

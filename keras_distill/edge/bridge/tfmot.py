@@ -54,6 +54,9 @@ class Wrapper:
     def after_update(self, iterations: Any) -> None:
         """Brings masks and clusters up to date; in the graph, once an update."""
 
+    def settle(self) -> None:
+        """Writes what is masked as plain zeros; for a copy, eagerly."""
+
     def get_config(self) -> dict[str, Any]:
         """What TFMOT's own config leaves out, in JSON's types."""
         return {}
@@ -85,6 +88,10 @@ class _Pruned(Wrapper):
         self.wrapped.pruning_obj.conditional_mask_update()
         self.wrapped.pruning_obj.weight_mask_op()
 
+    def settle(self) -> None:
+        for weight, mask, _ in self.wrapped.pruning_vars:
+            _set_zeros(weight, mask)
+
     def get_config(self) -> dict[str, Any]:
         pattern = self.wrapped.sparsity_m_by_n
         return {} if pattern is None else {"sparsity_m_by_n": list(pattern)}
@@ -108,6 +115,10 @@ class _Clustered(Wrapper):
 
     def after_update(self, iterations: Any) -> None:
         self.wrapped.update_clustered_weights_associations()
+
+    def settle(self) -> None:
+        for centroids in self.wrapped.cluster_centroids.values():
+            _set_zeros(centroids, centroids)
 
 
 class _Quantized(Wrapper):
@@ -139,6 +150,11 @@ class _Quantized(Wrapper):
                 quantizer(weight, True, weights=table)
             elif "sparsity_mask" in table:
                 weight.assign(weight * table["sparsity_mask"])
+
+    def settle(self) -> None:
+        for weight, _, table in self._preserving:
+            if "sparsity_mask" in table:
+                _set_zeros(weight, table["sparsity_mask"])
 
     def get_config(self) -> dict[str, Any]:
         if not self._preserving:
@@ -182,9 +198,17 @@ def check_trainable(layer: Any) -> None:
 
     Raises:
       ValueError: a pruning wrapper inside another layer, where no update of the optimiser is heard
-        of; a wrapper around a layer that makes a mask, for TFMOT's call drops the mask.
+        of; a wrapper around a layer that makes a mask, for TFMOT's call drops the mask; several
+        replicas, whose masks and clusters TFMOT can't assign.
     """
     wrapper = wrapper_of(layer)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if wrapper.follows_updates and replicas > 1:
+        raise ValueError(
+            f"{layer.name!r} ({type(layer).__name__}) keeps masks or clusters that TFMOT can't "
+            f"assign under a strategy of {replicas} replicas. Expected one; or compress the Keras "
+            f"3 model, which works under any: kd.edge.prune(student), kd.edge.cluster(student)."
+        )
     for inside in _keras.layers_of(layer, itself=False):
         if isinstance(wrapper_of(inside), _Pruned):
             raise ValueError(
@@ -207,6 +231,11 @@ def class_names(layer: Any) -> set[str]:
     """The names of a layer's class and of those it is derived from."""
     # By name: TFMOT itself is imported where its wrappers are already.
     return {kind.__name__ for kind in type(layer).__mro__}
+
+
+def _set_zeros(weight: Any, mask: Any) -> None:
+    # TFMOT multiplies: its -0.0 among zeros makes zipped files larger.
+    weight.assign(tf.where(tf.convert_to_tensor(mask) == 0, tf.zeros_like(weight), weight))
 
 
 def _preserves(quantizer: Any) -> bool:
