@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill.litert.runner import (
-    TensorInfo,
-    TFLiteRunner,
-    dequantize,
-    load_tflite,
-    quantize,
-    quiet_stderr,
-)
+from keras_distill.litert.kept_run import WrittenTensor
+from keras_distill.litert.runner import TFLiteRunner, load_tflite
 
 from .._records import Record, Table
 from ..data import batches
 from .correspondence import FileTensor, LayerTrace, Match
 from .interface import Interface, in_float32, interface_of
+from .joins import Part, parts_of
 from .records import TFLiteExport
 
 _OPEN_BATCH = 8
 # Noise of rounding moves an SNR by less than taking one layer for another.
 _WRONG_LAYER_DB = 10.0
+# A part of a concatenation that has lost so much beyond the whole has too few steps of its range.
+_LOST_PART_DB = 10.0
 _FIGURES = ("SNR dB", "max error", "correlation")
-_RECASTS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,8 @@ class LayerError:
     """One layer's output in the file, beside the Keras model's.
 
     Attributes:
-      layer: the layer's path in the model.
+      layer: the layer's path in the model; `path: part` for what a layer gave to a concatenation
+        and lost there, which the whole does not show.
       op: the file's operation that makes it; layers folded into one have one row, the last's.
       dtype, shape: as the file stores it.
       snr_db: 10 x log10(sum(model^2) / sum((model - file)^2)), in decibels; infinite where the
@@ -122,6 +119,7 @@ def debug(
       ValueError: no tensor of the file bears the name of a layer of the model; data of another
         shape.
       TypeError: not a Keras 3 model.
+      CrashError: LiteRT crashed, in the child that runs what this process has not converted itself.
 
     Example:
       print(debug(export, model, x_test).first_guilty())
@@ -135,22 +133,45 @@ def debug(
     runner.predict(arrays if len(arrays) > 1 else arrays[0])
     fixed = runner.inputs[0].shape[0]
     trace = LayerTrace(model, interface, fixed)
-    file = _File(runner)
-    found = trace.matches(file.tensors)
-    if not found or not trace.knows(file.tensors):
-        names = [tensor.name.partition(";")[0] for tensor in file.tensors[:3]]
+    file = runner.kept_run()
+    written = {one.index: one for one in file.tensors}
+    tensors = [FileTensor(t.index, t.info.name, t.op, t.info.shape, t.output) for t in file.tensors]
+    found = trace.matches(tensors)
+    if not found or not trace.knows(tensors):
+        names = [tensor.name.partition(";")[0] for tensor in tensors[:3]]
         raise ValueError(
             f"No tensor of {runner.path} bears the name of a layer of {model.name!r}; the file "
             f"has, for instance, {names}. Give the model that this file was exported from."
         )
     sums = {(m.tensor, layer): _Sums() for m in found for layer in m.layers}
+    joined = parts_of(model)
+    parts = {
+        pair: [(part, _Sums()) for part in joined.get(trace.paths[pair[1]].partition(":")[0], ())]
+        for pair in sums
+    }
     for chunk, rows in _chunks(arrays, fixed):
-        ours, theirs = file.run(chunk), trace(chunk)
+        wanted = list(dict.fromkeys(tensor for tensor, _ in sums))
+        ours, theirs = dict(zip(wanted, file.run(chunk, wanted), strict=True)), trace(chunk)
         for (tensor, layer), total in sums.items():
-            total.add(ours(tensor)[:rows], theirs[layer][:rows])
+            here, there = ours[tensor][:rows], theirs[layer][:rows]
+            total.add(here, there)
+            for part, share in parts[tensor, layer]:
+                share.add(part.of(here.reshape(there.shape)), part.of(there))
     chosen = _chosen(found, sums)
-    layers = tuple(_layer_error(trace, file, *pair, sums[pair]) for pair in chosen)
-    return DebugReport(runner.path, len(arrays[0]), layers, len(file.tensors) - len(layers))
+    layers: list[LayerError] = []
+    for pair in chosen:
+        whole = _layer_error(trace.paths[pair[1]], written[pair[0]], sums[pair])
+        layers += [whole, *_lost_parts(whole, parts[pair])]
+    unmatched = len(tensors) - len(chosen)
+    return DebugReport(runner.path, len(arrays[0]), tuple(layers), unmatched)
+
+
+def _lost_parts(whole: LayerError, parts: list[tuple[Part, _Sums]]) -> Iterator[LayerError]:
+    """A row for each part of a concatenation that is far worse than the whole."""
+    for part, sums in parts:
+        if sums.snr_db() < whole.snr_db - _LOST_PART_DB:
+            name = f"{whole.layer}: {part.name}"
+            yield LayerError(name, whole.op, whole.dtype, whole.shape, *sums.figures())
 
 
 def _path(export: Any) -> str | os.PathLike[str]:
@@ -177,71 +198,6 @@ def _chunks(arrays: list[np.ndarray], fixed: int | None) -> Iterator[tuple[list[
         yield chunk, rows
 
 
-class _File:
-    """A .tflite that keeps every tensor; `tensors` are the operations' outputs in its order."""
-
-    def __init__(self, runner: TFLiteRunner):
-        self._inputs = runner.inputs
-        self._interpreter = _open(runner.path)
-        details = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
-        operators = self._interpreter._get_ops_details()
-        outputs = _output_numbers(self._interpreter, operators)
-        self.infos: dict[int, TensorInfo] = {}
-        self.tensors: list[FileTensor] = []
-        for operator in operators:
-            if operator["op_name"] in (*_RECASTS, "DELEGATE"):
-                continue
-            # -1 stands for an output that is left out.
-            for index in (int(i) for i in operator["outputs"] if i in details):
-                info = self.infos[index] = _info(details[index])
-                name = details[index]["name"]
-                self.tensors.append(
-                    FileTensor(index, name, operator["op_name"], info.shape, outputs.get(index))
-                )
-
-    def run(self, arrays: list[np.ndarray]) -> Callable[[int], np.ndarray]:
-        """Runs the file; what comes back reads a tensor of that run in real units."""
-        entries = self._interpreter.get_input_details()
-        if any(tuple(e["shape"]) != a.shape for e, a in zip(entries, arrays, strict=True)):
-            for entry, array in zip(entries, arrays, strict=True):
-                self._interpreter.resize_tensor_input(entry["index"], array.shape)
-            self._interpreter.allocate_tensors()
-        for entry, array, info in zip(entries, arrays, self._inputs, strict=True):
-            self._interpreter.set_tensor(entry["index"], quantize(array, info))
-        self._interpreter.invoke()
-        return lambda index: dequantize(self._interpreter.get_tensor(index), self.infos[index])
-
-
-def _open(path: Path) -> Any:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    with quiet_stderr():
-        interpreter = Interpreter(
-            model_path=os.fspath(path),
-            experimental_preserve_all_tensors=True,
-            # A delegate keeps the tensors inside it to itself.
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        interpreter.allocate_tensors()
-    return interpreter
-
-
-def _output_numbers(interpreter: Any, operators: list[dict[str, Any]]) -> dict[int, int]:
-    """The file's outputs, and what is only recast into one, by tensor."""
-    found = {entry["index"]: i for i, entry in enumerate(interpreter.get_output_details())}
-    for operator in reversed(operators):
-        if operator["op_name"] in _RECASTS and operator["outputs"][0] in found:
-            found[int(operator["inputs"][0])] = found[operator["outputs"][0]]
-    return found
-
-
-def _info(entry: dict[str, Any]) -> TensorInfo:
-    scale, zero_point = entry["quantization"]
-    shape = tuple(int(size) for size in entry["shape"])
-    dtype = np.dtype(entry["dtype"]).name
-    return TensorInfo(entry["name"], shape, dtype, float(scale), int(zero_point))
-
-
 class _Sums:
     """Errors summed up batch by batch: all activations at once would not fit into memory."""
 
@@ -255,6 +211,10 @@ class _Sums:
         self.count += a.size
         self.largest = float(np.maximum(self.largest, np.abs(error).max()))
         self.moments += [a.sum(), b.sum(), a @ a, b @ b, a @ b, error @ error]
+
+    def figures(self) -> tuple[float, float, float]:
+        """SNR in decibels, largest error and correlation."""
+        return self.snr_db(), self.largest, self.correlation()
 
     def snr_db(self) -> float:
         signal, noise = self.moments[3], self.moments[5]
@@ -292,17 +252,6 @@ def _likeliest(snr_db: dict[int, float]) -> int:
     return best if snr_db[best] > snr_db[last] + _WRONG_LAYER_DB else last
 
 
-def _layer_error(
-    trace: LayerTrace, file: _File, tensor: int, layer: int, sums: _Sums
-) -> LayerError:
-    op = next(found.op for found in file.tensors if found.index == tensor)
-    info = file.infos[tensor]
-    return LayerError(
-        layer=trace.paths[layer],
-        op=op,
-        dtype=info.dtype,
-        shape=tuple(int(size or 1) for size in info.shape),
-        snr_db=sums.snr_db(),
-        max_abs_error=sums.largest,
-        correlation=sums.correlation(),
-    )
+def _layer_error(path: str, tensor: WrittenTensor, sums: _Sums) -> LayerError:
+    shape = tuple(int(size or 1) for size in tensor.info.shape)
+    return LayerError(path, tensor.op, tensor.info.dtype, shape, *sums.figures())

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from ..data import batches
 from ..graph.replay import Functional, trace
 from .compress.layer import exporting
 from .interface import Interface, in_float32, interface_of
+from .joins import warn_of_narrow
 from .lookups import check_lookups, holds_lookups, tables_of
 from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
+from .quantize.aware import quantize_aware
 from .records import TFLiteExport
 from .sizes import closed_specs, open_sizes
 from .tflite_file import FileContent, append_labels, check_labels, read_content
-from .unrounded import computes_exact_values
+from .unrounded import computed_exactly, exact_inputs
 
 
 def export_tflite(
@@ -81,15 +84,19 @@ def export_tflite(
     """
     _check_options(precision, representative_data, input_type, batch_size)
     path = Path(path)
-    model = in_float32(model)
+    _check_exact_inputs(input_type, model)
+    model, data = _computing_exactly(in_float32(model), precision, representative_data)
+    source = model
     interface = interface_of(model, input_names, output_names)
     sizes = closed_specs(interface, input_shape)
     model = prepared(model, precision, None if input_shape is None else list(sizes.values()))
     interface = replace(interface_of(model, input_names, output_names), specs=sizes)
     _check_input_type(input_type, interface)
-    calibration = _calibration(_data_for(model, precision, representative_data), interface)
+    calibration = _calibration(_data_for(model, precision, data), interface)
     if not allow_flex:
         check_lookups(model, calibrated=calibration is not None)
+    if precision == "int8" and calibration is not None and not has_ranges(source):
+        warn_of_narrow(source, keras.tree.map_structure(calibration.get, interface.structure))
     specs = {
         name: tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype)
         for name, spec in interface.specs.items()
@@ -111,15 +118,7 @@ def export_tflite(
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
-        converted(calibration=calibration)
-        _, content = _proven(fresh, specs, calibration)
-        # What the model's own ranges leave open, the data it was calibrated on settles; but what
-        # is computed exactly has no range on purpose.
-        left_open = content.float_ops and not computes_exact_values(model)
-        if left_open and calibration is None and has_ranges(model) and not holds_lookups(model):
-            calibration = _calibration(rows_seen(model), interface)
-            if calibration is not None:
-                converted(calibration=calibration)
+        calibration = _settled(converted, fresh, specs, calibration, model, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
@@ -151,6 +150,70 @@ def _sized(specs: dict[str, tf.TensorSpec]) -> Iterator[None]:
             f"{(said or [str(error).strip()])[0]} Give the Input its sizes, or say them for this "
             f"file: export_tflite(..., input_shape=)."
         ) from error
+
+
+def _check_exact_inputs(input_type: str | None, model: Any) -> None:
+    found = [] if input_type is None else exact_inputs(model)
+    if found:
+        raise ValueError(
+            f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs {list(found)} "
+            f"are ids, categories or marks. Leave input_type out, or give them a whole dtype: "
+            f'keras.Input(shape, dtype="int32").'
+        )
+
+
+def _computing_exactly(model: keras.Model, precision: str, data: Any) -> tuple[keras.Model, Any]:
+    """The model and data of which the converter rounds no exact values that are computed.
+
+    It gives a range to whatever is calibrated on rows; ranges of ours leave such values out.
+    """
+    computed = computed_exactly(model) if precision in CALIBRATED else ()
+    if not computed or (data is None and not has_ranges(model)):
+        return model, data
+    open_inside = without_inner_ranges(model)
+    if precision == "int8" and not open_inside:
+        return model if has_ranges(model) else quantize_aware(model, calibration_data=data), None
+    why = f"rows have to settle the ranges inside {open_inside}" if open_inside else "at int16x8"
+    warnings.warn(
+        f"{list(computed)} of {model.name!r} compute ids, categories or marks, which this file "
+        f"rounds: {why}. Compute them before the model, or in whole numbers from a "
+        f'keras.Input(shape, dtype="int32").',
+        UserWarning,
+        stacklevel=3,
+    )
+    return model, data
+
+
+def _settled(
+    convert: Callable[..., None],
+    path: Path,
+    specs: dict[str, tf.TensorSpec],
+    calibration: dict[str, np.ndarray] | None,
+    model: keras.Model,
+    interface: Interface,
+) -> dict[str, np.ndarray] | None:
+    """Writes the file, with as many tensors in integers as the ranges at hand allow.
+
+    Returns:
+      The rows on which the converter settled what the model's own ranges leave open.
+    """
+    if calibration is None or not has_ranges(model):
+        convert(calibration=calibration)
+        if not has_ranges(model):
+            return calibration
+        _, content = _proven(path, specs, None)
+        # What is computed exactly has no range on purpose.
+        left_open = content.float_ops and not (computed_exactly(model) or holds_lookups(model))
+        calibration = _calibration(rows_seen(model), interface) if left_open else None
+        if calibration is None:
+            return None
+    try:
+        convert(calibration=calibration)
+        return calibration
+    except ConversionError:
+        # Rows give the inputs of float operations ranges, which may not fit the model's own.
+        convert(calibration=None)
+        return None
 
 
 def _check_options(

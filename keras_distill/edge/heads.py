@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from .joins import Part
 
 __all__ = ["Head", "chance_of", "correlation"]
 
@@ -19,7 +22,7 @@ class Head:
 
     `kind` says how its answers are read: "classes" (the largest of the last axis), "yes or no"
     (each number above `threshold`), "class numbers" (equal or not) or "numbers". `labels` is None
-    where there are none, or none that say right or wrong.
+    where there are none, or none that say right or wrong. `parts` are those of a concatenation.
     """
 
     name: str
@@ -28,6 +31,13 @@ class Head:
     reference: np.ndarray
     labels: np.ndarray | None = None
     threshold: float = 0.0
+    parts: tuple[Part, ...] = ()
+
+    def each_part(self) -> Iterator[tuple[Part, Head]]:
+        """The parts, each as an output of numbers."""
+        for part in self.parts:
+            ours, theirs = part.of(self.file), part.of(self.reference)
+            yield part, Head(f"{self.name}: {part.name}", "numbers", ours, theirs)
 
     @classmethod
     def of(

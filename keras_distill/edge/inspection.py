@@ -14,9 +14,10 @@ from ..graph.replay import Step, trace
 from ..graph.wrapping import unwrapped
 from .compress.pruning import prunable_weights
 from .interface import as_keras3
-from .quantize import layout
+from .quantize import kinds, layout
 from .quantize.layer import Quantized
 from .quantize.loops import refusal
+from .reads import float_operations
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class LayerInspection:
       prunable: the weights that `prune` takes, by their paths in the layer.
       quantisable: "native" as TFMOT's own scheme takes it, "rewritten" into operations that
         integers can compute, "own range" with a range of ours on its output, "inside float" where
-        only its output has a range until calibration data settles its inside, "no kernel" where
-        LiteRT has nothing that computes it, "quantised" already, "refused" by an int8 export.
+        only its output has a range until calibration data settles its inside, "float" where the
+        file computes in float what LiteRT has not in integers, "no kernel" where LiteRT has nothing
+        that computes it, "quantised" already, "refused" by an int8 export.
       why: in words.
     """
 
@@ -100,11 +102,17 @@ def inspect(model: Any) -> Inspection:
 
 
 def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
-    operation = step.operation
-    is_layer = isinstance(operation, keras.layers.Layer)
-    how, why = plan.how, plan.why
+    operation, how, why = step.operation, plan.how, plan.why
+    # Recurrent layers get another form in the file.
+    hidden = how in ("own range", "inside float") and not isinstance(operation, kinds.RECURRENT)
+    in_float = float_operations(step) if hidden else ()
     if quantised:
         how, why = "quantised", "it has its grid and its ranges"
+        if in_float:
+            why = f"it has its ranges, and is float in the file: {', '.join(in_float)}"
+    elif in_float:
+        how, why = "float", f"computed in float in the file: {', '.join(in_float)}"
+    is_layer = isinstance(operation, keras.layers.Layer)
     if reason := refusal(step):
         how, why = "refused", f"{reason[0].upper()}{reason[1:]}"
     return LayerInspection(

@@ -1,11 +1,25 @@
-"""What a TensorFlow graph takes a tensor for: numbers, or ids, categories and marks."""
+"""What a layer does, read from its TensorFlow graph: where its own name does not tell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_read_exactly", "is_read_whole"]
+import keras
+import tensorflow as tf
+
+from ..graph.replay import Step
+from ..litert.converter import quiet_tensorflow
+
+__all__ = ["float_operations", "is_read_exactly", "is_read_whole", "traced"]
+
+# LiteRT computes these on real numbers alone, whatever their ranges.
+_FLOAT = frozenset(
+    (
+        *("Floor", "Ceil", "Round", "Rint", "Sign", "Sin", "Cos", "Pow", "Cumsum", "Conv3D"),
+        *("RFFT", "RFFT2D", "IRFFT", "Real", "Imag", "ComplexAbs", "While", "StatelessWhile"),
+    )
+)
 
 # Operations that hand a tensor on as it is.
 _MOVING = frozenset(
@@ -15,6 +29,31 @@ _MOVING = frozenset(
     )
 )
 _EXACT = frozenset(("Equal", "NotEqual", "OneHot", "Bucketize"))
+
+
+def traced(step: Step) -> Any:
+    """The concrete function of one step of a model on its inputs; None where it can't be traced."""
+    shapes = [tf.TensorSpec(read.shape, read.dtype) for read in step.inputs]
+
+    def call(*tensors: Any) -> Any:
+        given = {id(read): tensor for read, tensor in zip(step.inputs, tensors, strict=True)}
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: given.get(id(leaf), leaf), (step.args, step.kwargs)
+        )
+        return step.operation(*args, **kwargs)
+
+    try:
+        with quiet_tensorflow():
+            return tf.function(call).get_concrete_function(*shapes)
+    except Exception:  # Whatever it may be, it is the layer's own affair.
+        return None
+
+
+def float_operations(step: Step) -> tuple[str, ...]:
+    """What TensorFlow operations of a step a file of integers computes in float."""
+    found = traced(step)
+    operations = [] if found is None else found.graph.get_operations()
+    return tuple(dict.fromkeys(one.type for one in operations if one.type in _FLOAT))
 
 
 def is_read_exactly(tensor: Any) -> bool:

@@ -23,9 +23,10 @@ class TFLiteExport(Record):
       bytes_zipped: its size deflated at level 9, as in a phone's package.
       sparsity: share of zeros among the weight constants, 0 to 1.
       ops: how often each operation occurs.
-      dtypes: how many tensors there are of each dtype.
-      float_ops: the operations that compute in floating point, by name; QUANTIZE and DEQUANTIZE
-        are not counted. Empty means: integers from one end to the other.
+      dtypes: how many tensors of each dtype its operations read and write.
+      float_ops: the operations that compute in floating point, by name. QUANTIZE and DEQUANTIZE
+        are not counted, but for a DEQUANTIZE that only leads from integers to integers. Empty
+        means: integers from one end to the other.
       inputs, outputs: a `TensorInfo` each, in order.
       labels: the class names stored in the file, or None.
       float_layers: at int8 and int16x8, the model's layers that float operations belong to, as far

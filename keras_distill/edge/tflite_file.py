@@ -56,13 +56,20 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
     for graph in _each(model.Subgraphs, model.SubgraphsLength()):
         tensors = list(_each(graph.Tensors, graph.TensorsLength()))
         kinds = [type_names[tensor.Type()].lower() for tensor in tensors]
-        dtypes.update(kinds)
-        for operator in _each(graph.Operators, graph.OperatorsLength()):
-            name = _op_name(schema, model.OperatorCodes(operator.OpcodeIndex()))
-            ops[name] += 1
-            if name not in ("QUANTIZE", "DEQUANTIZE") and _touches_float(operator, kinds):
-                float_ops[name] += 1
-                float_names.append(tensors[operator.Outputs(0)].Name().decode())
+        ends = {*graph.InputsAsNumpy().tolist(), *graph.OutputsAsNumpy().tolist()}
+        operators = [
+            _Operator(_op_name(schema, model.OperatorCodes(one.OpcodeIndex())), *_tensors_of(one))
+            for one in _each(graph.Operators, graph.OperatorsLength())
+        ]
+        # A fused LSTM names tensors besides, of its calibration, that nothing holds.
+        held = ends.union(*(one.inputs + one.outputs for one in operators))
+        dtypes.update(kinds[index] for index in held)
+        inside = {index for index in held - ends if kinds[index] in _FLOATS}
+        for one in operators:
+            ops[one.name] += 1
+            if _is_float(one, operators, kinds, inside):
+                float_ops[one.name] += 1
+                float_names.append(tensors[one.outputs[0]].Name().decode())
     return FileContent(
         bytes=len(content),
         bytes_zipped=len(zlib.compress(content, 9)),
@@ -108,11 +115,33 @@ def _op_name(schema: Any, code: Any) -> str:
     return _names(schema.BuiltinOperator)[builtin]
 
 
-def _touches_float(operator: Any, kinds: list[str]) -> bool:
+@dataclass(frozen=True)
+class _Operator:
+    """An operator's name, and the tensors that it reads and writes, by number."""
+
+    name: str
+    inputs: list[int]
+    outputs: list[int]
+
+
+def _tensors_of(operator: Any) -> tuple[list[int], list[int]]:
     inputs = [operator.Inputs(i) for i in range(operator.InputsLength())]
     outputs = [operator.Outputs(i) for i in range(operator.OutputsLength())]
     # -1 stands for an optional input that is absent.
-    return any(kinds[index] in _FLOATS for index in inputs + outputs if index >= 0)
+    return [i for i in inputs if i >= 0], [i for i in outputs if i >= 0]
+
+
+def _is_float(
+    operator: _Operator, operators: list[_Operator], kinds: list[str], inside: set[int]
+) -> bool:
+    """Whether an operator computes in floating point, or leaves the integers to no purpose."""
+    if operator.name == "QUANTIZE":
+        return False
+    if operator.name != "DEQUANTIZE":
+        return any(kinds[index] in _FLOATS for index in operator.inputs + operator.outputs)
+    written = set(operator.outputs) & inside
+    readers = [one.name for one in operators if written & set(one.inputs)]
+    return bool(written) and kinds[operator.inputs[0]] not in _FLOATS and {*readers} <= {"QUANTIZE"}
 
 
 def _sparsity(model: Any, type_names: dict[int, str]) -> float:

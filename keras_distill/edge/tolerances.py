@@ -55,12 +55,19 @@ def checks_of(
     reference: Any,
     tolerances: Tolerances,
 ) -> Iterator[Check]:
-    """The checks on every output's answers; an output of several is named."""
+    """The checks on every output's answers; an output of several is named.
+
+    Of a concatenation each part is judged as well: a small one does not show in the whole.
+    """
     for number, head in enumerate(heads):
         where = f" ({head.name})" if len(heads) > 1 else ""
         rounded = None if quantized is None else quantized[number]
         for check in _head_checks(head, rounded, precision, reference, tolerances):
             yield Check(f"{check.name}{where}", check.words, check.passed)
+        for part, alone in head.each_part():
+            rounded_part = None if rounded is None else part.of(rounded)
+            for check in _head_checks(alone, rounded_part, precision, reference, tolerances):
+                yield Check(f"{check.name} ({alone.name})", check.words, check.passed)
 
 
 def _head_checks(

@@ -44,19 +44,20 @@ def moved_as_bits(model: Any) -> Any:
     return rebuild(model, substitute)
 
 
-def computes_exact_values(model: Any) -> bool:
-    """Whether ids, categories or marks are computed on their way from a real-valued input."""
+def computed_exactly(model: Any) -> tuple[str, ...]:
+    """The operations that compute ids, categories or marks from real numbers, by their paths."""
     if not isinstance(model, (keras.Sequential, Functional)):
-        return False
+        return ()
     graph = unwrapped(trace(model))
     found = exact.exact_values(graph)
-    return any(
-        exact.passes_on(step)
-        and type(step.operation).__name__ not in exact.MOVING
-        and any("float" in value.dtype and id(value) in found for value in step.outputs)
-        and any("float" in value.dtype for value in step.inputs)
-        for step in graph.steps
-    )
+    return tuple(step.path for step in graph.steps if exact.computes(step, found))
+
+
+def exact_inputs(model: Any) -> tuple[str, ...]:
+    """The real-valued inputs that are read as ids, categories or marks, by name."""
+    if not isinstance(model, (keras.Sequential, Functional)):
+        return ()
+    return exact.inputs_of(model, unwrapped(trace(model)))
 
 
 class _AsBits(Compressed):

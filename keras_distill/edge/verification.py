@@ -5,6 +5,7 @@ The converter is never taken at its word: every figure comes from running the fi
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import math
@@ -28,6 +29,7 @@ from keras_distill.litert.runner import (
 from ..data import batches
 from .answers import Answers
 from .heads import Head, correlation
+from .joins import parts_of_outputs
 from .records import Check, TFLiteExport, VerificationReport
 from .tflite_file import precision_of
 from .tolerances import Tolerances, checks_of
@@ -73,7 +75,8 @@ def verify(
     """Runs a .tflite on data and compares it with the Keras model and the teacher.
 
     Each output is judged by itself, with and without labels: a float file must give the model's
-    numbers, a file of integers must follow them. Nothing passes that was not judged.
+    numbers, a file of integers must follow them. So is each part of an output that is a
+    concatenation, by its numbers. Nothing passes that was not judged.
 
     Args:
       export: what `export_tflite` returned, or a path.
@@ -121,9 +124,12 @@ def verify(
     answers, labels = seen.by_role(), seen.labels()
     file, model = answers["file"], answers["reference"]
     guide, rounded = answers.get("teacher"), answers.get("quantized")
+    parts = parts_of_outputs(reference, [info.name for info in runner.outputs])
     heads = [
-        Head.of(info.name, ours, theirs, truth)
-        for info, ours, theirs, truth in zip(runner.outputs, file, model, labels, strict=True)
+        dataclasses.replace(Head.of(info.name, ours, theirs, truth), parts=joined)
+        for info, ours, theirs, truth, joined in zip(
+            runner.outputs, file, model, labels, parts, strict=True
+        )
     ]
     agreement = _mean(head.agreement(head.reference) for head in heads)
     if min_agreement is not None and agreement is None:

@@ -6,15 +6,17 @@ import contextlib
 import itertools
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_distill.litert import launch
+from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.litert.process import EndedError, Processes, signal_name
 from keras_distill.litert.session import TensorInfo
 
-__all__ = ["CrashError", "RemoteSession", "words_of_exit"]
+__all__ = ["CrashError", "RemoteKeptRun", "RemoteSession", "words_of_exit"]
 
 # What the child may answer with; any other name is a RuntimeError.
 _ERRORS = {kind.__name__: kind for kind in (ValueError, TypeError, MemoryError)}
@@ -24,32 +26,14 @@ class CrashError(RuntimeError):
     """A .tflite ended the process that ran it, or never came to an end."""
 
 
-class RemoteSession:
-    """A `Session` in the child, opened again in the next one where that has died."""
+class _Remote:
+    """A file in the child, opened again in the next one where that has died."""
 
-    def __init__(self, path: str, num_threads: int, signature: str | None, limit_s: float):
-        self._path, self._options = path, [path, num_threads, signature]
+    def __init__(self, path: str, opening: dict[str, Any], limit_s: float):
+        self._path, self._opening = path, opening
         self._limit_s = limit_s
         self._process = _PROCESSES.current()
         self._number = next(_NUMBERS)
-        answer = self._open()
-        self.signatures = tuple(answer["signatures"])
-        self.inputs = tuple(map(_info, answer["inputs"]))
-        self.outputs = tuple(map(_info, answer["outputs"]))
-
-    def predict(self, arrays: list[np.ndarray], batch_size: int | None = None) -> list[np.ndarray]:
-        """As `Session.predict`.
-
-        Raises:
-          CrashError: the child died of it.
-        """
-        self._return()
-        return self._ask({"batch_size": batch_size}, arrays)[1]
-
-    def endings(self) -> dict[str, str | None]:
-        """As `Session.endings`."""
-        self._return()
-        return self._ask({"endings": True}, [])[0]["endings"]
 
     def _return(self) -> None:
         if self._process is not _PROCESSES.current():
@@ -57,7 +41,7 @@ class RemoteSession:
             self._open()
 
     def _open(self) -> dict[str, Any]:
-        answer, _ = self._ask({"open": self._options}, [])
+        answer, _ = self._ask(self._opening, [])
         # It goes with the next request: rubbish is collected at any time.
         weakref.finalize(self, _CLOSED.append, self._number)
         return answer
@@ -78,6 +62,50 @@ class RemoteSession:
         if "error" in answer:
             raise _ERRORS.get(answer["error"], RuntimeError)(answer["words"])
         return answer, found
+
+
+class RemoteSession(_Remote):
+    """A `Session` in the child."""
+
+    def __init__(self, path: str, num_threads: int, signature: str | None, limit_s: float):
+        super().__init__(path, {"open": [path, num_threads, signature]}, limit_s)
+        answer = self._open()
+        self.signatures = tuple(answer["signatures"])
+        self.inputs = tuple(map(_info, answer["inputs"]))
+        self.outputs = tuple(map(_info, answer["outputs"]))
+
+    def predict(self, arrays: list[np.ndarray], batch_size: int | None = None) -> list[np.ndarray]:
+        """As `Session.predict`.
+
+        Raises:
+          CrashError: the child died of it.
+        """
+        self._return()
+        return self._ask({"batch_size": batch_size}, arrays)[1]
+
+    def endings(self) -> dict[str, str | None]:
+        """As `Session.endings`."""
+        self._return()
+        return self._ask({"endings": True}, [])[0]["endings"]
+
+
+class RemoteKeptRun(_Remote):
+    """A `KeptRun` in the child."""
+
+    def __init__(self, path: str, limit_s: float):
+        super().__init__(path, {"keep": path}, limit_s)
+        self.tensors = tuple(
+            WrittenTensor(**one | {"info": _info(one["info"])}) for one in self._open()["tensors"]
+        )
+
+    def run(self, arrays: list[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
+        """As `KeptRun.run`.
+
+        Raises:
+          CrashError: the child died of it.
+        """
+        self._return()
+        return self._ask({"wanted": list(wanted)}, arrays)[1]
 
 
 def _info(entry: dict[str, Any]) -> TensorInfo:

@@ -21,7 +21,8 @@ import numpy as np
 
 from keras_distill._records import Record, Table, pairs
 from keras_distill.litert import launch
-from keras_distill.litert.child import CrashError, RemoteSession, words_of_exit
+from keras_distill.litert.child import CrashError, RemoteKeptRun, RemoteSession, words_of_exit
+from keras_distill.litert.kept_run import KeptRun
 from keras_distill.litert.serve import in_bytes
 from keras_distill.litert.session import Session, TensorInfo, dequantize, has_rows, quantize
 
@@ -223,6 +224,13 @@ class TFLiteRunner:
         if len(found) == 1:
             return found[0]
         return {info.name: value for info, value in zip(self.outputs, found, strict=True)}
+
+    def kept_run(self) -> KeptRun | RemoteKeptRun:
+        """The file opened anew, to be run with all its tensors kept, where `predict` runs it."""
+        path = os.fspath(self.path)
+        if self.isolated:
+            return RemoteKeptRun(path, _PREDICT_LIMIT_S)
+        return KeptRun(path, quiet_stderr)
 
     def endings(self) -> dict[str, str | None]:
         """The operator that made each output's numbers, by the output's name.

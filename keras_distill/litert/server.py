@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from .kept_run import KeptRun
 from .session import Session
 
 __all__ = ["IDLE_S", "answer"]
 
 # For ever: files that are open stay open.
 IDLE_S = None
-_sessions: dict[int, Session] = {}
+_sessions: dict[int, Any] = {}
 
 
 def answer(
@@ -40,6 +41,11 @@ def _answer(
     number = request["number"]
     if "endings" in request:
         return {"endings": _sessions[number].endings()}, []
+    if "keep" in request:
+        run = _sessions[number] = KeptRun(request["keep"])
+        return {"tensors": list(map(asdict, run.tensors))}, []
+    if "wanted" in request:
+        return {}, _sessions[number].run(arrays, request["wanted"])
     if "open" not in request:
         _sessions[number].before_run = within_limit
         return {}, _sessions[number].predict(arrays, request["batch_size"])

@@ -129,7 +129,7 @@ def _one_hot(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     whole = tf.int32.as_datatype_enum
     last, first, step = (
         _constant(node, name, value, whole)
-        for value, name in ((-1, "last"), (0, "first"), (1, "step"))
+        for value, name in ((-1, "last"), (0, "begin"), (1, "step"))
     )
     each = _node(node, "each", "ExpandDims", [indices, output_of(last)], T=kind, Tdim=whole)
     count = _node(node, "count", "Range", [output_of(first), depth, output_of(step)], Tidx=whole)
@@ -181,6 +181,17 @@ def _squared(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     other = _node(node, "negative", "Mul", [x, output_of(minus)], T=kind)
     product = _node(node, "product", "Mul", [x, output_of(other)], T=kind)
     return [minus, other, product, *_minus(node, output_of(product), control, kind)]
+
+
+def _from_zero(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+    """x^2 = (x - 0)^2: SQUARE has no kernel for int8, and SQUARED_DIFFERENCE has one."""
+    x, *control = node.input
+    kind = node.attr["T"].type
+    if not _is_real(kind):
+        return None
+    zero = _constant(node, "zero", 0.0, kind)
+    inputs = [x, output_of(zero), *control]
+    return [zero, _renamed(node, "SquaredDifference", inputs, T=kind)]
 
 
 def _without_guard(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
@@ -285,7 +296,9 @@ def _limited(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     x, y, *control = node.input
     kind = node.attr["T"].type
     read = [name for other in makers.values() for name in other.input]
-    if not _is_real(kind) or max(read.count(x), read.count(y)) < 2:
+    # An answer with a range in the graph, as of a quantised model, has that.
+    ranged = any(reader.op.startswith("FakeQuant") for reader in _readers(node, makers))
+    if ranged or not _is_real(kind) or max(read.count(x), read.count(y)) < 2:
         return None
     least = node.op == "Minimum"
     part = _node(node, "difference", "Sub", [x, y] if least else [y, x], T=kind)
@@ -317,6 +330,7 @@ _CALIBRATED: dict[str, Spelling] = {
     "Maximum": _limited,
 }
 _INTEGERS: dict[str, Spelling] = {"OneHot": _one_hot, "Neg": _negated}
+_INT8: dict[str, Spelling] = {"Square": _from_zero}
 _INT16: dict[str, Spelling] = {
     "SquaredDifference": _squared_difference,
     "Square": _squared,
@@ -330,7 +344,8 @@ def rounds(precision: str, calibrated: bool) -> list[dict[str, Spelling]]:
     integers = [_INTEGERS] if precision in ("int8", "int16x8") else []
     # Where the graph has ranges of its own, they are those of the operations as they are.
     data = [_MASKED, _CALIBRATED] if calibrated else []
-    return [_ALWAYS, *data, *integers, *([_INT16] if precision == "int16x8" else [])]
+    own = {"int8": [_INT8], "int16x8": [_INT16]}.get(precision, [])
+    return [_ALWAYS, *data, *integers, *own]
 
 
 def _maker(read: str, makers: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_distill import edge
 from keras_distill.edge.debugging import DebugReport, LayerError, debug
+from keras_distill.litert import runner
 
 
 def randomised(model, seed=0):
@@ -190,6 +191,20 @@ def test_only_the_rows_asked_for_are_run(plain, int8, digits):
     assert report.layers == same.layers
     with pytest.raises(ValueError, match="examples"):
         debug(int8, plain, dataset, examples=0)
+
+
+def test_a_file_of_others_runs_in_the_child(plain, int8, digits, tmp_path, monkeypatch):
+    expected = debug(int8, plain, digits.x_test)
+    path = tmp_path / "other.tflite"
+    # Behind a flatbuffer nothing is read; but this process has not made such a file.
+    path.write_bytes(int8.path.read_bytes() + b" ")
+
+    def refuse(*arguments):
+        raise AssertionError("a file of others was opened here")
+
+    monkeypatch.setattr(runner, "KeptRun", refuse)
+    found = debug(path, plain, digits.x_test)
+    assert found.layers == expected.layers
 
 
 def test_a_model_that_the_file_does_not_know_is_refused(int8, digits):

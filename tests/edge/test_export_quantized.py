@@ -86,8 +86,19 @@ def pools(x):
     return layers.Dense(4)(layers.Flatten()(layers.Cropping2D(1)(y)))
 
 
+def filled_up(x):
+    return keras.ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=9.0)
+
+
+def squares(x):
+    # Neither has an integer operation of its own.
+    y = layers.Dense(6)(x)
+    return layers.Dense(4)(keras.ops.square(y) + keras.ops.negative(y))
+
+
 norm, relu = layers.BatchNormalization, layers.ReLU
-ACTIVATIONS = ("relu6", "silu", "hard_silu", "hard_sigmoid", "gelu", "tanh", "sigmoid", "selu")
+ACTIVATIONS = ("relu6", "silu", "hard_silu", "hard_sigmoid", "gelu", "tanh", "sigmoid")
+EXPONENTIAL = ("elu", "selu")
 # name: (what it is made of, how far the file may be from the model, in the output's steps). A step
 # of an inner tensor may fall to its other side, since the file sums in integers; where a long chain
 # of inner tensors or a steep function follows, that is some steps at the end.
@@ -127,7 +138,16 @@ def images():
         "leaky_relu": (chain(conv(), layers.LeakyReLU(0.2), layers.Conv2D(2, 1)), 3),
         "group_norm": (chain(layers.GroupNormalization(2), layers.Conv2D(4, 1)), 5),
         "softmax": (chain(layers.Flatten(), layers.Dense(5, activation="softmax")), 3),
-        **{name: (chain(conv(activation=name)), 3) for name in ACTIVATIONS},
+        "elu_layer": (chain(conv(), layers.ELU(0.5)), 3),
+        "elu_operation": (chain(conv(), lambda x: keras.ops.elu(x, 0.5)), 3),
+        "selu_operation": (chain(conv(), keras.ops.selu), 3),
+        "unit_norm": (chain(layers.UnitNormalization(), layers.Conv2D(4, 1)), 5),
+        "inverted_norm": (
+            chain(layers.Normalization(mean=0.5, variance=2.0, invert=True), conv()),
+            2,
+        ),
+        "filled": (chain(conv(), filled_up), 2),
+        **{name: (chain(conv(activation=name)), 3) for name in (*ACTIVATIONS, *EXPONENTIAL)},
     }
 
 
@@ -165,10 +185,18 @@ def settled_by_rows():
     }
 
 
+def spelled_out():
+    return {
+        "squares": (squares, 15),
+        "norm_over_time": (chain(layers.LayerNormalization(axis=1), layers.Dense(4)), 15),
+    }
+
+
 FAMILIES = {
     "images": ((12, 12, 8), images),
     "sequences": ((16, 8), sequences),
     "settled_by_rows": ((16, 8), settled_by_rows),
+    "spelled_out": ((16, 8), spelled_out),
 }
 
 
@@ -212,7 +240,7 @@ def family(tmp_path_factory):
 
     def get(kind):
         if kind not in made:
-            with_rows = kind == "settled_by_rows"
+            with_rows = kind in ("settled_by_rows", "spelled_out")
             made[kind] = Family(*FAMILIES[kind], folder / f"{kind}.tflite", with_rows)
         return made[kind]
 

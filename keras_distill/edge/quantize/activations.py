@@ -14,6 +14,8 @@ from .ranges import fake_quant
 UNIT = (0.0, 255.0 / 256.0)
 SIGNED_UNIT = (-1.0, 127.0 / 128.0)
 
+# Layers and operations that are activations taken apart below.
+_OPERATIONS = {"ELU": "elu", "Elu": "elu", "Selu": "selu"}
 FUSED = ("linear", "relu", "relu6")
 OUTPUT_RANGES = {"sigmoid": UNIT, "softmax": UNIT, "tanh": SIGNED_UNIT}
 
@@ -35,47 +37,57 @@ def of_layer(layer: Any) -> str | None:
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value, "") if plain else ""
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
+    if isinstance(layer, keras.layers.ELU) or not isinstance(layer, keras.layers.Layer):
+        found = _OPERATIONS.get(type(layer).__name__)
+        # Turned round, it is no sum of two parts that are positive.
+        return found if getattr(layer, "alpha", 1.0) > 0 else None
     if hasattr(layer, "activation"):
         return name_of(layer.activation)
     return None
 
 
-def fuses(layer: Any) -> bool:
-    """Whether an operation is nothing but a ReLU that the one before it takes in."""
-    if not isinstance(layer, keras.layers.Layer):
-        return type(layer).__name__ in ("Relu", "Relu6")
-    kinds = (keras.layers.ReLU, keras.layers.Activation)
-    return isinstance(layer, kinds) and of_layer(layer) in ("relu", "relu6")
+def stands_alone(operation: Any) -> bool:
+    """Whether an operation is an activation and nothing else."""
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, (keras.layers.Activation, keras.layers.ELU))
+    return of_layer(operation) is not None
 
 
 def ranges_inside(name: str) -> int:
     """How many tensors of unknown range the file holds inside an activation."""
-    return 3 if name == "selu" else 0
+    return 3 if name in ("elu", "selu") else 0
 
 
-def in_parts(name: str, x: Any, roundings: Sequence[Callable[[Any], Any]] = ()) -> Any:
+def in_parts(
+    name: str, x: Any, roundings: Sequence[Callable[[Any], Any]] = (), alpha: float = 1.0
+) -> Any:
     """The activation with the inner roundings of its integer form.
 
-    silu(x) = x * sigmoid(x), hard_sigmoid(x) = relu6(x + 3) / 6 and
-    selu(x) = scale * relu(x) + scale * alpha * (exp(min(x, 0)) - 1) are several operations in the
-    file, with tensors between them.
+    silu(x) = x * sigmoid(x), hard_sigmoid(x) = relu6(x + 3) / 6,
+    elu(x) = relu(x) + alpha * (exp(min(x, 0)) - 1) and
+    selu(x) = scale * elu(x), of an alpha of its own, are several operations in the file, with
+    tensors between them.
 
     Args:
       name: Keras' name of it.
       x: its input.
       roundings: as many as `ranges_inside` says.
+      alpha: elu's.
     """
     if name in ("silu", "swish"):
         return x * fake_quant(tf.sigmoid(x), *UNIT)
     if name == "hard_sigmoid":
         return fake_quant(tf.nn.relu6(x + 3.0), 0.0, 6.0) * (1.0 / 6.0)
     if name == "selu":
-        return _selu(x, *roundings)
+        return _elu(x, 1.0507009873554805, 1.6732632423543772, *roundings)
+    if name == "elu":
+        return _elu(x, 1.0, alpha, *roundings)
     return keras.activations.get(name)(x)
 
 
-def _selu(x: Any, below: Callable, above: Callable, both: Callable) -> Any:
-    scale, alpha = 1.0507009873554805, 1.6732632423543772
+def _elu(
+    x: Any, scale: float, alpha: float, below: Callable, above: Callable, both: Callable
+) -> Any:
     product = scale * alpha
     negative = fake_quant(tf.exp(below(tf.minimum(x, 0.0))), 0.0, 1.0)
     negative = fake_quant(negative * product, 0.0, product)

@@ -40,7 +40,7 @@ def is_affine(layer: Any) -> bool:
     if isinstance(layer, keras.layers.BatchNormalization):
         return layer.axis == -1 or layer.axis == _rank(layer) - 1
     if isinstance(layer, keras.layers.Normalization):
-        return not layer.invert and layer.axis in ((), (-1,), (_rank(layer) - 1,))
+        return layer.axis in ((), (-1,), (_rank(layer) - 1,))
     if isinstance(layer, keras.layers.Rescaling):
         return np.ndim(layer.scale) <= 1 and np.ndim(layer.offset) <= 1
     return False
@@ -62,8 +62,8 @@ def _batch_normalization(layer: Any) -> tuple[Any, Any]:
 
 def _normalization(layer: Any) -> tuple[Any, Any]:
     mean, deviation = np.asarray(layer.mean), np.sqrt(np.asarray(layer.variance))
-    scale = 1.0 / np.maximum(deviation, keras.config.epsilon())
-    return scale, -mean * scale
+    deviation = np.maximum(deviation, keras.config.epsilon())
+    return (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
 
 
 def as_depthwise(x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:

@@ -7,11 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill import _keras
-
 from ...graph.copying import weight_at
 from ...graph.naming import chosen
-from ...graph.replay import Graph, functional, trace
+from ...graph.replay import Graph, trace
 from ...graph.wrapping import inner, unwrapped
 from ..compress.kernels import kernels
 from ..compress.layer import Compressed
@@ -79,9 +77,7 @@ def quantize_aware(
     def substitute(path: str, layer: Any) -> Any:
         return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
 
-    unrounded = exact.exact_values(graph)
-    names = [_keras.history(x).operation.name for x in functional(model).inputs]
-    read_exactly = {name for name, x in zip(names, graph.inputs, strict=True) if id(x) in unrounded}
+    read_exactly = exact.inputs_of(model, graph)
 
     def on_input(name: str, tensor: Any) -> Any:
         return tensor if name in read_exactly else _ranged_input(name, tensor)

@@ -13,6 +13,7 @@ from keras_distill import _keras
 from keras_distill.litert.converter import quiet_tensorflow
 
 from ...data import batches, qualified_name
+from ..joins import warn_of_narrow
 from .layer import Quantized
 from .ranges import Range, observed
 from .thresholds import METHODS, Histogram
@@ -33,7 +34,7 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
         cut off by any of them.
 
     Returns:
-      The model.
+      The model. A concatenation warns that leaves one of its parts next to no steps.
 
     Raises:
       ValueError: no ranges in the model, an unknown method, no data, data of another shape, NaN.
@@ -50,6 +51,7 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
         one.set(float(low), float(high))
     # Past __setattr__: Keras must not track data.
     vars(model)["calibration_rows"] = _first(rows, KEPT_ROWS)
+    warn_of_narrow(model, rows[0])
     return model
 
 

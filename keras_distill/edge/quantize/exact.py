@@ -11,13 +11,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill import _keras
 
 from ...graph.remaking import by_keras
-from ...graph.replay import Graph, Step, Value
-from ..reads import is_read_exactly
+from ...graph.replay import Graph, Step, Value, functional
+from ..reads import is_read_exactly, traced
 
 layers = keras.layers
 
@@ -87,6 +86,23 @@ def exact_values(graph: Graph) -> frozenset[int]:
     )
 
 
+def inputs_of(model: Any, graph: Graph) -> tuple[str, ...]:
+    """The names of the inputs, of a replayable model, that `exact_values` has."""
+    found = exact_values(graph)
+    names = [_keras.history(x).operation.name for x in functional(model).inputs]
+    return tuple(name for name, x in zip(names, graph.inputs, strict=True) if id(x) in found)
+
+
+def computes(step: Step, found: frozenset[int]) -> bool:
+    """Whether a step computes some of the exact values `found` from real numbers."""
+    return (
+        passes_on(step)
+        and type(step.operation).__name__ not in MOVING
+        and any("float" in value.dtype and id(value) in found for value in step.outputs)
+        and any("float" in value.dtype for value in step.inputs)
+    )
+
+
 def _values(graph: Graph) -> Iterator[Value]:
     yield from graph.inputs
     for step in graph.steps:
@@ -147,22 +163,6 @@ def _whole_values(graph: Graph) -> set[int]:
 
 def _probed(step: Step, value: Value) -> bool:
     """What a layer whose inside is hidden does first with its input, read from its graph."""
-    shapes = [tf.TensorSpec(read.shape, read.dtype) for read in step.inputs]
-    try:
-        with quiet_tensorflow():
-            traced = tf.function(_called(step)).get_concrete_function(*shapes)
-    except Exception:  # Whatever it may be, it is the layer's own affair.
-        return False
+    found = traced(step)
     places = [place for place, read in enumerate(step.inputs) if read is value]
-    return any(is_read_exactly(traced.inputs[place]) for place in places)
-
-
-def _called(step: Step) -> Any:
-    def call(*tensors: Any) -> Any:
-        given = {id(read): tensor for read, tensor in zip(step.inputs, tensors, strict=True)}
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: given.get(id(leaf), leaf), (step.args, step.kwargs)
-        )
-        return step.operation(*args, **kwargs)
-
-    return call
+    return found is not None and any(is_read_exactly(found.inputs[place]) for place in places)

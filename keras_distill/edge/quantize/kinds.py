@@ -66,14 +66,6 @@ COMPUTING = frozenset(
     )
 )
 _WHOLE = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
-FOLDING = tuple(kind for kind, weights in KERNELS if any(weights.values()))
-TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-# LiteRT's transposed convolution takes no ReLU in.
-FUSING = (
-    *(kind for kind in FOLDING if kind not in TRANSPOSED),
-    *(layers.BatchNormalization, layers.Add, layers.Subtract, layers.Multiply),
-)
-FUSING_OPERATIONS = frozenset(("Add", "Subtract", "Multiply"))
 RECURRENT = (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.Bidirectional)
 ATTENTION = (
     layers.Attention,
@@ -124,11 +116,19 @@ def _goes_past(operation: Any, given: dict[str, Any]) -> bool:
     """Whether an operation of `SAME_RANGE` is set to answer more than it is given."""
     # Resampling with negative weights overshoots.
     how = str(getattr(operation, "interpolation", ""))
-    # What a border is filled with, where a maximum begins.
+    return "cubic" in how or "lanczos" in how or fills(operation, given)
+
+
+def fills(operation: Any, given: dict[str, Any]) -> bool:
+    """Whether an operation of `SAME_RANGE` puts other numbers than zero beside those it is given.
+
+    A border's, a masked place's, or what a maximum begins with.
+    """
+    if type(operation).__name__ not in SAME_RANGE:
+        return False
     names = ("constant_values", "fill_value", "initial", "mask_value")
     added = [given.get(name, getattr(operation, name, None)) for name in names]
-    filled = any(np.any(np.asarray(value) != 0) for value in added if value is not None)
-    return "cubic" in how or "lanczos" in how or filled
+    return any(np.any(np.asarray(value) != 0) for value in added if value is not None)
 
 
 def whole_range(step: Step, dtype: str) -> Any:

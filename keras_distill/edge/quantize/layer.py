@@ -85,6 +85,9 @@ class Quantized(Compressed):
             args = self._each_rounded(self._real(args), self.inputs_config, self.input_ranges)
             if is_exporting() and kinds.joins(self.layer):
                 args = self._each_brought(args)
+        if is_exporting() and self.output_ranges and kinds.fills(self.layer, kwargs):
+            # LiteRT fills up in the input's range: it has to be the output's.
+            args = (self.output_ranges[0](by_one(args[0])), *args[1:])
         y = self._answer(*args, **kwargs)
         if self.own_activation is not None:
             before, *inside = self.between[twins.ranges_inside(self.layer) :]
@@ -95,8 +98,9 @@ class Quantized(Compressed):
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         name = activations.of_layer(self.layer)
-        if isinstance(self.layer, keras.layers.Activation) and name:
-            return activations.in_parts(name, args[0], self.between)
+        if activations.stands_alone(self.layer) and name:
+            alpha = getattr(self.layer, "alpha", 1.0)
+            return activations.in_parts(name, args[0], self.between, alpha)
         if normalizations.ranges_inside(self.layer) and self.between:
             return normalizations.in_parts(self.layer, args[0], self.between, scaled)
         if twins.has_twin(self.layer):

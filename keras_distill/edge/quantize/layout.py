@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from ...graph import fusion
 from ...graph.replay import Graph, Step, Value
 from .. import lookups
 from . import activations, affine, exact, kinds, normalizations, twins
@@ -26,7 +27,8 @@ class Plan:
       path, type: its path in the model and its class.
       how: "native" as TFMOT's scheme takes it, "rewritten" into what integers can compute,
         "own range" a range of ours on its output, "inside float" where only its output has one,
-        "no kernel" LiteRT has nothing that computes it, "skipped" on request.
+        "float" where exact values are computed, "no kernel" LiteRT has nothing that computes it,
+        "skipped" on request.
       why: in words.
       weights: by the weight's path, its channel axes.
       activation: taken out of the layer, or None.
@@ -84,6 +86,8 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
         bare = replace(bare, how=looked_up[0], why=looked_up[1])
     if not any("float" in value.dtype for value in step.outputs):
         return bare
+    if exact.computes(step, unrounded):
+        return replace(bare, how="float", why="exact values, computed in float: they have no range")
     if all(id(value) in unrounded for value in step.outputs):
         return (
             bare
@@ -97,6 +101,8 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
     outputs = _outputs(graph, step, unrounded)
     alone = affine.is_affine(operation) and not _folds_back(graph, step)
     how, why = looked_up or _words(operation, split, outputs, alone)
+    if kinds.is_concatenation(step):
+        why += _of_narrow_parts(graph, step)
     return replace(
         bare,
         how=how,
@@ -149,11 +155,23 @@ def _handed_on(graph: Graph, step: Step, bare: Plan, unrounded: frozenset[int]) 
     return replace(bare, how=how, why="keeps its input's range")
 
 
+def _of_narrow_parts(graph: Graph, step: Step) -> str:
+    """What to look out for where parts of a known range are joined with others."""
+    makers = [graph.steps[value.step] for value in step.inputs if value.step is not None]
+    known = [maker.path for maker in makers if _known_range(maker) is not True]
+    if not known or len(known) == len(step.inputs):
+        return ""
+    return (
+        f"; one range for all parts, beside which that of {', '.join(known)} may be too small to "
+        f"have steps: outputs of their own have their own ranges"
+    )
+
+
 def _split_activation(operation: Any, weights: dict) -> str | None:
     if not weights or isinstance(operation, layers.Embedding):
         return None
     name = activations.of_layer(operation)
-    joined = ("linear",) if isinstance(operation, kinds.TRANSPOSED) else activations.FUSED
+    joined = ("linear",) if isinstance(operation, fusion.TRANSPOSED) else activations.FUSED
     return name if name and name not in joined else None
 
 
@@ -201,22 +219,9 @@ def _joined_by_next(
     name = activations.of_layer(step.operation)
     if name not in (None, "linear"):
         return False
-    if takes_batch_norm(step) and isinstance(reader, layers.BatchNormalization):
+    if isinstance(reader, layers.BatchNormalization) and fusion.takes_norm(step.operation):
         return affine.is_affine(reader)
-    return takes_relu(step) and activations.fuses(reader)
-
-
-def takes_batch_norm(step: Step) -> bool:
-    """Whether a BatchNorm behind the step folds into its weights."""
-    return isinstance(step.operation, kinds.FOLDING)
-
-
-def takes_relu(step: Step) -> bool:
-    """Whether a ReLU behind the step becomes part of it."""
-    operation = step.operation
-    if isinstance(operation, layers.Layer):
-        return isinstance(operation, kinds.FUSING)
-    return type(operation).__name__ in kinds.FUSING_OPERATIONS
+    return fusion.takes_relu(step.operation) and fusion.is_relu(reader)
 
 
 def _between(operation: Any, step: Step, split: str | None) -> int:
@@ -226,7 +231,7 @@ def _between(operation: Any, step: Step, split: str | None) -> int:
         return inside + 1 + activations.ranges_inside(split)
     if inside:
         return inside
-    if isinstance(operation, layers.Activation):
+    if activations.stands_alone(operation):
         return activations.ranges_inside(activations.of_layer(operation) or "")
     merges = (layers.Add, layers.Multiply, layers.Average)
     if not isinstance(operation, merges):
@@ -241,7 +246,7 @@ def _folds_back(graph: Graph, step: Step) -> bool:
     if value.step is None or not isinstance(step.operation, layers.BatchNormalization):
         return False
     maker = graph.steps[value.step]
-    return takes_batch_norm(maker) and _joined_by_next(graph, maker, value)
+    return fusion.takes_norm(maker.operation) and _joined_by_next(graph, maker, value)
 
 
 def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tuple[str, str]:

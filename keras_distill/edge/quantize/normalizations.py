@@ -27,13 +27,15 @@ def ranges_inside(layer: Any) -> int:
         return 6 if layer.axis == -1 else 0
     if RMS and isinstance(layer, RMS):
         return 4 if _over_last_axis(layer) else 0
+    if isinstance(layer, layers.UnitNormalization):
+        return 2 if _over_last_axis(layer) else 0
     return 0
 
 
 def root_at(layer: Any) -> int | None:
     """Which of the ranges inside is an `InverseRoot`; None for other layers."""
     count = ranges_inside(layer)
-    return {6: 3, 4: 2}[count] if count else None
+    return {6: 3, 4: 2, 2: 1}[count] if count else None
 
 
 def _over_last_axis(layer: Any) -> bool:
@@ -59,6 +61,9 @@ def in_parts(layer: Any, x: Any, roundings: Sequence[Rounding], affine: Callable
         square, mean, root, normal = roundings
         power = mean(tf.reduce_mean(square(tf.math.squared_difference(x, 0.0)), -1, True))
         return affine(normal(x * root(power + layer.epsilon)), layer.scale, None)
+    if isinstance(layer, layers.UnitNormalization):
+        square, root = roundings
+        return x * root(tf.reduce_sum(square(tf.math.squared_difference(x, 0.0)), -1, True))
     normal = _standardized(x, -1, layer.epsilon, roundings)
     return affine(normal, layer.gamma, layer.beta)
 

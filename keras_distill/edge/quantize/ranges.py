@@ -140,16 +140,21 @@ class InverseRoot(Range):
         """`1 / sqrt(x)`, rounded."""
         x = super().call(x, training=training)
         if getattr(_state, "observer", None) is not None:
-            return tf.math.rsqrt(x)
+            return _inverse_root(x)
         if is_exporting():
             if not self.is_set:
-                return tf.math.rsqrt(x)
+                return _inverse_root(x)
             return _rounded_inverse_root(x, tf.constant(self.bounds()[1]))
         return tf.cond(
             self.seen.value > 0,
             lambda: _rounded_inverse_root(x, self.high.value),
-            lambda: tf.math.rsqrt(x),
+            lambda: _inverse_root(x),
         )
+
+
+def _inverse_root(x: Any) -> Any:
+    # As Keras has it for a row of zeros.
+    return tf.math.rsqrt(tf.maximum(x, 1e-14))
 
 
 def _rounded_inverse_root(x: Any, high: Any) -> Any:

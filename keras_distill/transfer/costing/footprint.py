@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ...graph import fusion
 from ...graph.replay import Graph, Value
 from .costs import Shape
 
@@ -24,14 +25,6 @@ _VIEW_LAYERS = (
     *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
 )
 _VIEW_OPERATORS = frozenset(("Reshape", "Ravel", "Squeeze", "ExpandDims", "StopGradient"))
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-_KERNELS = (
-    *(layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-    *(layers.SeparableConv1D, layers.SeparableConv2D, layers.Dense, *_TRANSPOSED),
-)
-# LiteRT's ADD, SUB and MUL take a ReLU in, as its convolutions do.
-_MERGES = (layers.Add, layers.Subtract, layers.Multiply)
-_RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
 def is_view(operation: Any) -> bool:
@@ -56,7 +49,7 @@ def joined_steps(graph: Graph, operations: Sequence[Any]) -> dict[int, Any]:
         maker = operations[value.step]
         if calls[id(maker)] == 1 and (
             _folds(operation, maker, len(value.shape))
-            or (_is_relu(operation) and _takes_relu(maker, joined.get(value.step)))
+            or (fusion.is_relu(operation) and fusion.takes_relu(maker) and fusion.is_linear(maker))
         ):
             joined[number] = maker
     return joined
@@ -64,33 +57,11 @@ def joined_steps(graph: Graph, operations: Sequence[Any]) -> dict[int, Any]:
 
 def _folds(operation: Any, maker: Any, rank: int) -> bool:
     """Whether a BatchNormalization goes into the kernel before it."""
-    if not isinstance(operation, layers.BatchNormalization) or not _ends_in_kernel(maker):
+    is_norm = isinstance(operation, layers.BatchNormalization)
+    if not (is_norm and fusion.takes_norm(maker) and fusion.is_linear(maker)):
         return False
     channels = 1 if getattr(maker, "data_format", None) == "channels_first" else rank - 1
     return operation.axis % rank == channels
-
-
-def _ends_in_kernel(operation: Any) -> bool:
-    return isinstance(operation, _KERNELS) and operation.activation is keras.activations.linear
-
-
-def _takes_relu(maker: Any, before: Any) -> bool:
-    """Whether a ReLU behind `maker`, which itself may be a folded one, becomes part of it."""
-    if isinstance(maker, layers.BatchNormalization):
-        return before is not None and not isinstance(before, _TRANSPOSED)
-    if isinstance(maker, layers.Layer):
-        is_kernel = _ends_in_kernel(maker) and not isinstance(maker, _TRANSPOSED)
-        return is_kernel or isinstance(maker, _MERGES)
-    return type(maker).__name__ in ("Add", "Subtract", "Multiply")
-
-
-def _is_relu(operation: Any) -> bool:
-    if isinstance(operation, layers.ReLU):
-        shape = (operation.negative_slope, operation.threshold)
-        return shape == (0, 0) and operation.max_value in (None, 6)
-    if isinstance(operation, layers.Activation):
-        return operation.activation in _RELUS
-    return type(operation).__name__ in ("Relu", "Relu6") and not isinstance(operation, layers.Layer)
 
 
 def _item_bytes(value: Value) -> tuple[int, int]:

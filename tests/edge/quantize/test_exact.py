@@ -10,6 +10,7 @@ from keras_distill.edge.quantize.activations import SIGNED_UNIT
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.ranges import Range
 from keras_distill.graph.replay import trace
+from keras_distill.litert import converter
 
 layers, ops = keras.layers, keras.ops
 VOCABULARY = 5000
@@ -200,3 +201,59 @@ def test_files_read_what_the_twin_reads(tmp_path):
         found = [*edge.load_tflite(export).predict(rows).values()]
         assert correlation(found[0], answers[0]) > 0.99
         np.testing.assert_array_equal(found[1], np.round(found[1]))
+
+
+def test_ids_that_are_computed_are_right_without_training(tmp_path):
+    model = model_of(READERS["computed"])
+    options = {"precision": "int8", "representative_data": ids()}
+    with pytest.raises(ValueError, match=r"the inputs \['ids'\] are ids.*int32"):
+        edge.export_tflite(model, tmp_path / "no.tflite", input_type="int8", **options)
+    export = edge.export_tflite(model, tmp_path / "f.tflite", **options)
+    assert correlation(edge.load_tflite(export).predict(ids()), model(ids())) > 0.99
+    # Said before, and by the file.
+    in_float = {row.path for row in edge.inspect(model).rows if row.quantisable == "float"}
+    assert {path.rstrip("_0123456789") for path in in_float} == {"true_divide", "floor", "add"}
+    assert "FLOOR" in export.float_ops
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_what_rounds_computed_ids_is_said_by_name(precision, tmp_path, monkeypatch):
+    x = keras.Input((20,), name="ids")
+    words = embedding()(ops.floor(x / 7.0))
+    hidden = layers.GRU(3, name="gru")(words) if precision == "int8" else layers.Flatten()(words)
+    model = keras.Model(x, layers.Dense(2)(hidden))
+    monkeypatch.setattr(converter, "convert", refuse)
+    said = r"floor.*round.*" + ("gru" if precision == "int8" else "int16x8") + ".*int32"
+    with pytest.warns(UserWarning, match=said), pytest.raises(InterruptedError):
+        edge.export_tflite(
+            model, tmp_path / "f.tflite", precision=precision, representative_data=ids()
+        )
+
+
+def refuse(*arguments, **options):
+    raise InterruptedError
+
+
+def test_one_hot_categories_are_ones_and_zeros_in_the_file(tmp_path):
+    """LiteRT's own ONE_HOT has zeros of 0.502 at int8."""
+    keras.utils.set_random_seed(1)
+    age, kind = keras.Input((1,), name="age"), keras.Input((1,), dtype="int32", name="kind")
+    boundaries = {"bin_boundaries": [18.0, 35.0, 60.0]}
+    hot = {
+        "bins": layers.Discretization(**boundaries, output_mode="one_hot")(age),
+        "kinds": layers.CategoryEncoding(6, "one_hot")(kind),
+        "first": ops.one_hot(kind, 6),
+    }
+    scaled = layers.Normalization(mean=[40.0], variance=[400.0])(age)
+    joined = layers.Concatenate()([scaled, hot["bins"], hot["kinds"]])
+    model = keras.Model([age, kind], {**hot, "score": layers.Dense(2)(joined)})
+    rng = np.random.default_rng(0)
+    x = [rng.uniform(0, 90, (64, 1)).astype("float32"), rng.integers(0, 6, (64, 1), "int32")]
+    expected = model(x)
+    twin = quantize_aware(model, calibration_data=x)
+    for source, options in ((twin, {}), (model, {"representative_data": x})):
+        export = edge.export_tflite(source, tmp_path / "f.tflite", precision="int8", **options)
+        found = edge.load_tflite(export).predict({"age": x[0], "kind": x[1]})
+        for name in hot:
+            np.testing.assert_allclose(found[name], expected[name], atol=0.005)
+        assert correlation(found["score"], expected["score"]) > 0.99

@@ -199,6 +199,7 @@ def test_an_average_over_all_has_a_range_of_its_own():
         ("tanh", SIGNED_UNIT, 1),
         # relu's part, the exponential's and their sum, behind the tensor before them.
         ("selu", True, 4),
+        ("elu", True, 4),
     ],
 )
 def test_activations_are_split_from_their_kernels(name, output, between):
@@ -209,6 +210,17 @@ def test_activations_are_split_from_their_kernels(name, output, between):
     alone = chain(layers.Activation(name, name="act"))["act"]
     assert (alone.activation, alone.outputs) == (None, (output,))
     assert alone.between == between - 1
+
+
+@pytest.mark.parametrize(
+    ("activation", "between"),
+    [(layers.ELU(0.5), 3), (layers.ELU(-0.5), 0), (lambda x: keras.ops.elu(x, 0.5), 3)],
+    ids=["layer", "turned round", "operation"],
+)
+def test_exponential_activations_are_taken_apart_wherever_they_stand(activation, between):
+    x = image()
+    (found,) = plans(x, activation(x)).values()
+    assert (found.between, found.outputs) == (between, OWN)
 
 
 def test_known_ranges_are_litert_s_own():
@@ -224,7 +236,8 @@ def test_known_ranges_are_litert_s_own():
         (layers.LayerNormalization(axis=-2), 0),
         (layers.GroupNormalization(2), 6),
         (layers.RMSNormalization(), 4),
-        (layers.UnitNormalization(), 0),
+        (layers.UnitNormalization(), 2),
+        (layers.UnitNormalization(axis=1), 0),
     ],
 )
 def test_normalisations_over_a_rows_own_values(layer, between):

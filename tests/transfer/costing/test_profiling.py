@@ -11,10 +11,8 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
 
 import keras_distill as kd
-from keras_distill.edge.quantize.layout import takes_relu
 from keras_distill.graph.replay import trace
 from keras_distill.transfer import profile
-from keras_distill.transfer.costing.footprint import joined_steps
 from keras_distill.transfer.costing.profiling import Pricer, settled_inputs
 
 
@@ -468,14 +466,3 @@ def test_the_record_is_frozen_printed_and_written():
 def test_what_is_no_model_is_refused(model, error, words):
     with pytest.raises(error, match=words):
         profile(model)
-
-
-@pytest.mark.parametrize(
-    "merge", [keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply, keras.layers.Average]
-)
-def test_quantisation_and_memory_agree_on_which_merge_takes_a_relu_in(merge):
-    # Converted files hold ADD, SUB and MUL with the ReLU in them; an average ends in a product.
-    left, right = keras.Input((4,)), keras.Input((4,))
-    graph = trace(keras.Model([left, right], keras.layers.ReLU()(merge()([left, right]))))
-    joined = joined_steps(graph, [step.operation for step in graph.steps])
-    assert bool(joined) == takes_relu(graph.steps[0]) == (merge is not keras.layers.Average)
