@@ -49,7 +49,7 @@ def prepared(
     if volumes:
         model = _with_rows_of(model, over_images(model))
     if loops:
-        model = _with_rows_of(model, without_loops(model))
+        model = _with_rows_of(model, without_loops(model, fused=precision == "int8"))
     if precision in CALIBRATED:
         model = _with_rows_of(model, moved_as_bits(model))
     return model

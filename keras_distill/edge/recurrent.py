@@ -1,8 +1,8 @@
 """Recurrent layers in the form that the converter can quantise.
 
-A Keras 3 LSTM, GRU or SimpleRNN is a loop to the converter, and a loop crashes it at int8. A
-tf_keras LSTM becomes LiteRT's own fused operation; the others are unrolled over their fixed number
-of steps.
+A recurrent layer of Keras 3 is a loop to the converter, and a loop crashes it at int8. A tf_keras
+LSTM with tanh, sigmoid and a bias becomes LiteRT's own fused operation; the others, ConvLSTM and
+cells of one's own among them, are unrolled over their fixed number of steps.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..graph.copying import copy_variables
+from ..graph.copying import copy_of, copy_variables
 from ..graph.replay import Functional, trace
 from ..graph.wrapping import unwrapped
 from .compress.layer import inner
 from .compress.model import rebuild
 from .quantize.affine import by_one
+from .quantize.kinds import becomes_fused_lstm
 from .quantize.loops import check_loops, is_recurrent, ways_of
 
 layers = keras.layers
@@ -33,8 +34,12 @@ def has_recurrent(model: Any) -> bool:
     return any(is_recurrent(inner(step.operation)) for step in trace(model).steps)
 
 
-def without_loops(model: Any) -> Any:
+def without_loops(model: Any, *, fused: bool = True) -> Any:
     """A copy of `model` whose recurrent layers are no loops.
+
+    Args:
+      model: a built Functional or Sequential model.
+      fused: whether LiteRT's own LSTM serves, which computes in int8 or float.
 
     Raises:
       ValueError: a stateful layer, or one to be unrolled whose number of steps is open.
@@ -47,7 +52,7 @@ def without_loops(model: Any) -> Any:
         if path not in steps:
             return layer
         bare = inner(layer)
-        made = _Unlooped(bare, steps[path].inputs[0].shape)
+        made = _Unlooped(bare, steps[path].inputs[0].shape, fused)
         return made if bare is layer else layer.around(made)
 
     return rebuild(model, substitute)
@@ -56,11 +61,11 @@ def without_loops(model: Any) -> Any:
 class _Unlooped(keras.layers.Layer):
     """A recurrent layer's computation, called as the layer was, for one export."""
 
-    def __init__(self, layer: Any, shape: tuple):
+    def __init__(self, layer: Any, shape: tuple, fused: bool):
         super().__init__(name=layer.name)
         self.supports_masking = True
         self.layer = layer
-        self.ways = [_Way(one, shape) for one in ways_of(layer)]
+        self.ways = [_Way(one, shape, fused) for one in ways_of(layer)]
         self.built = True
 
     def call(
@@ -88,12 +93,12 @@ class _Unlooped(keras.layers.Layer):
 class _Way(keras.layers.Layer):
     """One direction of a recurrent layer; it holds what it calls, for the export to find."""
 
-    def __init__(self, layer: Any, shape: tuple):
+    def __init__(self, layer: Any, shape: tuple, fused: bool):
         super().__init__(name=layer.name)
         self.layer = layer
-        is_gru = isinstance(layer, layers.GRU)
-        self.unrolled = None if is_gru else _unrolled(layer, shape)
-        self.fused = _fused(layer, shape) if _has_fused(layer) else None
+        self.unrolled = None if type(layer) is layers.GRU else _unrolled(layer)
+        fused = fused and becomes_fused_lstm(layer)
+        self.fused = _fused(layer, shape) if fused else None
         self.built = True
 
     def run(self, x: Any, states: list, mask: Any) -> tuple[Any, Sequence[Any]]:
@@ -105,10 +110,6 @@ class _Way(keras.layers.Layer):
             return self.fused(x), ()
         output, *last = self.unrolled(x, initial_state=states or None, mask=mask)
         return _zeroed(self.layer, output, mask), last
-
-
-def _has_fused(layer: Any) -> bool:
-    return isinstance(layer, layers.LSTM) and not layer.return_state
 
 
 def _zeroed(layer: Any, output: Any, mask: Any) -> Any:
@@ -124,8 +125,9 @@ def _fused(layer: Any, shape: tuple) -> Callable[[Any], Any]:
     from .bridge import to_legacy
     from .bridge.legacy_layer import LegacyLayer
 
-    config = layer.get_config()
-    alone = type(layer).from_config(config)
+    # tf_keras' own is fused only without these, which the file has no use for.
+    plain = {"recurrent_dropout": 0.0, "unroll": False, "stateful": False}
+    alone = type(layer).from_config({**layer.get_config(), **plain})
     model = keras.Sequential([keras.Input(batch_shape=shape), alone])
     copy_variables(layer, alone, layer.name)
     with warnings.catch_warnings():
@@ -134,12 +136,10 @@ def _fused(layer: Any, shape: tuple) -> Callable[[Any], Any]:
         return LegacyLayer(to_legacy(model).layers[-1])
 
 
-def _unrolled(layer: Any, shape: tuple) -> Callable[..., Any]:
+def _unrolled(layer: Any) -> Callable[..., Any]:
     """Keras' own layer without its loop, which returns its states as well."""
-    changes = {"unroll": True, "return_state": True, "zero_output_for_mask": False}
-    copy = type(layer).from_config({**layer.get_config(), **changes})
-    copy.build(shape)
-    copy_variables(layer, copy, layer.name)
+    copy = copy_of(layer, layer.name)
+    copy.unroll, copy.return_state, copy.zero_output_for_mask = True, True, False
     return copy
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ...graph.replay import Step
-from . import affine, exact, normalizations
+from . import activations, affine, exact, normalizations
 
 layers = keras.layers
 
@@ -66,7 +66,7 @@ COMPUTING = frozenset(
     )
 )
 _WHOLE = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
-RECURRENT = (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.Bidirectional)
+RECURRENT = (layers.RNN, layers.Bidirectional)
 ATTENTION = (
     layers.Attention,
     layers.AdditiveAttention,
@@ -98,8 +98,17 @@ def is_open_inside(operation: Any) -> bool:
 
 
 def becomes_fused_lstm(operation: Any) -> bool:
-    """Whether the file holds the layer as LiteRT's own LSTM."""
-    return isinstance(operation, layers.LSTM)
+    """Whether an int8 file holds the layer as LiteRT's own LSTM, which has these gates alone."""
+    if type(operation) is not layers.LSTM or not operation.use_bias or operation.return_state:
+        return False
+    gates = (operation.activation, operation.recurrent_activation)
+    return tuple(map(activations.name_of, gates)) == ("tanh", "sigmoid")
+
+
+def has_bounded_gates(operation: Any) -> bool:
+    """Whether a recurrent layer's states lie where its activation does."""
+    gate = getattr(operation, "recurrent_activation", None)
+    return gate is None or activations.name_of(gate) in ("sigmoid", "hard_sigmoid")
 
 
 def keeps_range(step: Step) -> bool:

@@ -199,8 +199,12 @@ def _known_range(step: Step) -> Any:
     # A layer of the user's own may do more after the activation that it has.
     if not exact.by_keras(operation):
         return True
-    # Where a GRU begins, its states stay: they need not be what tanh gives.
-    if isinstance(operation, kinds.RECURRENT) and len(step.inputs) > 1:
+    # Where a GRU begins, its states stay, and an LSTM's second state is any sum: they need not be
+    # what tanh gives.
+    alone = len(step.inputs) == len(step.outputs) == 1
+    if isinstance(operation, kinds.RECURRENT) and not (
+        alone and kinds.has_bounded_gates(operation)
+    ):
         return True
     return activations.OUTPUT_RANGES.get(activations.of_layer(operation) or "", True)
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from ...graph.replay import Graph, Step
+from . import kinds
 
 layers = keras.layers
 
@@ -15,7 +16,7 @@ __all__ = ["check_loops", "is_recurrent", "refusal", "ways_of"]
 
 def is_recurrent(layer: Any) -> bool:
     """Whether a layer would be a loop in the file."""
-    return isinstance(ways_of(layer)[0], (layers.LSTM, layers.GRU, layers.SimpleRNN))
+    return isinstance(ways_of(layer)[0], layers.RNN)
 
 
 def ways_of(layer: Any) -> list[Any]:
@@ -42,7 +43,8 @@ def refusal(step: Step, *, open_sizes: bool = False) -> str:
     if step.inputs[0].shape[1] is None and not open_sizes and not _is_fused(step):
         return (
             "has an open number of steps, and int8 needs a fixed one: a loop crashes the "
-            "converter. Give the model's Input its number of steps, as in keras.Input((49, 40))"
+            "converter. Give the model's Input its number of steps, as in keras.Input((49, 40)), "
+            "or this file: export_tflite(..., input_shape=(49, 40))"
         )
     return ""
 
@@ -50,7 +52,7 @@ def refusal(step: Step, *, open_sizes: bool = False) -> str:
 def _is_fused(step: Step) -> bool:
     """Whether the file holds it as LiteRT's own LSTM, whose number of steps may be open."""
     more = len(step.inputs) > 1 or step.kwargs.get("mask") is not None
-    return isinstance(step.operation, layers.LSTM) and not more and not step.operation.return_state
+    return kinds.becomes_fused_lstm(step.operation) and not more
 
 
 def check_loops(graph: Graph, *, open_sizes: bool = False) -> None:
