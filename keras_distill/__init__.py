@@ -1,6 +1,5 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
@@ -64,10 +63,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for: who only trains does not wait for them.
-    homes = {"explain": "explaining", "distill_chain": "training.chain"}
-    if name not in homes:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"keras_distill.{homes[name]}"), name)
+    if name == "explain":
+        from keras_distill.explaining import explain
+
+        return explain
+    if name == "distill_chain":
+        from keras_distill.training.chain import distill_chain
+
+        return distill_chain
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
