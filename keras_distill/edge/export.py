@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _files, litert
+from keras_distill import _files, _keras, litert
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
 
@@ -304,7 +304,7 @@ def _layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]
     if isinstance(model, (keras.Sequential, Functional)):
         paths = dict.fromkeys(step.path for step in trace(model).steps)
     else:
-        inner = model._flatten_layers(include_self=False)
+        inner = _keras.layers_of(model, itself=False)
         paths = dict.fromkeys(layer.name for layer in inner)
     return tuple(path for path in paths if path.rpartition("/")[2] in parts)
 
