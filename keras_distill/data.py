@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ._extras import install_hint
+from keras_distill._extras import install_hint
 
 ACCEPTED = (
     "an array of inputs, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict or list of "

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .benchmark import benchmark
-from .cache import cache
-from .demo import demo
-from .distil import distil
-from .explain import explain
-from .export import export
-from .inspect import inspect
-from .profile import profile
-from .quantize import quantize
-from .verify import verify
+from keras_distill.cli.benchmark import benchmark
+from keras_distill.cli.cache import cache
+from keras_distill.cli.demo import demo
+from keras_distill.cli.distil import distil
+from keras_distill.cli.explain import explain
+from keras_distill.cli.export import export
+from keras_distill.cli.inspect import inspect
+from keras_distill.cli.profile import profile
+from keras_distill.cli.quantize import quantize
+from keras_distill.cli.verify import verify
 
 app = typer.Typer(
     name="keras-distill",

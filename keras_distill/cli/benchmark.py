@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import AsJson, guarded, print_record
+from keras_distill.cli.shared import AsJson, guarded, print_record
 
 
 def benchmark(
@@ -22,8 +22,7 @@ def benchmark(
 
     def work() -> int:
         from keras_distill.litert.runner import load_tflite
-
-        from ..pipeline import inputs
+        from keras_distill.pipeline import inputs
 
         with inputs.usage_errors():
             runner = load_tflite(file)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import AsJson, Modules, guarded, print_record
+from keras_distill.cli.shared import AsJson, Modules, guarded, print_record
 
 cache = typer.Typer(
     help="A teacher's answers on disk: asked once, read at every epoch.", no_args_is_help=True
@@ -57,7 +57,7 @@ def cache_build(
     }
 
     def work() -> int:
-        from ..pipeline import caching
+        from keras_distill.pipeline import caching
 
         try:
             info = caching.build(teacher, data, directory, shard=shard, **options)
@@ -75,7 +75,7 @@ def cache_info(directory: CacheFolder, as_json: AsJson = False) -> None:
     """What a cache holds, its bytes an example, and what it was built from."""
 
     def work() -> int:
-        from ..pipeline import caching
+        from keras_distill.pipeline import caching
 
         with caching.refusals():
             print_record(caching.cache.info(directory), as_json)
@@ -98,7 +98,7 @@ def cache_verify(
     """Read every byte and name what is damaged or missing. 0: whole, 1: not, 2: bad input."""
 
     def work() -> int:
-        from ..pipeline import caching
+        from keras_distill.pipeline import caching
 
         if (teacher or data) and not repair:
             raise caching.UsageError("--teacher and --data are for --repair; add it.")
@@ -120,7 +120,7 @@ def cache_merge(
     """One cache out of the parts that `build --shard` wrote; the parts stay as they are."""
 
     def work() -> int:
-        from ..pipeline import caching
+        from keras_distill.pipeline import caching
 
         with caching.refusals():
             report = caching.cache.merge(parts, directory)

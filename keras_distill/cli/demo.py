@@ -48,8 +48,8 @@ def _demo(output: Path, command: list[str], **settings: Any) -> int:
 
         folder = Folder(output)
         folder.check_writable()
-        from ..pipeline.demo import run
-        from ..pipeline.settings import Settings
+        from keras_distill.pipeline.demo import run
+        from keras_distill.pipeline.settings import Settings
 
         return 0 if run(Settings.of(**settings), folder) else 1
     # First: an interrupted import leaves UsageError unbound.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import Data, ImageSize, Modules, Overwrite, Rescale, guarded
+from keras_distill.cli.shared import Data, ImageSize, Modules, Overwrite, Rescale, guarded
 
 
 def distil(
@@ -58,9 +58,8 @@ def distil(
     options = {key: value for key, value in locals().items() if key != "modules"}
 
     def work() -> int:
+        from keras_distill.pipeline import distilling
         from keras_distill.training.chain_report import outcome
-
-        from ..pipeline import distilling
 
         options["objective"] = objective or ["SoftTargets"]
         # A bar redraws itself, which is for terminals.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import ImageSize, Modules, Rescale, guarded
+from keras_distill.cli.shared import ImageSize, Modules, Rescale, guarded
 
 
 def explain(
@@ -28,13 +28,13 @@ def explain(
     """What the student learned, and what not: agreement, calibration, layers, worst examples."""
 
     def work() -> int:
-        from .._extras import install_hint
-        from ..pipeline import inputs
+        from keras_distill._extras import install_hint
+        from keras_distill.pipeline import inputs
 
         with inputs.usage_errors():
             # First: a long pass must not end in a missing library, or before somebody's files.
             try:
-                from ..explaining import explain, folder, pictures  # noqa: F401
+                from keras_distill.explaining import explain, folder, pictures  # noqa: F401
             except ModuleNotFoundError as error:
                 raise ValueError(f"pictures need matplotlib: {install_hint('demo')}") from error
             folder.check_folder(output)

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .shared import AsJson, ImageSize, Model, Modules, Overwrite, Rescale, guarded, print_record
+from keras_distill.cli.shared import (
+    AsJson,
+    ImageSize,
+    Model,
+    Modules,
+    Overwrite,
+    Rescale,
+    guarded,
+    print_record,
+)
 
 
 class Precision(StrEnum):
@@ -49,8 +58,8 @@ def export(
     """Write a .tflite that has run once. Verify it with keras-distill verify."""
 
     def work() -> int:
-        from .. import edge
-        from ..pipeline import inputs, writing
+        from keras_distill import edge
+        from keras_distill.pipeline import inputs, writing
 
         writing.check(output, ".tflite", overwrite)
         loaded = inputs.load_model(model)

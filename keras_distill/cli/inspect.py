@@ -2,7 +2,7 @@
 
 import typer
 
-from .shared import AsJson, Model, Modules, guarded, print_record
+from keras_distill.cli.shared import AsJson, Model, Modules, guarded, print_record
 
 
 def inspect(
@@ -13,8 +13,8 @@ def inspect(
     """Layer by layer: what can be pruned and quantised, how, and why not."""
 
     def work() -> int:
-        from ..edge.inspection import inspect as inspected
-        from ..pipeline import inputs
+        from keras_distill.edge.inspection import inspect as inspected
+        from keras_distill.pipeline import inputs
 
         loaded = inputs.load_model(model)
         with inputs.usage_errors():

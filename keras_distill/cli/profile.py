@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import AsJson, Model, Modules, guarded, print_record
+from keras_distill.cli.shared import AsJson, Model, Modules, guarded, print_record
 
 
 def profile(
@@ -23,8 +23,8 @@ def profile(
     """Layer by layer and whole: parameters, FLOPs, activation memory, bytes, for one example."""
 
     def work() -> int:
-        from ..pipeline import arguments, inputs
-        from ..transfer import profile as profiled
+        from keras_distill.pipeline import arguments, inputs
+        from keras_distill.transfer import profile as profiled
 
         shape = arguments.shapes(input_shape or [])
         loaded = inputs.load_model(model)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import Data, ImageSize, Model, Modules, Overwrite, Rescale, guarded
+from keras_distill.cli.shared import Data, ImageSize, Model, Modules, Overwrite, Rescale, guarded
 
 
 def quantize(
@@ -21,8 +21,8 @@ def quantize(
     """A copy that computes as its int8 file will, its ranges set by data: to distil, to export."""
 
     def work() -> int:
-        from .. import edge
-        from ..pipeline import inputs, writing
+        from keras_distill import edge
+        from keras_distill.pipeline import inputs, writing
 
         writing.check(output, ".keras", overwrite)
         loaded = inputs.load_model(model)

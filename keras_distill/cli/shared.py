@@ -54,7 +54,7 @@ def guarded(work: Callable[[], int], modules: Sequence[str] | None = None) -> in
         from keras_distill.training.stages import UsageError
 
         if modules:
-            from ..pipeline.modules import import_modules
+            from keras_distill.pipeline.modules import import_modules
 
             import_modules(modules)
         return work()

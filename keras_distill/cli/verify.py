@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import Data, ImageSize, Modules, Rescale, guarded
+from keras_distill.cli.shared import Data, ImageSize, Modules, Rescale, guarded
 
 
 def verify(
@@ -48,7 +48,7 @@ def verify(
     options = {key: value for key, value in locals().items() if key != "modules"}
 
     def work() -> int:
-        from ..pipeline import gate
+        from keras_distill.pipeline import gate
 
         outcome = gate.run(gate.Request(**options))
         typer.echo(str(outcome))

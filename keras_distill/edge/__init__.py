@@ -3,25 +3,24 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import registered  # noqa: F401
+from keras_distill.edge import registered  # noqa: F401
 
 if TYPE_CHECKING:
+    from keras_distill.edge.bridge import to_keras3, to_legacy, wrap_legacy
+    from keras_distill.edge.compress.clustering import cluster
+    from keras_distill.edge.compress.pruning import prune
+    from keras_distill.edge.compress.sparsity import SparsityReport, sparsity_report
+    from keras_distill.edge.compress.strip import strip
+    from keras_distill.edge.debugging import DebugReport, LayerError, debug
+    from keras_distill.edge.export import export_tflite
+    from keras_distill.edge.inspection import Inspection, inspect
+    from keras_distill.edge.lookups import without_preprocessing
+    from keras_distill.edge.quantize.aware import quantize_aware
+    from keras_distill.edge.quantize.calibrate import calibrate
+    from keras_distill.edge.records import TFLiteExport, VerificationReport
+    from keras_distill.edge.verification import VerificationError, benchmark, verify
     from keras_distill.litert.converter import ConversionError
     from keras_distill.litert.runner import load_tflite
-
-    from .bridge import to_keras3, to_legacy, wrap_legacy
-    from .compress.clustering import cluster
-    from .compress.pruning import prune
-    from .compress.sparsity import SparsityReport, sparsity_report
-    from .compress.strip import strip
-    from .debugging import DebugReport, LayerError, debug
-    from .export import export_tflite
-    from .inspection import Inspection, inspect
-    from .lookups import without_preprocessing
-    from .quantize.aware import quantize_aware
-    from .quantize.calibrate import calibrate
-    from .records import TFLiteExport, VerificationReport
-    from .verification import VerificationError, benchmark, verify
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {

@@ -11,10 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.data import no_keras3_model, qualified_name
+from keras_distill.edge.interface import Interface, interface_of
 from keras_distill.litert.runner import TFLiteRunner
-
-from ..data import no_keras3_model, qualified_name
-from .interface import Interface, interface_of
 
 __all__ = ["Answers"]
 

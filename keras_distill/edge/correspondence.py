@@ -19,12 +19,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.edge.compress.layer import exporting
+from keras_distill.edge.interface import Interface
+from keras_distill.graph import replay
 from keras_distill.litert.converter import quiet_tensorflow
 from keras_distill.signals import taps
-
-from ..graph import replay
-from .compress.layer import exporting
-from .interface import Interface
 
 _ACTIVATIONS = {
     *("Relu", "Relu6", "Minimum", "Maximum", "Identity"),

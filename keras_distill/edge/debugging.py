@@ -12,15 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill._records import Record, Table
+from keras_distill.data import batches
+from keras_distill.edge.correspondence import FileTensor, LayerTrace, Match
+from keras_distill.edge.interface import Interface, in_float32, interface_of
+from keras_distill.edge.joins import Part, parts_of
+from keras_distill.edge.records import TFLiteExport
 from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.litert.runner import TFLiteRunner, load_tflite
-
-from .._records import Record, Table
-from ..data import batches
-from .correspondence import FileTensor, LayerTrace, Match
-from .interface import Interface, in_float32, interface_of
-from .joins import Part, parts_of
-from .records import TFLiteExport
 
 _OPEN_BATCH = 8
 # Noise of rounding moves an SNR by less than taking one layer for another.

@@ -17,21 +17,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _files, _keras, litert
+from keras_distill.data import batches
+from keras_distill.edge.compress.layer import exporting
+from keras_distill.edge.interface import Interface, in_float32, interface_of
+from keras_distill.edge.joins import warn_of_narrow
+from keras_distill.edge.lookups import check_lookups, holds_lookups, tables_of
+from keras_distill.edge.prepare import has_ranges, prepared, rows_seen, without_inner_ranges
+from keras_distill.edge.quantize.aware import quantize_aware
+from keras_distill.edge.records import TFLiteExport
+from keras_distill.edge.sizes import closed_specs, open_sizes
+from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
+from keras_distill.edge.unrounded import computed_exactly, exact_inputs
+from keras_distill.graph.replay import Functional, trace
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
-
-from ..data import batches
-from ..graph.replay import Functional, trace
-from .compress.layer import exporting
-from .interface import Interface, in_float32, interface_of
-from .joins import warn_of_narrow
-from .lookups import check_lookups, holds_lookups, tables_of
-from .prepare import has_ranges, prepared, rows_seen, without_inner_ranges
-from .quantize.aware import quantize_aware
-from .records import TFLiteExport
-from .sizes import closed_specs, open_sizes
-from .tflite_file import FileContent, append_labels, check_labels, read_content
-from .unrounded import computed_exactly, exact_inputs
 
 
 def export_tflite(

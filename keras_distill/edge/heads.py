@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .joins import Part
+from keras_distill.edge.joins import Part
 
 __all__ = ["Head", "chance_of", "correlation"]
 

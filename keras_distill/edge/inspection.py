@@ -9,15 +9,15 @@ from typing import Any
 
 import keras
 
-from .._records import Record, Table
-from ..graph.replay import Step, trace
-from ..graph.wrapping import unwrapped
-from .compress.pruning import prunable_weights
-from .interface import as_keras3
-from .quantize import kinds, layout
-from .quantize.layer import Quantized
-from .quantize.loops import refusal
-from .reads import float_operations
+from keras_distill._records import Record, Table
+from keras_distill.edge.compress.pruning import prunable_weights
+from keras_distill.edge.interface import as_keras3
+from keras_distill.edge.quantize import kinds, layout
+from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.edge.quantize.loops import refusal
+from keras_distill.edge.reads import float_operations
+from keras_distill.graph.replay import Step, trace
+from keras_distill.graph.wrapping import unwrapped
 
 
 @dataclass(frozen=True)

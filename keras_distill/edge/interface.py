@@ -11,13 +11,12 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from ..data import no_keras3_model, qualified_name
-from ..graph.copying import copy_of, rebuild
-from ..graph.float_only import check_float
-from ..litert.converter import quiet_tensorflow
-from ..teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
-from .reads import is_read_whole
+from keras_distill.data import no_keras3_model, qualified_name
+from keras_distill.edge.reads import is_read_whole
+from keras_distill.graph.copying import copy_of, rebuild
+from keras_distill.graph.float_only import check_float
+from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 
 _HALF = ("float16", "bfloat16")
 # What a model that takes no real numbers may take, the likeliest first.
@@ -215,7 +214,7 @@ def as_keras3(model: Any) -> Any:
       ValueError: Keras' own `quantize()` made it.
     """
     _refuse_distiller(model)
-    from .bridge import legacy_layer, to_keras3, to_legacy
+    from keras_distill.edge.bridge import legacy_layer, to_keras3, to_legacy
 
     if isinstance(model, keras.Model):
         check_float(model)

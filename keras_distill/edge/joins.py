@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..graph.replay import Functional, Graph, Step, functional, replay, trace
-from ..graph.wrapping import inner
-from .quantize import kinds
+from keras_distill.edge.quantize import kinds
+from keras_distill.graph.replay import Functional, Graph, Step, functional, replay, trace
+from keras_distill.graph.wrapping import inner
 
 __all__ = ["Part", "parts_of", "parts_of_outputs", "warn_of_narrow"]
 

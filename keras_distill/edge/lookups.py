@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .. import _keras
-from .._keras import Functional
-from ..graph.copying import copy_of, rebuild
-from ..graph.replay import Graph, Step, Value, functional, trace
-from ..litert.converter import ConversionError
+from keras_distill import _keras
+from keras_distill._keras import Functional
+from keras_distill.graph.copying import copy_of, rebuild
+from keras_distill.graph.replay import Graph, Step, Value, functional, trace
+from keras_distill.litert.converter import ConversionError
 
 layers = keras.layers
 

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..graph.replay import Functional, trace
-from .compress.layer import inner
-from .compress.model import rebuild
+from keras_distill.edge.compress.layer import inner
+from keras_distill.edge.compress.model import rebuild
+from keras_distill.graph.replay import Functional, trace
 
 __all__ = ["has_volumes", "over_images"]
 

@@ -10,18 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.edge.bridge.legacy_layer import LegacyLayer, has_wrappers
+from keras_distill.edge.compress.layer import Compressed, inner
+from keras_distill.edge.pooling import has_volumes, over_images
+from keras_distill.edge.quantize import kinds
+from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.edge.quantize.ranges import Range
+from keras_distill.edge.recurrent import has_recurrent, without_loops
+from keras_distill.edge.sizes import closed_copy
+from keras_distill.edge.unrounded import moved_as_bits
+from keras_distill.graph.replay import trace
 from keras_distill.litert.converter import CALIBRATED
-
-from ..graph.replay import trace
-from .bridge.legacy_layer import LegacyLayer, has_wrappers
-from .compress.layer import Compressed, inner
-from .pooling import has_volumes, over_images
-from .quantize import kinds
-from .quantize.layer import Quantized
-from .quantize.ranges import Range
-from .recurrent import has_recurrent, without_loops
-from .sizes import closed_copy
-from .unrounded import moved_as_bits
 
 
 def prepared(
@@ -40,7 +39,7 @@ def prepared(
     if has_ranges(model) and precision == "int8":
         check_ranges(model)
     elif any(isinstance(layer, Compressed) for layer in _layers(model)) or has_wrappers(model):
-        from .compress.strip import strip
+        from keras_distill.edge.compress.strip import strip
 
         model = _with_rows_of(model, strip(model))
     loops, volumes = precision in CALIBRATED and has_recurrent(model), has_volumes(model)

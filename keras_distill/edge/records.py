@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keras_distill._records import Record, Table, pairs
 from keras_distill.litert.runner import TensorInfo
-
-from .._records import Record, Table, pairs
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..graph.copying import copy_of, copy_variables
-from ..graph.replay import Functional, trace
-from ..graph.wrapping import unwrapped
-from .compress.layer import inner
-from .compress.model import rebuild
-from .quantize.affine import by_one
-from .quantize.kinds import becomes_fused_lstm
-from .quantize.loops import check_loops, is_recurrent, ways_of
+from keras_distill.edge.compress.layer import inner
+from keras_distill.edge.compress.model import rebuild
+from keras_distill.edge.quantize.affine import by_one
+from keras_distill.edge.quantize.kinds import becomes_fused_lstm
+from keras_distill.edge.quantize.loops import check_loops, is_recurrent, ways_of
+from keras_distill.graph.copying import copy_of, copy_variables
+from keras_distill.graph.replay import Functional, trace
+from keras_distill.graph.wrapping import unwrapped
 
 layers = keras.layers
 
@@ -122,8 +122,8 @@ def _zeroed(layer: Any, output: Any, mask: Any) -> Any:
 
 def _fused(layer: Any, shape: tuple) -> Callable[[Any], Any]:
     """The tf_keras twin, from which the converter makes LiteRT's own operation."""
-    from .bridge import to_legacy
-    from .bridge.legacy_layer import LegacyLayer
+    from keras_distill.edge.bridge import to_legacy
+    from keras_distill.edge.bridge.legacy_layer import LegacyLayer
 
     # tf_keras' own is fused only without these, which the file has no use for.
     plain = {"recurrent_dropout": 0.0, "unroll": False, "stateful": False}

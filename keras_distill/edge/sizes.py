@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..graph.copying import rebuild
-from ..graph.replay import Functional
-from .interface import Interface
+from keras_distill.edge.interface import Interface
+from keras_distill.graph.copying import rebuild
+from keras_distill.graph.replay import Functional
 
 __all__ = ["closed_copy", "closed_specs", "open_sizes"]
 

@@ -11,9 +11,8 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-
-from .heads import Head, chance_of
-from .records import Check
+from keras_distill.edge.heads import Head, chance_of
+from keras_distill.edge.records import Check
 
 __all__ = ["Tolerances", "checks_of"]
 

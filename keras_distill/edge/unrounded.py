@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..graph.replay import Functional, trace
-from ..graph.wrapping import inner, unwrapped
-from .compress.layer import Compressed
-from .compress.model import rebuild
-from .quantize import exact
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.model import rebuild
+from keras_distill.edge.quantize import exact
+from keras_distill.graph.replay import Functional, trace
+from keras_distill.graph.wrapping import inner, unwrapped
 
 
 def moved_as_bits(model: Any) -> Any:

@@ -18,6 +18,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.data import batches
+from keras_distill.edge.answers import Answers
+from keras_distill.edge.heads import Head, correlation
+from keras_distill.edge.joins import parts_of_outputs
+from keras_distill.edge.records import Check, TFLiteExport, VerificationReport
+from keras_distill.edge.tflite_file import precision_of
+from keras_distill.edge.tolerances import Tolerances, checks_of
 from keras_distill.litert.runner import (
     CrashError,
     LatencyReport,
@@ -25,14 +32,6 @@ from keras_distill.litert.runner import (
     file_sha256,
     load_tflite,
 )
-
-from ..data import batches
-from .answers import Answers
-from .heads import Head, correlation
-from .joins import parts_of_outputs
-from .records import Check, TFLiteExport, VerificationReport
-from .tflite_file import precision_of
-from .tolerances import Tolerances, checks_of
 
 _PACKAGES = ("keras_distill", "tensorflow", "keras", "ai-edge-litert")
 

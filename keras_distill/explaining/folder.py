@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import _files, _json
+from keras_distill import _files, _json
 
 __all__ = ["check_folder", "save"]
 
@@ -62,7 +62,7 @@ def save(folder: str | os.PathLike[str], record: str, figures: Mapping[str, Any]
 
 
 def _files_of(folder: Path) -> list[Path]:
-    from .pictures import PICTURES
+    from keras_distill.explaining.pictures import PICTURES
 
     return [folder / name for name in (_RECORD, *(f"{picture}.png" for picture in PICTURES))]
 

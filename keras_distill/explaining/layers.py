@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..graph.replay import functional, trace
-from ..graph.wrapping import unwrapped
-from ..transfer.depth.grouping import HEAD, grouped
+from keras_distill.graph.replay import functional, trace
+from keras_distill.graph.wrapping import unwrapped
+from keras_distill.transfer.depth.grouping import HEAD, grouped
 
 MOST_LAYERS = 12
 

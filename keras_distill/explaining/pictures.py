@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from .record import ClassChange, Explanation, LostExample, ModelAnswers
-from .words import answers_of
+from keras_distill.explaining.record import ClassChange, Explanation, LostExample, ModelAnswers
+from keras_distill.explaining.words import answers_of
 
 _TEACHER, _STUDENT = "#4c72b0", "#dd8452"
 _GAINED, _LOST = "#55a868", "#c44e52"

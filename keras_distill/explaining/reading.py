@@ -10,19 +10,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.data import batches
+from keras_distill.explaining.layers import default_layers
+from keras_distill.explaining.similarity import gram
+from keras_distill.explaining.teacher_twin import teacher_layers, twin_of
+from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.objectives import Objective, Signals
+from keras_distill.objectives.base import layer_name
+from keras_distill.teachers.cache import CachedBatch
 from keras_distill.training.checks import check_student
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.step import pairs_of_heads
 from keras_distill.training.student import StudentReader
-
-from ..data import batches
-from ..functional.tensors import UNLABELLED
-from ..objectives import Objective, Signals
-from ..objectives.base import layer_name
-from ..teachers.cache import CachedBatch
-from .layers import default_layers
-from .similarity import gram
-from .teacher_twin import teacher_layers, twin_of
 
 
 @dataclass(frozen=True)

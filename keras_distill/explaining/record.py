@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import install_hint
-from .._records import NOT_IN_JSON, Record, Table
-from . import folder as folders
-from .calibration import Calibration
-from .similarity import Similarity
+from keras_distill._extras import install_hint
+from keras_distill._records import NOT_IN_JSON, Record, Table
+from keras_distill.explaining import folder as folders
+from keras_distill.explaining.calibration import Calibration
+from keras_distill.explaining.similarity import Similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class Explanation(Record):
 
     def parts(self) -> Iterator[str | Table]:
         """Both models, the classes that changed most, the layer map, the worst examples."""
-        from .words import parts
+        from keras_distill.explaining.words import parts
 
         return parts(self)
 
@@ -151,7 +151,7 @@ class Explanation(Record):
           ModuleNotFoundError: matplotlib is missing, which the extra "demo" brings.
         """
         try:
-            from .pictures import draw
+            from keras_distill.explaining.pictures import draw
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"print(record) and record.to_json() do without, pictures need matplotlib: "

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from .calibration import CalibrationTally
-from .reading import UNLABELLED, Answers
-from .record import ClassChange, LostExample, ModelAnswers
+from keras_distill.explaining.calibration import CalibrationTally
+from keras_distill.explaining.reading import UNLABELLED, Answers
+from keras_distill.explaining.record import ClassChange, LostExample, ModelAnswers
 
 ENTROPY_BINS = 20
 # Two engines of one model differ by rounding alone, and nothing is lost by that.

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from ..teachers import Ensemble, Model, MovingAverage, MultiTask, Noisy, Teacher
-from ..teachers.model import as_teacher
-from ..teachers.specs import is_legacy
-from .layers import default_layers
+from keras_distill.explaining.layers import default_layers
+from keras_distill.teachers import Ensemble, Model, MovingAverage, MultiTask, Noisy, Teacher
+from keras_distill.teachers.model import as_teacher
+from keras_distill.teachers.specs import is_legacy
 
 
 def twin_of(teacher: Any) -> Teacher:

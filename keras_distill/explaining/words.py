@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .._records import Table
-from .record import Explanation, LostExample
+from keras_distill._records import Table
+from keras_distill.explaining.record import Explanation, LostExample
 
 # What a glance takes in; the JSON has all.
 _MOST_ROWS = 10

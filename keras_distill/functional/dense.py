@@ -4,7 +4,13 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import at_least_float32, check_positive, logit_pair, match_sizes, per_example
+from keras_distill.functional.tensors import (
+    at_least_float32,
+    check_positive,
+    logit_pair,
+    match_sizes,
+    per_example,
+)
 
 
 def regression_distance(student: Any, teacher: Any, *, delta: float | None = None):

@@ -4,7 +4,12 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import at_least_float32, check_positive, match_sizes, per_example
+from keras_distill.functional.tensors import (
+    at_least_float32,
+    check_positive,
+    match_sizes,
+    per_example,
+)
 
 
 def hint_mse(student: Any, teacher: Any):

@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import (
+from keras_distill.functional.tensors import (
     check_positive,
     class_targets,
     logit_pair,

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import (
+from keras_distill.functional.tensors import (
     check_positive,
     check_several,
     class_targets,

@@ -11,7 +11,13 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import adaptive_pool, at_least_float32, match_sizes, per_example, unit
+from keras_distill.functional.tensors import (
+    adaptive_pool,
+    at_least_float32,
+    match_sizes,
+    per_example,
+    unit,
+)
 
 # The reference code's floor under a norm.
 _SMALLEST_NORM = 1e-12

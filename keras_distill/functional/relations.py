@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from .tensors import at_least_float32, check_positive, check_several
+from keras_distill.functional.tensors import at_least_float32, check_positive, check_several
 
 
 def similarity_preserving(student: Any, teacher: Any):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from .relations import unit_or_zero
-from .tensors import at_least_float32, per_example
+from keras_distill.functional.relations import unit_or_zero
+from keras_distill.functional.tensors import at_least_float32, per_example
 
 # Below any probability that matters, above what a logarithm turns into infinity.
 _SMALLEST = 1e-9

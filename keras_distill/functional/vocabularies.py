@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from .sequences import divergence, over_positions
-from .tensors import at_least_float32, check_positive
+from keras_distill.functional.sequences import divergence, over_positions
+from keras_distill.functional.tensors import at_least_float32, check_positive
 
 UNSHARED = ("bucket", "renormalise")
 

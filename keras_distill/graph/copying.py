@@ -9,9 +9,8 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from .remaking import build_by_call, from_own_config
-from .replay import functional
+from keras_distill.graph.remaking import build_by_call, from_own_config
+from keras_distill.graph.replay import functional
 
 
 def rebuild(

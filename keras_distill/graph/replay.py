@@ -10,8 +10,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from ..data import no_keras3_model, qualified_name
+from keras_distill.data import no_keras3_model, qualified_name
 
 
 @dataclass(frozen=True)

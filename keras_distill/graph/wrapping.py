@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from .replay import Graph, Step, Value
+from keras_distill.graph.replay import Graph, Step, Value
 
 __all__ = ["Wrapping", "inner", "unwrapped", "wrapped_layers"]
 

@@ -8,11 +8,10 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.functional.relations import unit_or_zero
+from keras_distill.objectives.base import Objective, layer_name
+from keras_distill.objectives.layer_base import check_whole
+from keras_distill.objectives.logits_base import check_positive
 from keras_distill.signals import Signals
-
-from .base import Objective, layer_name
-from .layer_base import check_whole
-from .logits_base import check_positive
 
 __all__ = ["ContrastiveRepresentation"]
 

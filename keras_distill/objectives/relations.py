@@ -13,11 +13,10 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.functional.tensors import check_several
+from keras_distill.objectives.base import Objective, layer_name
+from keras_distill.objectives.layer_base import check_whole
+from keras_distill.objectives.logits_base import check_kinds, check_not_negative
 from keras_distill.signals import Signals
-
-from .base import Objective, layer_name
-from .layer_base import check_whole
-from .logits_base import check_kinds, check_not_negative
 
 __all__ = [
     "CorrelationCongruence",

@@ -11,11 +11,10 @@ import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.objectives.base import Objective, layer_name
+from keras_distill.objectives.layer_base import check_whole
+from keras_distill.objectives.layer_pairs import one_of, pair_layers
 from keras_distill.signals import Signals
-
-from .base import Objective, layer_name
-from .layer_base import check_whole
-from .layer_pairs import one_of, pair_layers
 
 __all__ = ["AttentionMaps", "HiddenStates", "ValueRelations"]
 

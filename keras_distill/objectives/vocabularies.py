@@ -11,11 +11,10 @@ import numpy as np
 from keras_distill import functional
 from keras_distill._records import Record, Table
 from keras_distill.functional.vocabularies import UNSHARED
+from keras_distill.objectives.base import Objective, layer_name
+from keras_distill.objectives.logits_base import check_kinds, check_positive
+from keras_distill.objectives.sequences import check_mask, padding_mask
 from keras_distill.signals import Signals
-
-from .base import Objective, layer_name
-from .logits_base import check_kinds, check_positive
-from .sequences import check_mask, padding_mask
 
 __all__ = ["SharedVocabulary", "VocabularyCoverage"]
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.pipeline import arguments, inputs
+from keras_distill.teachers import TeacherCache, cache
 from keras_distill.training.stages import UsageError
-
-from ..teachers import TeacherCache, cache
-from . import arguments, inputs
 
 __all__ = ["build", "load_arrays", "refusals", "repair", "stopped_words"]
 

@@ -13,15 +13,14 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from keras_distill import _json, data, edge
+from keras_distill._extras import install_hint
+from keras_distill.objectives import SoftTargets
+from keras_distill.pipeline import training
+from keras_distill.pipeline.report import DemoReport, ModelResult, measure_keras
+from keras_distill.pipeline.settings import Settings
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.stages import Folder, Stage, UsageError, run_stages
-
-from .. import _json, data, edge
-from .._extras import install_hint
-from ..objectives import SoftTargets
-from . import training
-from .report import DemoReport, ModelResult, measure_keras
-from .settings import Settings
 
 LOADERS: dict[str, Callable[[], data.ImageSplits]] = {
     "digits": data.load_digits,
@@ -136,7 +135,7 @@ class Demo:
         return f"{verdict}: accuracy {result.accuracy:.1%}, {result.bytes:,} bytes"
 
     def _report(self, into: Path) -> str:
-        from . import figures
+        from keras_distill.pipeline import figures
 
         report = DemoReport(
             settings=asdict(self._settings),

@@ -9,14 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import objectives
+from keras_distill.data import batches
+from keras_distill.pipeline import writing
+from keras_distill.pipeline.inputs import LOADERS, Data, load_data, load_model, usage_errors
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.stages import UsageError
 from keras_distill.training.student import StudentReader
-
-from .. import objectives
-from ..data import batches
-from . import writing
-from .inputs import LOADERS, Data, load_data, load_model, usage_errors
 
 __all__ = ["Request", "label_loss", "named_objective", "run"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .report import DemoReport
+from keras_distill.pipeline.report import DemoReport
 
 
 def _new_figure() -> Figure:

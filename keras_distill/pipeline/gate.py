@@ -10,16 +10,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _files, _json, edge
+from keras_distill.edge.interface import interface_of
+from keras_distill.edge.records import Check, VerificationReport
+from keras_distill.edge.verification import crashed
 from keras_distill.litert.runner import CrashError, TFLiteRunner, load_tflite
+from keras_distill.pipeline import writing
+from keras_distill.pipeline.inputs import load_data, load_model, one_line, usage_errors
+from keras_distill.pipeline.junit import write_junit
 from keras_distill.training.stages import UsageError
-
-from .. import _files, _json, edge
-from ..edge.interface import interface_of
-from ..edge.records import Check, VerificationReport
-from ..edge.verification import crashed
-from . import writing
-from .inputs import load_data, load_model, one_line, usage_errors
-from .junit import write_junit
 
 MAX_DROP = 0.01
 # The options that `verify` takes by the same names, with its own defaults.

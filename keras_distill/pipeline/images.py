@@ -6,9 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.edge.interface import interface_of
 from keras_distill.training.stages import UsageError
-
-from ..edge.interface import interface_of
 
 __all__ = ["load_images"]
 

@@ -10,14 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.data import load_digits, load_fashion_mnist, qualified_name
+from keras_distill.edge.prepare import has_ranges
 from keras_distill.litert.converter import CALIBRATED
+from keras_distill.pipeline import arguments, file_kinds
+from keras_distill.pipeline.images import load_images
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.stages import UsageError
-
-from ..data import load_digits, load_fashion_mnist, qualified_name
-from ..edge.prepare import has_ranges
-from . import arguments, file_kinds
-from .images import load_images
 
 __all__ = [
     "Data",

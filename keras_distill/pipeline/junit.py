@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .. import _files
-from ..edge.records import Check
+from keras_distill import _files
+from keras_distill.edge.records import Check
 
 # XML 1.0 has no way to write these, and a path may hold them.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

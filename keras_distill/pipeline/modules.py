@@ -10,9 +10,8 @@ from types import ModuleType
 
 import keras
 
+from keras_distill.pipeline.inputs import one_line
 from keras_distill.training.stages import UsageError
-
-from .inputs import one_line
 
 __all__ = ["import_modules"]
 

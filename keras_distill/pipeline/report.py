@@ -12,7 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from .. import _files, _json
+from keras_distill import _files, _json
 
 LATENCY_CALLS = 100
 

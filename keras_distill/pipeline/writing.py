@@ -6,9 +6,8 @@ from pathlib import Path
 
 import keras
 
+from keras_distill import _files
 from keras_distill.training.stages import UsageError
-
-from .. import _files
 
 __all__ = ["check", "check_place", "save"]
 

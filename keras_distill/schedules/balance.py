@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from .scalars import read_once
+from keras_distill.schedules.scalars import read_once
 
 __all__ = ["Balance", "GradientNorm", "Uncertainty"]
 

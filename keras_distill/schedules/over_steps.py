@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from .arguments import kept_arguments
-from .scalars import read_once
+from keras_distill.schedules.arguments import kept_arguments
+from keras_distill.schedules.scalars import read_once
 
 __all__ = ["Cosine", "Linear", "Schedule", "Steps", "WarmUp"]
 

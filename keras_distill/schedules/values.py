@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-from .balance import Balance
-from .observed import TeacherEntropy
-from .over_steps import Schedule
-from .scalars import constant, is_variable
+from keras_distill.schedules.balance import Balance
+from keras_distill.schedules.observed import TeacherEntropy
+from keras_distill.schedules.over_steps import Schedule
+from keras_distill.schedules.scalars import constant, is_variable
 
 __all__ = ["bounds", "check_within", "is_scheduled", "value_at"]
 

@@ -4,15 +4,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .copying.channelwise import copy_important, copy_random
-    from .copying.layerwise import copy_layers
-    from .copying.vocabulary import copy_vocabulary
-    from .costing.profiling import LayerProfile, ModelProfile, profile
-    from .depth.submodel import Block, blocks, submodel
-    from .recovery import Recovery
-    from .report import TransferReport, TransferRow
-    from .unfreezing import GradualUnfreezing
-    from .width.shrink import shrink
+    from keras_distill.transfer.copying.channelwise import copy_important, copy_random
+    from keras_distill.transfer.copying.layerwise import copy_layers
+    from keras_distill.transfer.copying.vocabulary import copy_vocabulary
+    from keras_distill.transfer.costing.profiling import LayerProfile, ModelProfile, profile
+    from keras_distill.transfer.depth.submodel import Block, blocks, submodel
+    from keras_distill.transfer.recovery import Recovery
+    from keras_distill.transfer.report import TransferReport, TransferRow
+    from keras_distill.transfer.unfreezing import GradualUnfreezing
+    from keras_distill.transfer.width.shrink import shrink
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .._records import Record, Table
+from keras_distill._records import Record, Table
 
 # What can have happened to a layer: its weights are the teacher's, whole; some of the teacher's
 # channels; not the teacher's at all (a fresh start, or a mean of others); untouched.

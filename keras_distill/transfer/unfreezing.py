@@ -10,10 +10,9 @@ import keras
 
 from keras_distill import _keras
 from keras_distill.training.distiller import Distiller
-
-from .copying.matching import find_all
-from .copying.weighted import kind, parts_of, weighted_layers
-from .report import TransferReport
+from keras_distill.transfer.copying.matching import find_all
+from keras_distill.transfer.copying.weighted import kind, parts_of, weighted_layers
+from keras_distill.transfer.report import TransferReport
 
 ORDERS = ("last_first", "first_first")
 

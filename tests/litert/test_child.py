@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 import keras
@@ -78,6 +78,7 @@ PARENT = """
 import sys, threading
 from keras_distill.litert import converter
 request = {"saved_model": sys.argv[1], "output": "/dev/null", "precision": "int8"}
+request["calibration"] = {}
 thread = threading.Thread(target=converter.WORKER.ask, args=(request,))
 (thread.start if sys.argv[2] == "thread" else thread.run)()
 """
@@ -92,16 +93,22 @@ def test_the_converter_ends_with_its_parent(tmp_path, place):
         launch.command("-c", PARENT, str(tmp_path), place),
         env=launch.environment(TF_CPP_MIN_LOG_LEVEL="3"),
     )
-    given_up = threading.Timer(120, parent.kill)
-    given_up.start()
     # The worker opens the model, and waits for ever to read it.
-    with open(saved, "wb") as pipe:
-        given_up.cancel()
+    with os.fdopen(opened_when_read(saved), "wb") as pipe:
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
         readers = select.poll()
         readers.register(pipe, 0)
         assert [event for _, event in readers.poll(60_000)] == [select.POLLERR]
+
+
+def opened_when_read(pipe):
+    for _ in range(1200):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # Nobody reads it yet.
+            time.sleep(0.1)
+    raise TimeoutError(f"Nobody has read {pipe}.")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders have no locks there")

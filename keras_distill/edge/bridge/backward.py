@@ -7,13 +7,12 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-
-from .. import legacy
-from . import carried, rebuild, tfmot, weights
-from .configs import NoTwinError
-from .legacy_layer import LegacyLayer, from_json, to_json
-from .probe import Probe
-from .twins import keras3_twin
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, rebuild, tfmot, weights
+from keras_distill.edge.bridge.configs import NoTwinError
+from keras_distill.edge.bridge.legacy_layer import LegacyLayer, from_json, to_json
+from keras_distill.edge.bridge.probe import Probe
+from keras_distill.edge.bridge.twins import keras3_twin
 
 _WAYS_OUT = "Please report it, with the model's config; wrap_legacy(model) keeps tf_keras's layers."
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ... import _json
+from keras_distill import _json
 
 
 class OwnText(str):

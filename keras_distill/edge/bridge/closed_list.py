@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from .. import legacy
+from keras_distill.edge import legacy
 
 __all__ = ["check"]
 

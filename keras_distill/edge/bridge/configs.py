@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import legacy
-from . import activations
-from .calls import plain
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import activations
+from keras_distill.edge.bridge.calls import plain
 
 # What both generations have and compute alike, by its name in keras.layers. All else is carried.
 _NAMES = """

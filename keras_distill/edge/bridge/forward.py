@@ -10,17 +10,16 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from ...data import qualified_name
-from ...graph import replay
-from ...graph.float_only import check_float
-from .. import legacy
-from . import carried, weights
-from .calls import Call, packed
-from .configs import NoTwinError
-from .legacy_layer import LegacyLayer
-from .probe import Probe
-from .twins import legacy_twin
+from keras_distill.data import qualified_name
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, weights
+from keras_distill.edge.bridge.calls import Call, packed
+from keras_distill.edge.bridge.configs import NoTwinError
+from keras_distill.edge.bridge.legacy_layer import LegacyLayer
+from keras_distill.edge.bridge.probe import Probe
+from keras_distill.edge.bridge.twins import legacy_twin
+from keras_distill.graph import replay
+from keras_distill.graph.float_only import check_float
 
 _NATIVE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 _WAYS_OUT = (

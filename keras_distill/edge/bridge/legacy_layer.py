@@ -11,14 +11,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import _keras
-
-from ... import _json
-from ...data import qualified_name
-from .. import legacy
-from . import closed_list
-from .calls import PLAIN, Call, OwnText, packed, plain
-from .tfmot import Wrapper, wrapper_of
+from keras_distill import _json, _keras
+from keras_distill.data import qualified_name
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import closed_list
+from keras_distill.edge.bridge.calls import PLAIN, Call, OwnText, packed, plain
+from keras_distill.edge.bridge.tfmot import Wrapper, wrapper_of
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -203,7 +201,7 @@ def from_json(text: str) -> Any:
 
 @contextlib.contextmanager
 def _scopes(text: str) -> Iterator[None]:
-    from . import carried
+    from keras_distill.edge.bridge import carried
 
     carried.register_all()
     with contextlib.ExitStack() as stack:

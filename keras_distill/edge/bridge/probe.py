@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-
-from ...graph.sizes import sizes_to_try
+from keras_distill.graph.sizes import sizes_to_try
 
 _TOLERANCE, _HALF_TOLERANCE, _MOST = 1e-4, 3e-2, 1e-2
 

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-
-from ...data import qualified_name
-from .. import legacy
-from .calls import PLAIN, Call, packed
-from .legacy_layer import LegacyLayer
+from keras_distill.data import qualified_name
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge.calls import PLAIN, Call, packed
+from keras_distill.edge.bridge.legacy_layer import LegacyLayer
 
 
 def check_model(model: Any) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from .. import legacy
-from . import carried, configs
-from .configs import NoTwinError
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, configs
+from keras_distill.edge.bridge.configs import NoTwinError
 
 
 def legacy_twin(layer: keras.Layer, inner: Callable[[Any, str], Any]) -> Any:

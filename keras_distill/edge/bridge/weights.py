@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data import qualified_name
+from keras_distill.data import qualified_name
 
 
 def copy(source: Any, target: Any, path: str, *, variables: Sequence[Any] | None = None) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-
-from ...graph import replay
-from ..compress.model import CompressedModel
-from . import carried, rebuild, tfmot
-from .configs import NoTwinError
-from .legacy_layer import LegacyLayer
-from .probe import Probe
-from .twins import keras3_twin
+from keras_distill.edge.bridge import carried, rebuild, tfmot
+from keras_distill.edge.bridge.configs import NoTwinError
+from keras_distill.edge.bridge.legacy_layer import LegacyLayer
+from keras_distill.edge.bridge.probe import Probe
+from keras_distill.edge.bridge.twins import keras3_twin
+from keras_distill.edge.compress.model import CompressedModel
+from keras_distill.graph import replay
 
 _WAYS_OUT = "Please report it, with the model's config."
 

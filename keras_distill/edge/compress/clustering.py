@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..interface import as_keras3, without_float16
-from ..quantize.layer import Quantized
-from .kernels import kernels, targets
-from .layer import Compressed
-from .model import CompressedModel, rebuild
-from .pruning import Mask
-from .treatment import Treatment
+from keras_distill.edge.compress.kernels import kernels, targets
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.model import CompressedModel, rebuild
+from keras_distill.edge.compress.pruning import Mask
+from keras_distill.edge.compress.treatment import Treatment
+from keras_distill.edge.interface import as_keras3, without_float16
+from keras_distill.edge.quantize.layer import Quantized
 
 # TFMOT's, so that both find the same centroids.
 _SEED = 9

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from ...graph.naming import chosen
-from ...graph.replay import trace
-from .layer import inner
+from keras_distill.edge.compress.layer import inner
+from keras_distill.graph.naming import chosen
+from keras_distill.graph.replay import trace
 
 _BY_CHANNEL = (
     keras.layers.Dense,

@@ -12,17 +12,16 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
-
-from ...graph.copying import weight_at, weight_paths
-from ...graph.remaking import (
+from keras_distill.edge.compress.treatment import Treatment
+from keras_distill.graph.copying import weight_at, weight_paths
+from keras_distill.graph.remaking import (
     build_by_call,
     builds_by_call,
     call_config,
     call_of_config,
     remaking,
 )
-from ...graph.wrapping import Wrapping, inner
-from .treatment import Treatment
+from keras_distill.graph.wrapping import Wrapping, inner
 
 __all__ = ["Compressed", "exporting", "inner", "is_exporting"]
 

@@ -9,10 +9,9 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.graph import copying
 from keras_distill.training.step import notify
-
-from ...graph import copying
-from .layer import Compressed
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..interface import as_keras3, without_float16
-from ..quantize.layer import Quantized
-from . import masks
-from .kernels import Kernel, Target, kernels, targets
-from .layer import Compressed
-from .model import CompressedModel, rebuild
-from .schedule import Schedule, from_tfmot, is_tfmots
-from .treatment import Treatment
+from keras_distill.edge.compress import masks
+from keras_distill.edge.compress.kernels import Kernel, Target, kernels, targets
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.model import CompressedModel, rebuild
+from keras_distill.edge.compress.schedule import Schedule, from_tfmot, is_tfmots
+from keras_distill.edge.compress.treatment import Treatment
+from keras_distill.edge.interface import as_keras3, without_float16
+from keras_distill.edge.quantize.layer import Quantized
 
 _DEFAULT_SPARSITY = 0.75
 # A mask costs a sort of the weight; a quarter of a point of sparsity is worth one.

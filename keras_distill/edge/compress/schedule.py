@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...data import qualified_name
+from keras_distill.data import qualified_name
 
 _TFMOTS = ("ConstantSparsity", "PolynomialDecay")
 

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..._records import Record, Table
-from ...graph.replay import trace
-from ..interface import as_keras3
-from .kernels import kernels
-from .layer import Compressed
-from .pruning import Mask
+from keras_distill._records import Record, Table
+from keras_distill.edge.compress.kernels import kernels
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.pruning import Mask
+from keras_distill.edge.interface import as_keras3
+from keras_distill.graph.replay import trace
 
 
 @dataclass(frozen=True)

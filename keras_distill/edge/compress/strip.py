@@ -7,9 +7,8 @@ from typing import Any
 import keras
 
 from keras_distill._keras import Functional
-
-from ..interface import as_keras3
-from .model import CompressedModel, without
+from keras_distill.edge.compress.model import CompressedModel, without
+from keras_distill.edge.interface import as_keras3
 
 
 def strip(model: Any) -> keras.Model:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .ranges import fake_quant
+from keras_distill.edge.quantize.ranges import fake_quant
 
 # TensorFlow Lite prescribes these outputs' scales: 1/256 from 0, and 1/128 around 0.
 UNIT = (0.0, 255.0 / 256.0)

@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
-
-from ..compress.layer import is_exporting
+from keras_distill.edge.compress.layer import is_exporting
 
 
 def coefficients(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:

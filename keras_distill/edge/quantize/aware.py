@@ -7,20 +7,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.copying import weight_at
-from ...graph.naming import chosen
-from ...graph.replay import Graph, trace
-from ...graph.wrapping import inner, unwrapped
-from ..compress.kernels import kernels
-from ..compress.layer import Compressed
-from ..compress.model import CompressedModel, rebuild
-from ..compress.pruning import Mask
-from ..interface import as_keras3, without_float16
-from . import exact, layout
-from .calibrate import calibrate, ranges_of
-from .layer import Quantized, QuantizedInput
-from .loops import check_loops
-from .weights import Grid
+from keras_distill.edge.compress.kernels import kernels
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.model import CompressedModel, rebuild
+from keras_distill.edge.compress.pruning import Mask
+from keras_distill.edge.interface import as_keras3, without_float16
+from keras_distill.edge.quantize import exact, layout
+from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
+from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
+from keras_distill.edge.quantize.loops import check_loops
+from keras_distill.edge.quantize.weights import Grid
+from keras_distill.graph.copying import weight_at
+from keras_distill.graph.naming import chosen
+from keras_distill.graph.replay import Graph, trace
+from keras_distill.graph.wrapping import inner, unwrapped
 
 
 def quantize_aware(

@@ -10,13 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.data import batches, qualified_name
+from keras_distill.edge.joins import warn_of_narrow
+from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.edge.quantize.ranges import Range, observed
+from keras_distill.edge.quantize.thresholds import METHODS, Histogram
 from keras_distill.litert.converter import quiet_tensorflow
-
-from ...data import batches, qualified_name
-from ..joins import warn_of_narrow
-from .layer import Quantized
-from .ranges import Range, observed
-from .thresholds import METHODS, Histogram
 
 BINS = 2048
 KEPT_ROWS = 256

@@ -13,10 +13,9 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-
-from ...graph.remaking import by_keras
-from ...graph.replay import Graph, Step, Value, functional
-from ..reads import is_read_exactly, traced
+from keras_distill.edge.reads import is_read_exactly, traced
+from keras_distill.graph.remaking import by_keras
+from keras_distill.graph.replay import Graph, Step, Value, functional
 
 layers = keras.layers
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.replay import Step
-from . import activations, affine, exact, normalizations
+from keras_distill.edge.quantize import activations, affine, exact, normalizations
+from keras_distill.graph.replay import Step
 
 layers = keras.layers
 

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..compress.layer import Compressed, is_exporting
-from ..compress.treatment import Treatment
-from . import activations, kinds, normalizations, twins
-from .affine import as_depthwise, by_one, coefficients, scaled
-from .ranges import InverseRoot, Range
+from keras_distill.edge.compress.layer import Compressed, is_exporting
+from keras_distill.edge.compress.treatment import Treatment
+from keras_distill.edge.quantize import activations, kinds, normalizations, twins
+from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficients, scaled
+from keras_distill.edge.quantize.ranges import InverseRoot, Range
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -11,10 +11,10 @@ from typing import Any
 
 import keras
 
-from ...graph import fusion
-from ...graph.replay import Graph, Step, Value
-from .. import lookups
-from . import activations, affine, exact, kinds, normalizations, twins
+from keras_distill.edge import lookups
+from keras_distill.edge.quantize import activations, affine, exact, kinds, normalizations, twins
+from keras_distill.graph import fusion
+from keras_distill.graph.replay import Graph, Step, Value
 
 layers = keras.layers
 

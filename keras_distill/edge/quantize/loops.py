@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from ...graph.replay import Graph, Step
-from . import kinds
+from keras_distill.edge.quantize import kinds
+from keras_distill.graph.replay import Graph, Step
 
 layers = keras.layers
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..compress.layer import is_exporting
+from keras_distill.edge.compress.layer import is_exporting
 
 # A calibrated range moves on in training as slowly as TFMOT's: its decay.
 SETTLED = 999.0

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..compress.treatment import Treatment
+from keras_distill.edge.compress.treatment import Treatment
 
 
 def on_grid(value: Any, channel_axes: Sequence[int]) -> Any:

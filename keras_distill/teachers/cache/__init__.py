@@ -8,12 +8,12 @@ that shuffling is by buffer), and a batch is one gather instead of as many parse
 the format does not have, resumption and checksums, a manifest and a checksum file a shard give.
 """
 
-from .bounds import rest_bound as rest_bound
-from .cache import TeacherCache as TeacherCache
-from .encoding import restore as restore
-from .folder import info as info
-from .folder import merge as merge
-from .folder import verify as verify
-from .reading import CachedBatch as CachedBatch
-from .records import CacheInfo as CacheInfo
-from .records import CacheReport as CacheReport
+from keras_distill.teachers.cache.bounds import rest_bound as rest_bound
+from keras_distill.teachers.cache.cache import TeacherCache as TeacherCache
+from keras_distill.teachers.cache.encoding import restore as restore
+from keras_distill.teachers.cache.folder import info as info
+from keras_distill.teachers.cache.folder import merge as merge
+from keras_distill.teachers.cache.folder import verify as verify
+from keras_distill.teachers.cache.reading import CachedBatch as CachedBatch
+from keras_distill.teachers.cache.records import CacheInfo as CacheInfo
+from keras_distill.teachers.cache.records import CacheReport as CacheReport

@@ -14,16 +14,15 @@ import tensorflow as tf
 from keras_distill.signals import Signals
 from keras_distill.teachers import identity
 from keras_distill.teachers.base import Teacher
-
-from .checking import column
-from .elements import as_is, batched, named, untuned
-from .encoding import encode
-from .fingerprints import of_rows
-from .layout import Layout, Output
-from .manifest import Manifest, Shard, digest_of
-from .shards import check_replaceable, write_shard
-from .sources import Source
-from .views import Views
+from keras_distill.teachers.cache.checking import column
+from keras_distill.teachers.cache.elements import as_is, batched, named, untuned
+from keras_distill.teachers.cache.encoding import encode
+from keras_distill.teachers.cache.fingerprints import of_rows
+from keras_distill.teachers.cache.layout import Layout, Output
+from keras_distill.teachers.cache.manifest import Manifest, Shard, digest_of
+from keras_distill.teachers.cache.shards import check_replaceable, write_shard
+from keras_distill.teachers.cache.sources import Source
+from keras_distill.teachers.cache.views import Views
 
 __all__ = ["Answers", "Builder"]
 

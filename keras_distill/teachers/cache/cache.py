@@ -12,22 +12,21 @@ import tensorflow as tf
 from keras_distill._keras import upstream
 from keras_distill.signals import Signals
 from keras_distill.teachers.base import Teacher
-
-from . import folder as folders
-from .building import layer_name
-from .checking import check_inputs, check_same, check_views
-from .clock import Announcer, Clock, Fitted
-from .encoding import decode, promised
-from .layout import layer_named
-from .making import Maker
-from .manifest import Manifest, digest_of
-from .marks import check_mark, mark_of
-from .options import Options
-from .reading import CachedBatch, Reader, Reading, Stored
-from .records import CacheInfo, CacheReport
-from .shards import MEMORY_BYTES, Sums
-from .sources import Source, source_of
-from .views import Views
+from keras_distill.teachers.cache import folder as folders
+from keras_distill.teachers.cache.building import layer_name
+from keras_distill.teachers.cache.checking import check_inputs, check_same, check_views
+from keras_distill.teachers.cache.clock import Announcer, Clock, Fitted
+from keras_distill.teachers.cache.encoding import decode, promised
+from keras_distill.teachers.cache.layout import layer_named
+from keras_distill.teachers.cache.making import Maker
+from keras_distill.teachers.cache.manifest import Manifest, digest_of
+from keras_distill.teachers.cache.marks import check_mark, mark_of
+from keras_distill.teachers.cache.options import Options
+from keras_distill.teachers.cache.reading import CachedBatch, Reader, Reading, Stored
+from keras_distill.teachers.cache.records import CacheInfo, CacheReport
+from keras_distill.teachers.cache.shards import MEMORY_BYTES, Sums
+from keras_distill.teachers.cache.sources import Source, source_of
+from keras_distill.teachers.cache.views import Views
 
 __all__ = ["TeacherCache"]
 

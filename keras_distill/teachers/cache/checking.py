@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .elements import as_is, described, untuned
-from .fingerprints import of_code, of_rows
-from .manifest import Manifest, Shard
-from .shards import problem_of
-from .sources import Arrays, Batches, Source
-from .views import Views
+from keras_distill.teachers.cache.elements import as_is, described, untuned
+from keras_distill.teachers.cache.fingerprints import of_code, of_rows
+from keras_distill.teachers.cache.manifest import Manifest, Shard
+from keras_distill.teachers.cache.shards import problem_of
+from keras_distill.teachers.cache.sources import Arrays, Batches, Source
+from keras_distill.teachers.cache.views import Views
 
 __all__ = ["check_inputs", "check_same", "check_views", "column"]
 

@@ -13,13 +13,12 @@ import keras
 import numpy as np
 
 from keras_distill._extras import install_hint
-
-from . import folder as folders
-from .cache import TeacherCache
-from .fingerprints import of_code
-from .manifest import NAME
-from .options import Options
-from .records import CacheReport
+from keras_distill.teachers.cache import folder as folders
+from keras_distill.teachers.cache.cache import TeacherCache
+from keras_distill.teachers.cache.fingerprints import of_code
+from keras_distill.teachers.cache.manifest import NAME
+from keras_distill.teachers.cache.options import Options
+from keras_distill.teachers.cache.records import CacheReport
 
 __all__ = ["build_on_ray"]
 

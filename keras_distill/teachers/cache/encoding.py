@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.signals import Signals
-
-from .layout import Layout, Output, field
+from keras_distill.teachers.cache.layout import Layout, Output, field
 
 __all__ = ["decode", "encode", "promised", "restore"]
 

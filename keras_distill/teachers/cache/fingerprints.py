@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .manifest import digest_of
+from keras_distill.teachers.cache.manifest import digest_of
 
 __all__ = ["of_code", "of_rows", "versions"]
 

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import _files
-from . import locking, manifest
-from .bounds import rest_bound
-from .checking import column
-from .layout import Layout, field
-from .manifest import Manifest, Shard, is_shard_name
-from .records import CacheInfo, CacheReport
-from .shards import check_replaceable, damaged, is_whole, problem_of, records_in
+from keras_distill import _files
+from keras_distill.teachers.cache import locking, manifest
+from keras_distill.teachers.cache.bounds import rest_bound
+from keras_distill.teachers.cache.checking import column
+from keras_distill.teachers.cache.layout import Layout, field
+from keras_distill.teachers.cache.manifest import Manifest, Shard, is_shard_name
+from keras_distill.teachers.cache.records import CacheInfo, CacheReport
+from keras_distill.teachers.cache.shards import (
+    check_replaceable,
+    damaged,
+    is_whole,
+    problem_of,
+    records_in,
+)
 
 __all__ = [
     "claim",

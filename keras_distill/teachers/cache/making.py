@@ -14,20 +14,19 @@ import tensorflow as tf
 
 from keras_distill.progress import bar
 from keras_distill.teachers import identity
+from keras_distill.teachers.cache import locking
+from keras_distill.teachers.cache.building import Answers, Builder
+from keras_distill.teachers.cache.checking import check_inputs, check_views
+from keras_distill.teachers.cache.elements import batched, described, named
+from keras_distill.teachers.cache.fingerprints import of_code, versions
+from keras_distill.teachers.cache.folder import claim, finished, leading, sweep
+from keras_distill.teachers.cache.layout import Layout, Output
+from keras_distill.teachers.cache.manifest import Manifest, Shard
+from keras_distill.teachers.cache.options import Options
+from keras_distill.teachers.cache.shards import problem_of, records_in
+from keras_distill.teachers.cache.sources import Source
+from keras_distill.teachers.cache.views import Views
 from keras_distill.teachers.model import as_teacher
-
-from . import locking
-from .building import Answers, Builder
-from .checking import check_inputs, check_views
-from .elements import batched, described, named
-from .fingerprints import of_code, versions
-from .folder import claim, finished, leading, sweep
-from .layout import Layout, Output
-from .manifest import Manifest, Shard
-from .options import Options
-from .shards import problem_of, records_in
-from .sources import Source
-from .views import Views
 
 __all__ = ["Maker"]
 

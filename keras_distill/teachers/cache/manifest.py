@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_distill import _files, _json
-
-from .layout import Layout
+from keras_distill.teachers.cache.layout import Layout
 
 __all__ = ["Manifest", "Shard", "digest_of", "is_shard_name"]
 

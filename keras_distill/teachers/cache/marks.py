@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .manifest import Manifest, digest_of
+from keras_distill.teachers.cache.manifest import Manifest, digest_of
 
 __all__ = ["check_mark", "mark_of"]
 

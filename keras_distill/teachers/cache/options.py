@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from .layout import DTYPES, LAYER_DTYPES
-from .manifest import Manifest
+from keras_distill.teachers.cache.layout import DTYPES, LAYER_DTYPES
+from keras_distill.teachers.cache.manifest import Manifest
 
 __all__ = ["Options"]
 

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .clock import Clock
-from .elements import as_is, called, unnamed, untuned
-from .fingerprints import of_rows
-from .layout import Layout
-from .manifest import Manifest
-from .order import shuffled
-from .shards import Held, OnDisk, Sums
-from .sources import Arrays, Batches, Source
-from .views import Views
+from keras_distill.teachers.cache.clock import Clock
+from keras_distill.teachers.cache.elements import as_is, called, unnamed, untuned
+from keras_distill.teachers.cache.fingerprints import of_rows
+from keras_distill.teachers.cache.layout import Layout
+from keras_distill.teachers.cache.manifest import Manifest
+from keras_distill.teachers.cache.order import shuffled
+from keras_distill.teachers.cache.shards import Held, OnDisk, Sums
+from keras_distill.teachers.cache.sources import Arrays, Batches, Source
+from keras_distill.teachers.cache.views import Views
 
 __all__ = ["CachedBatch", "Reader", "Reading", "Stored"]
 

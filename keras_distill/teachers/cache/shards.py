@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import _files
-from .manifest import Manifest, Shard, digest_of
+from keras_distill import _files
+from keras_distill.teachers.cache.manifest import Manifest, Shard, digest_of
 
 __all__ = [
     "Held",

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from keras_distill import data
 from keras_distill._keras import reshuffled
-
-from .elements import as_is, batched, called
+from keras_distill.teachers.cache.elements import as_is, batched, called
 
 __all__ = ["Arrays", "Batches", "Source", "Stream", "source_of"]
 

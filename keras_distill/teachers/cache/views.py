@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.teachers import identity
-
-from .order import example_seeds
+from keras_distill.teachers.cache.order import example_seeds
 
 __all__ = ["Views"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...graph.copying import settle, weight_paths
-from ..report import COPIED, CUT, LEFT, TransferReport, TransferRow
-from ..width import selection
-from ..width.channels import Channels, Group, analyse
-from ..width.importance import check_criterion, importance
-from ..width.narrow import positions, sliced_weights
-from .matching import match
-from .weighted import weighted_layers
+from keras_distill.graph.copying import settle, weight_paths
+from keras_distill.transfer.copying.matching import match
+from keras_distill.transfer.copying.weighted import weighted_layers
+from keras_distill.transfer.report import COPIED, CUT, LEFT, TransferReport, TransferRow
+from keras_distill.transfer.width import selection
+from keras_distill.transfer.width.channels import Channels, Group, analyse
+from keras_distill.transfer.width.importance import check_criterion, importance
+from keras_distill.transfer.width.narrow import positions, sliced_weights
 
 
 def copy_random(

@@ -10,12 +10,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.copying import settle, weight_paths
-from ...graph.float_only import check_float
-from ...graph.wrapping import Wrapping
-from ..report import COPIED, LEFT, TransferReport, TransferRow
-from .matching import find_all, match
-from .weighted import identity, kind, parts_of, unwrapped, weighted_layers, weights_of
+from keras_distill.graph.copying import settle, weight_paths
+from keras_distill.graph.float_only import check_float
+from keras_distill.graph.wrapping import Wrapping
+from keras_distill.transfer.copying.matching import find_all, match
+from keras_distill.transfer.copying.weighted import (
+    identity,
+    kind,
+    parts_of,
+    unwrapped,
+    weighted_layers,
+    weights_of,
+)
+from keras_distill.transfer.report import COPIED, LEFT, TransferReport, TransferRow
 
 # TFMOT's wrappers and ours: what they hold is no plain weight.
 _TFMOT = ("PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "QuantizeWrapperV2")

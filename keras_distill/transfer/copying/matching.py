@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from .weighted import NUMBERED, Layers, holder_of, kind, parts_of
+from keras_distill.transfer.copying.weighted import NUMBERED, Layers, holder_of, kind, parts_of
 
 BY_NAME, BY_ORDER = "name", "order"
 

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...data import qualified_name
-from ..report import COPIED, INITIALISED, LEFT, TransferReport, TransferRow
-from .weighted import identity
+from keras_distill.data import qualified_name
+from keras_distill.transfer.copying.weighted import identity
+from keras_distill.transfer.report import COPIED, INITIALISED, LEFT, TransferReport, TransferRow
 
 KEEP = "keep"
 _CONTINUES = "##"

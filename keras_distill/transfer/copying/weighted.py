@@ -11,9 +11,8 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from ...data import no_keras3_model
-from ...graph.replay import trace
+from keras_distill.data import no_keras3_model
+from keras_distill.graph.replay import trace
 
 # Between the kind and the number of a layer that nobody has named: no name of Keras' has it.
 NUMBERED = ":"

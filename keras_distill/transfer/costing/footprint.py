@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...graph import fusion
-from ...graph.replay import Graph, Value
-from .costs import Shape
+from keras_distill.graph import fusion
+from keras_distill.graph.replay import Graph, Value
+from keras_distill.transfer.costing.costs import Shape
 
 layers = keras.layers
 ShapeOf = Callable[[Value], Shape]

@@ -10,12 +10,12 @@ from typing import Any
 
 import keras
 
-from ...graph.copying import weight_paths
-from ...graph.replay import Graph, Step, Value
-from . import costs
-from .costs import Shape, WeightShapes
-from .footprint import Memory, ShapeOf, is_view, joined_steps
-from .tracing import returned, traced_macs
+from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.replay import Graph, Step, Value
+from keras_distill.transfer.costing import costs
+from keras_distill.transfer.costing.costs import Shape, WeightShapes
+from keras_distill.transfer.costing.footprint import Memory, ShapeOf, is_view, joined_steps
+from keras_distill.transfer.costing.tracing import returned, traced_macs
 
 layers = keras.layers
 UNKNOWN = "MACs unknown, counted as 0"

@@ -6,8 +6,8 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ...graph.replay import Graph, Step
-from .segments import Link, has_weights, holders
+from keras_distill.graph.replay import Graph, Step
+from keras_distill.transfer.depth.segments import Link, has_weights, holders
 
 
 def block_names(graph: Graph, groups: Sequence[Sequence[Link]]) -> list[str]:

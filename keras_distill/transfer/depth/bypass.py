@@ -12,12 +12,10 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-
-from ...graph.copying import copy_of, copy_variables, rebuild, weight_paths
-from ...graph.remaking import build_by_call, from_own_config, without_build
-from ...graph.replay import functional, trace
-from ..report import COPIED, INITIALISED, LEFT, TransferRow
-from .wires import (
+from keras_distill.graph.copying import copy_of, copy_variables, rebuild, weight_paths
+from keras_distill.graph.remaking import build_by_call, from_own_config, without_build
+from keras_distill.graph.replay import functional, trace
+from keras_distill.transfer.depth.wires import (
     Wire,
     check_found,
     check_shapes,
@@ -29,6 +27,7 @@ from .wires import (
     sources,
     union,
 )
+from keras_distill.transfer.report import COPIED, INITIALISED, LEFT, TransferRow
 
 
 def without(

@@ -9,10 +9,17 @@ from typing import Any
 
 import keras
 
-from ...graph.replay import Graph, trace
-from ...graph.wrapping import unwrapped
-from .block_names import block_names
-from .segments import Chain, Link, chain, keeps_shape, normalises, transforms
+from keras_distill.graph.replay import Graph, trace
+from keras_distill.graph.wrapping import unwrapped
+from keras_distill.transfer.depth.block_names import block_names
+from keras_distill.transfer.depth.segments import (
+    Chain,
+    Link,
+    chain,
+    keeps_shape,
+    normalises,
+    transforms,
+)
 
 STEM, BODY, HEAD = "stem", "body", "head"
 

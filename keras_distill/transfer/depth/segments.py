@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from ...graph.replay import Graph, Step, Value
-from ...graph.sizes import sizes_to_try
+from keras_distill.graph.replay import Graph, Step, Value
+from keras_distill.graph.sizes import sizes_to_try
 
 _NORMALISING = (
     keras.layers.BatchNormalization,

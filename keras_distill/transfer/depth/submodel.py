@@ -12,15 +12,14 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-
-from ...data import qualified_name
-from ...graph.float_only import check_float
-from ...graph.replay import Graph, functional, trace
-from ...graph.wrapping import wrapped_layers
-from ..report import LEFT, TransferReport
-from .bypass import without
-from .grouping import BODY, Block, blocks, grouped
-from .segments import holders
+from keras_distill.data import qualified_name
+from keras_distill.graph.float_only import check_float
+from keras_distill.graph.replay import Graph, functional, trace
+from keras_distill.graph.wrapping import wrapped_layers
+from keras_distill.transfer.depth.bypass import without
+from keras_distill.transfer.depth.grouping import BODY, Block, blocks, grouped
+from keras_distill.transfer.depth.segments import holders
+from keras_distill.transfer.report import LEFT, TransferReport
 
 __all__ = ["Block", "blocks", "submodel"]
 

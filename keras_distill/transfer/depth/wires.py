@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_distill import _keras
-
-from ...data import qualified_name
+from keras_distill.data import qualified_name
 
 _ELEMENTWISE = {"Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"}
 _MERGES = {"Concatenate", *_ELEMENTWISE}

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ...graph.float_only import check_float
-from ...graph.naming import chosen
-from ...graph.replay import Graph, Value, trace
-from ...graph.wrapping import wrapped_layers
-from . import rules
-from .survey import Role, Survey
+from keras_distill.graph.float_only import check_float
+from keras_distill.graph.naming import chosen
+from keras_distill.graph.replay import Graph, Value, trace
+from keras_distill.graph.wrapping import wrapped_layers
+from keras_distill.transfer.width import rules
+from keras_distill.transfer.width.survey import Role, Survey
 
 
 @dataclass(frozen=True)

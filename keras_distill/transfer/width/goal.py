@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...graph.replay import Step, Value
-from ..costing.profiling import Pricer, Totals, settled_inputs
-from . import selection
-from .channels import Channels
-from .importance import normalised
-from .narrow import positions
+from keras_distill.graph.replay import Step, Value
+from keras_distill.transfer.costing.profiling import Pricer, Totals, settled_inputs
+from keras_distill.transfer.width import selection
+from keras_distill.transfer.width.channels import Channels
+from keras_distill.transfer.width.importance import normalised
+from keras_distill.transfer.width.narrow import positions
 
 _BUDGETS = {
     "max_params": ("parameters", "parameters"),

@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.data import batches
+from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.replay import Graph, Value, functional
 from keras_distill.signals.meaning import kind_of
 from keras_distill.signals.outputs import as_logits
-
-from ...data import batches
-from ...graph.copying import weight_paths
-from ...graph.replay import Graph, Value, functional
-from .channels import Channels
-from .survey import Role
+from keras_distill.transfer.width.channels import Channels
+from keras_distill.transfer.width.survey import Role
 
 WEIGHT_CRITERIA = ("l1", "l2", "bn_scale")
 DATA_CRITERIA = ("activation", "taylor")

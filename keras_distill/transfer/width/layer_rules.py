@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.copying import weight_paths
-from .survey import Axes, Call, Role
-from .tensor_rules import channels_last
+from keras_distill.graph.copying import weight_paths
+from keras_distill.transfer.width.survey import Axes, Call, Role
+from keras_distill.transfer.width.tensor_rules import channels_last
 
 layers = keras.layers
 GATES = {layers.LSTM: 4, layers.GRU: 3, layers.SimpleRNN: 1}

@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from ...graph.copying import rebuild, settle, weight_paths
-from ...graph.remaking import from_own_config, without_build
-from ...graph.replay import trace
-from ..report import COPIED, CUT, TransferRow
-from .channels import Channels
-from .survey import Role
+from keras_distill.graph.copying import rebuild, settle, weight_paths
+from keras_distill.graph.remaking import from_own_config, without_build
+from keras_distill.graph.replay import trace
+from keras_distill.transfer.report import COPIED, CUT, TransferRow
+from keras_distill.transfer.width.channels import Channels
+from keras_distill.transfer.width.survey import Role
 
 layers = keras.layers
 _GROUPED = (layers.Conv1D, layers.Conv2D, layers.Conv3D)

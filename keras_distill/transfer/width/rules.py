@@ -8,11 +8,10 @@ from typing import Any
 import keras
 
 from keras_distill._keras import LayerScale
-
-from ...graph.copying import weight_paths
-from ...graph.replay import Step
-from . import layer_rules, tensor_rules
-from .survey import Atoms, Axes, Call, Role, Survey
+from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.replay import Step
+from keras_distill.transfer.width import layer_rules, tensor_rules
+from keras_distill.transfer.width.survey import Atoms, Axes, Call, Role, Survey
 
 layers = keras.layers
 TREATMENTS = ("elementwise", "fixed")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .channels import Channels, Group
+from keras_distill.transfer.width.channels import Channels, Group
 
 
 def unit(group: Group, multiple_of: int) -> int:

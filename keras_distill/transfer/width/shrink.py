@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..recovery import Recovery
-from ..report import TransferReport
-from .channels import Channels, analyse
-from .goal import Prices, goal_of
-from .importance import check_criterion, importance
-from .narrow import narrow, rows
+from keras_distill.transfer.recovery import Recovery
+from keras_distill.transfer.report import TransferReport
+from keras_distill.transfer.width.channels import Channels, analyse
+from keras_distill.transfer.width.goal import Prices, goal_of
+from keras_distill.transfer.width.importance import check_criterion, importance
+from keras_distill.transfer.width.narrow import narrow, rows
 
 
 def shrink(

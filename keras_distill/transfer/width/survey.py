@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...data import qualified_name
-from ...graph.replay import Step
+from keras_distill.data import qualified_name
+from keras_distill.graph.replay import Step
 
 Axes = tuple[np.ndarray | None, ...]
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .survey import Call, Role
+from keras_distill.transfer.width.survey import Call, Role
 
 
 def channels_last(call: Call) -> None:
