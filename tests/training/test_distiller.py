@@ -408,8 +408,8 @@ def test_an_unbuilt_student_is_refused(small_cnn):
         kd.Distiller(keras.Sequential([keras.layers.Dense(10)]), small_cnn(8))
 
 
-def test_a_foreign_student_is_named_by_its_module(small_cnn):
-    with pytest.raises(TypeError, match=r"must be a keras\.Model.*builtins\.str"):
+def test_a_foreign_student_is_named_with_the_way_to_a_model(small_cnn):
+    with pytest.raises(TypeError, match=r"must be a keras\.Model.*got str\. Load it"):
         kd.Distiller("student", small_cnn(8))
 
 
