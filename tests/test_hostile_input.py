@@ -10,6 +10,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from keras_distill import cli, litert
+from keras_distill.litert import runner
 from keras_distill.pipeline import inputs
 from keras_distill.pipeline.gate import load_baseline
 from keras_distill.training.stages import RECORD, Folder, UsageError
@@ -52,7 +53,7 @@ def test_a_limit_is_a_positive_number(limit, endless_file):
 
 
 def test_labels_that_unpack_to_gigabytes_are_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(litert, "MAX_LABELS_BYTES", 1000)
+    monkeypatch.setattr(runner, "MAX_LABELS_BYTES", 1000)
     file = tmp_path / "bomb.tflite"
     for length in (1000, 1001):
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

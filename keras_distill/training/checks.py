@@ -60,7 +60,8 @@ def check_backend() -> None:
 def check_student(student: Any) -> None:
     """The student is a built Keras 3 model, and nothing of its own is passed over in silence."""
     if not isinstance(student, keras.Model):
-        raise TypeError(no_keras3_model(student, "The student must be a keras.Model (Keras 3)"))
+        words = no_keras3_model(student, "The student must be a keras.Model (Keras 3)")
+        raise TypeError(f"{words} The order is Distiller(student, teacher, objectives).")
     if isinstance(student, saving.SavedWithoutTeacher):
         raise TypeError(
             f"The student {student.name!r} is itself a {type(student).__name__}. Give its "

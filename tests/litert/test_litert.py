@@ -195,7 +195,7 @@ def test_a_signature_that_points_nowhere_is_refused(files):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ai_edge_litert.interpreter.Interpreter", Astray)
         with pytest.raises(ValueError, match=r"int8\.tflite.*damaged"):
-            litert.load_tflite(path)
+            litert.load_tflite(path, isolated=False)
 
 
 @pytest.fixture(scope="session")
