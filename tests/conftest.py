@@ -13,6 +13,14 @@ from keras.src.utils import naming  # Keras has no public name for it.
 from keras_distill.data import load_digits
 
 
+# Importing TFMOT sets it, for every test of the process and their children.
+LEGACY = os.environ.get("TF_USE_LEGACY_KERAS")
+
+
+def pytest_collection_finish():
+    assert os.environ.get("TF_USE_LEGACY_KERAS") == LEGACY, "a test file imports TFMOT by itself"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
     """A shell hands Ctrl-C down as ignored to what it runs in the background, and its children."""

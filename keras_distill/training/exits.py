@@ -58,12 +58,12 @@ def with_exits(
     return keras.Model(model.inputs, {**exits, "final": outputs[0]}, name=f"{model.name}_exits")
 
 
-@keras.saving.register_keras_serializable("keras_distill")
 def _check_model(asker: str, model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(no_keras3_model(model, f"{asker}: expected a Keras 3 model (keras.Model)"))
 
 
+@keras.saving.register_keras_serializable("keras_distill")
 class SelfDistiller(JointDistiller):
     """Trains a model of several exits, its deepest one the teacher of the others.
 

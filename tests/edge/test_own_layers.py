@@ -1,7 +1,7 @@
 import keras
 import numpy as np
-import own_layers
 import pytest
+import users_layers
 
 from keras_distill import edge, transfer
 from keras_distill.edge import legacy
@@ -10,13 +10,13 @@ from keras_distill.edge.interface import in_float32
 layers = keras.layers
 
 
-@pytest.fixture(params=list(own_layers.MODELS))
+@pytest.fixture(params=list(users_layers.MODELS))
 def model(request):
-    return own_layers.MODELS[request.param]()
+    return users_layers.MODELS[request.param]()
 
 
 def test_copies_answer_as_the_model_does(model):
-    x = own_layers.batch_for(model)
+    x = users_layers.batch_for(model)
     expected = np.asarray(model(x, training=False))
     assert len(edge.inspect(model).rows) >= 2
     assert transfer.blocks(model)
@@ -30,9 +30,9 @@ def test_copies_answer_as_the_model_does(model):
 
 def test_a_tf_keras_clone_answers_as_the_model_does():
     # TFMOT begins with such a clone.
-    for make in (own_layers.MODELS["transformer"], own_layers.MODELS["lambda_of_a_global"]):
+    for make in (users_layers.MODELS["transformer"], users_layers.MODELS["lambda_of_a_global"]):
         model = make()
-        x = own_layers.batch_for(model)
+        x = users_layers.batch_for(model)
         twin = edge.to_legacy(model)
         clone = legacy.tf_keras().models.clone_model(twin)
         clone.set_weights(twin.get_weights())
@@ -42,8 +42,8 @@ def test_a_tf_keras_clone_answers_as_the_model_does():
 @pytest.fixture(scope="module")
 def quantised():
     """A pruned and quantised Transformer block, calibrated; and what it was made of."""
-    model = own_layers.MODELS["transformer"]()
-    x = own_layers.batch_for(model)
+    model = users_layers.MODELS["transformer"]()
+    x = users_layers.batch_for(model)
     return model, edge.quantize_aware(edge.prune(model, 0.5), calibration_data=x), x
 
 
@@ -62,7 +62,7 @@ def test_kernels_inside_are_pruned_clustered_and_quantised(quantised):
 def test_a_saved_one_loads(quantised, tmp_path):
     _, small, x = quantised
     small.save(tmp_path / "small.keras")
-    own = {"TransformerBlock": own_layers.TransformerBlock}
+    own = {"TransformerBlock": users_layers.TransformerBlock}
     loaded = keras.saving.load_model(tmp_path / "small.keras", custom_objects=own)
     expected = small(x, training=False)
     np.testing.assert_array_equal(loaded(x, training=False), expected)
@@ -71,10 +71,10 @@ def test_a_saved_one_loads(quantised, tmp_path):
 
 
 def test_a_saved_twin_of_tf_keras_loads(tmp_path):
-    model = own_layers.MODELS["transformer"]()
-    x = own_layers.batch_for(model)
+    model = users_layers.MODELS["transformer"]()
+    x = users_layers.batch_for(model)
     edge.to_legacy(model).save(tmp_path / "twin.keras")
-    own = {"TransformerBlock": own_layers.TransformerBlock}
+    own = {"TransformerBlock": users_layers.TransformerBlock}
     with keras.saving.custom_object_scope(own):
         loaded = legacy.tf_keras().models.load_model(tmp_path / "twin.keras", safe_mode=False)
     np.testing.assert_allclose(loaded(x), model(x, training=False), rtol=1e-5, atol=1e-5)
@@ -90,8 +90,8 @@ def mixed():
 
 @pytest.mark.parametrize("kind", ["transformer", "local_class", "nested", "time_distributed"])
 def test_half_precision_is_taken_back_inside_too(kind, mixed):
-    model = own_layers.MODELS[kind]()
-    x = own_layers.batch_for(model)
+    model = users_layers.MODELS[kind]()
+    x = users_layers.batch_for(model)
     copy = in_float32(model)
     bare = (keras.Model, layers.InputLayer)
     parts = [part for part in copy._flatten_layers() if not isinstance(part, bare)]
@@ -101,20 +101,20 @@ def test_half_precision_is_taken_back_inside_too(kind, mixed):
 
 
 def test_a_function_keeps_its_name():
-    model = own_layers.MODELS["lambda_of_a_global"]()
+    model = users_layers.MODELS["lambda_of_a_global"]()
     edge.prune(model, 0.5)
     assert model.layers[2].function.__name__ == "<lambda>"
 
 
 def test_unnamed_layers_inside_are_partners_by_their_order():
-    teacher = own_layers.MODELS["list_and_dict"]()
+    teacher = users_layers.MODELS["list_and_dict"]()
     layers.Dense(1)  # Keras counts on.
-    student = own_layers.MODELS["list_and_dict"]()
+    student = users_layers.MODELS["list_and_dict"]()
     for variable in student.variables:
         variable.assign(0 * variable)
     for one in (teacher, student):
         one.layers[2].name = "several"
-    x = own_layers.batch_for(teacher)
+    x = users_layers.batch_for(teacher)
     _, report = transfer.copy_layers(teacher, student)
     assert not report.left
     np.testing.assert_array_equal(student(x), teacher(x))
@@ -131,8 +131,8 @@ def test_names_that_a_user_gave_inside_are_kept_to():
                 x = part(x)
             return x
 
-    teacher = own_layers.chain(Named(["dense_1", "dense_2"], name="own"))
-    student = own_layers.chain(Named(["dense_2"], name="own"))
+    teacher = users_layers.chain(Named(["dense_1", "dense_2"], name="own"))
+    student = users_layers.chain(Named(["dense_2"], name="own"))
     transfer.copy_layers(teacher, student)
     found, expected = (one.get_layer("own").parts[-1].kernel for one in (student, teacher))
     np.testing.assert_array_equal(found, expected)
@@ -150,6 +150,6 @@ def test_a_layer_that_cannot_be_made_again_says_so():
         def get_config(self):
             return {"name": self.name}
 
-    model = own_layers.chain(Lost(8, name="lost"))
+    model = users_layers.chain(Lost(8, name="lost"))
     with pytest.raises(ValueError, match=r"'lost' .*Lost\) can't be copied .*get_config"):
         edge.prune(model, 0.5)

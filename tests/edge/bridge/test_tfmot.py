@@ -6,19 +6,21 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from ai_edge_litert.interpreter import Interpreter
-from tensorflow_model_optimization.python.core.clustering.keras.experimental import (
-    cluster as experimental,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve.default_8bit_cluster_preserve_quantize_scheme import (  # noqa: E501
-    Default8BitClusterPreserveQuantizeScheme,
-)
-from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
 
 import keras_distill as kd
 from keras_distill.edge import legacy
 from keras_distill.edge.bridge import to_legacy, wrap_legacy
 
 tfmot = legacy.tfmot()
+# Behind it: the import alone would leave an environment variable to the whole process.
+from tensorflow_model_optimization.python.core.clustering.keras.experimental import (  # noqa: E402
+    cluster as experimental,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve.default_8bit_cluster_preserve_quantize_scheme import (  # noqa: E402, E501
+    Default8BitClusterPreserveQuantizeScheme,
+)
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning  # noqa: E402
+
 sparsity, quantization = tfmot.sparsity.keras, tfmot.quantization.keras
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 AT_ONCE = sparsity.ConstantSparsity(0.5, 0, frequency=1)
