@@ -30,7 +30,7 @@ layers = keras.layers
 
 
 def cnn() -> keras.Model:
-    """Three convolutions on 32x32 pixels."""
+    """Two convolutions on 32x32 pixels."""
     parts = [layers.Conv2D(w, 3, s, "same", activation="relu") for w, s in ((32, 1), (64, 2))]
     return keras.Sequential(
         [keras.Input((32, 32, 3)), *parts, layers.GlobalAveragePooling2D(), layers.Dense(10)]

@@ -12,7 +12,6 @@ from keras.src.utils import naming  # Keras has no public name for it.
 
 from keras_distill.data import load_digits
 
-
 # Importing TFMOT sets it, for every test of the process and their children.
 LEGACY = os.environ.get("TF_USE_LEGACY_KERAS")
 

@@ -250,6 +250,9 @@ class TFLiteRunner:
     ) -> LatencyReport:
         """Times the file in a fresh process that holds nothing else.
 
+        It says how fast the file is on this processor. Integers pay on phones; on x86 without VNNI
+        a float file may be the faster one (docs/edge.md has both, network by network).
+
         Args:
           runs: timed runs, after `warmup` untimed ones.
           warmup: untimed runs.
