@@ -31,6 +31,7 @@ def match(
       TypeError: `mapping` is none of these.
       ValueError: it names a layer that is not there, or one layer twice.
 
+    >>> import keras
     >>> layers = {"a/conv": keras.layers.Conv2D(2, 3), "a/out": keras.layers.Dense(2)}
     >>> match(layers, {"b/conv": layers["a/conv"]}, "name")
     {'b/conv': 'a/conv'}
