@@ -326,7 +326,10 @@ def _check_input(array: np.ndarray, info: TensorInfo, by_rows: bool) -> None:
         )
     whole = np.issubdtype(np.dtype(info.dtype), np.integer) and not info.scale
     if whole and np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"The input {info.name!r} expects {info.dtype}; got {array.dtype}.")
+        raise ValueError(
+            f"The input {info.name!r} expects {info.dtype}; got {array.dtype}. Whole numbers go in "
+            f"as x.astype({info.dtype!r})."
+        )
 
 
 def _check_identifier(path: Path) -> None:
