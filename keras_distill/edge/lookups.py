@@ -201,8 +201,6 @@ def _run(step: Step, copies: dict[int, Any], made: dict[int, Any]) -> None:
         copies[id(operation)] = (
             rebuild(operation, lambda _, layer: layer) if nested else copy_of(operation, step.path)
         )
-    args, kwargs = keras.tree.map_structure(
-        lambda leaf: made.get(id(leaf), leaf), (step.args, step.kwargs)
-    )
+    args, kwargs = step.filled(made)
     answers = keras.tree.flatten(copies[id(operation)](*args, **kwargs))
     made.update({id(value): new for value, new in zip(step.outputs, answers, strict=True)})

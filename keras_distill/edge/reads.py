@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_distill.graph.replay import Step
@@ -36,10 +35,7 @@ def traced(step: Step) -> Any:
     shapes = [tf.TensorSpec(read.shape, read.dtype) for read in step.inputs]
 
     def call(*tensors: Any) -> Any:
-        given = {id(read): tensor for read, tensor in zip(step.inputs, tensors, strict=True)}
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: given.get(id(leaf), leaf), (step.args, step.kwargs)
-        )
+        args, kwargs = step.filled(dict(zip(map(id, step.inputs), tensors, strict=True)))
         return step.operation(*args, **kwargs)
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,12 @@ class Step:
     kwargs: dict[str, Any]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+
+    def filled(self, found: Mapping[int, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Its arguments, with what `found` has by `id` in the values' places."""
+        return keras.tree.map_structure(
+            lambda leaf: found.get(id(leaf), leaf), (self.args, self.kwargs)
+        )
 
 
 @dataclass(frozen=True)

@@ -42,21 +42,22 @@ def unwrapped(graph: Graph) -> Graph:
     found: dict[int, Value] = {}
     steps: list[Step] = []
 
-    def own(structure: Any) -> Any:
-        return keras.tree.map_structure(lambda leaf: found.get(id(leaf), leaf), structure)
+    def own(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(found.get(id(value), value) for value in values)
 
     for step in graph.steps:
         if isinstance(step.operation, Wrapping) and step.operation.is_added:
             found.update(zip(map(id, step.outputs), own(step.inputs), strict=True))
             continue
+        args, kwargs = step.filled(found)
         made = tuple(dataclasses.replace(value, step=len(steps)) for value in step.outputs)
         found.update(zip(map(id, step.outputs), made, strict=True))
         steps.append(
             dataclasses.replace(
                 step,
                 operation=inner(step.operation),
-                args=own(step.args),
-                kwargs=own(step.kwargs),
+                args=args,
+                kwargs=kwargs,
                 inputs=own(step.inputs),
                 outputs=made,
             )

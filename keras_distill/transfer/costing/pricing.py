@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +185,7 @@ class Pricer:
         return costs.macs(plan.operation, *plan.shapes(self.shape_of), plan.weights) is not None
 
     def _traced(self, plan: Plan) -> Plan:
-        args, kwargs = _filled((plan.step.args, plan.step.kwargs), self._specs)
+        args, kwargs = plan.step.filled(self._specs)
         macs = traced_macs(plan.operation, args, kwargs)
         note = UNKNOWN if macs is None else _TRACED
         return dataclasses.replace(plan, fixed_macs=macs or 0, note=note)
@@ -197,12 +197,6 @@ def column_sums(prices: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     return parameters, macs, int8
 
 
-def _filled(structure: Any, specs: Mapping[int, Any]) -> Any:
-    return keras.tree.map_structure(
-        lambda leaf: specs[id(leaf)] if isinstance(leaf, Value) else leaf, structure
-    )
-
-
 def _specs(graph: Graph, input_shapes: Sequence[Shape]) -> dict[int, Any]:
     """Each value's shape and dtype once the inputs' are settled, by the value's id."""
     specs = {
@@ -210,7 +204,7 @@ def _specs(graph: Graph, input_shapes: Sequence[Shape]) -> dict[int, Any]:
         for value, shape in zip(graph.inputs, input_shapes, strict=True)
     }
     for step in graph.steps:
-        args, kwargs = _filled((step.args, step.kwargs), specs)
+        args, kwargs = step.filled(specs)
         taken = [specs[id(value)].shape for value in step.inputs]
         try:
             made = returned(step.operation, args, kwargs)
