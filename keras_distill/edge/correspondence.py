@@ -23,6 +23,7 @@ from keras_distill.edge.compress.layer import exporting
 from keras_distill.edge.interface import Interface
 from keras_distill.graph import replay
 from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.signals import taps
 
 _ACTIVATIONS = {
@@ -34,17 +35,6 @@ _ARITHMETIC = {"BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv", "FusedBatchNo
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
 # IdentityN stands where an activation has a gradient of its own, as swish.
 _VIEWS = {"Squeeze", "ExpandDims", "Reshape", "IdentityN"}
-
-
-@dataclass(frozen=True)
-class FileTensor:
-    """An operation's output in the file; `output` is its number among the file's outputs."""
-
-    index: int
-    name: str
-    op: str
-    shape: tuple[int | None, ...]
-    output: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,51 +106,51 @@ class LayerTrace:
         self._body = {op.name: op for op in graph.get_operations()}
         return [tensor for _, tensor in made.values()]
 
-    def matches(self, tensors: Sequence[FileTensor]) -> list[Match]:
+    def matches(self, tensors: Sequence[WrittenTensor]) -> list[Match]:
         """What each tensor of the file may be, by name and shape; those that are nothing left out.
 
         Args:
           tensors: the outputs of the file's operations, in its order.
         """
-        claimed = {op.name for tensor in tensors for op in self._named(tensor.name)}
+        claimed = {op.name for tensor in tensors for op in self._named(tensor.info.name)}
         found = []
         for tensor in tensors:
             starts = self._starts(tensor)
             layers = {i for op in starts for i in self._fused(op, tensor, claimed)}
             if not starts:
-                layers = set(self._namesakes(tensor.name))
+                layers = set(self._namesakes(tensor.info.name))
             fitting = [layer for layer in layers if self._fits(tensor, layer)]
             if fitting:
                 order = tuple(sorted(fitting, key=lambda layer: self._place[layer]))
                 found.append(Match(tensor.index, order, bool(starts)))
         return found
 
-    def knows(self, tensors: Sequence[FileTensor]) -> bool:
+    def knows(self, tensors: Sequence[WrittenTensor]) -> bool:
         """Whether the file speaks of this model at all: outputs match by their place alone."""
-        inner = [tensor.name for tensor in tensors if tensor.output is None]
+        inner = [tensor.info.name for tensor in tensors if tensor.output is None]
         return not inner or any(self._named(name) or self._namesakes(name) for name in inner)
 
-    def _starts(self, tensor: FileTensor) -> list[Any]:
+    def _starts(self, tensor: WrittenTensor) -> list[Any]:
         if tensor.output is not None and tensor.output < len(self.outputs):
             return [self.outputs[tensor.output]]
-        return self._named(tensor.name)
+        return self._named(tensor.info.name)
 
     def _named(self, name: str) -> list[Any]:
         return [self._body[spelled] for spelled in _spellings(name) if spelled in self._body]
 
-    def _fused(self, operation: Any, tensor: FileTensor, claimed: set[str]) -> list[int]:
+    def _fused(self, operation: Any, tensor: WrittenTensor, claimed: set[str]) -> list[int]:
         """The layers that end in `operation` or in what was folded into it."""
         foldable = _ACTIVATIONS | (_ARITHMETIC if tensor.op in _WEIGHTED else set())
         names = [op.name for op in self._chain(operation, foldable, claimed)]
         return [self._index[name] for name in names if name in self._index]
 
-    def _fits(self, tensor: FileTensor, layer: int) -> bool:
+    def _fits(self, tensor: WrittenTensor, layer: int) -> bool:
         """Equal shapes; what was one-dimensional runs in two, with a size of 1 put in."""
         ours, theirs = (
             [size for size in shape[1:] if size != 1]
-            for shape in (tensor.shape, self._made[layer].outputs[0].shape)
+            for shape in (tensor.info.shape, self._made[layer].outputs[0].shape)
         )
-        return tensor.shape[:1] == (self._batch or 1,) and ours == theirs
+        return tensor.info.shape[:1] == (self._batch or 1,) and ours == theirs
 
     def _namesakes(self, name: str) -> list[int]:
         """The layers in whose name scope a tensor lies, the innermost scope's."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_distill._records import Record, Table
 from keras_distill.data import batches
-from keras_distill.edge.correspondence import FileTensor, LayerTrace, Match
+from keras_distill.edge.correspondence import LayerTrace, Match
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import Part, parts_of
 from keras_distill.edge.records import TFLiteExport
@@ -134,10 +134,9 @@ def debug(
     trace = LayerTrace(model, interface, fixed)
     file = runner.kept_run()
     written = {one.index: one for one in file.tensors}
-    tensors = [FileTensor(t.index, t.info.name, t.op, t.info.shape, t.output) for t in file.tensors]
-    found = trace.matches(tensors)
-    if not found or not trace.knows(tensors):
-        names = [tensor.name.partition(";")[0] for tensor in tensors[:3]]
+    found = trace.matches(file.tensors)
+    if not found or not trace.knows(file.tensors):
+        names = [tensor.info.name.partition(";")[0] for tensor in file.tensors[:3]]
         raise ValueError(
             f"No tensor of {runner.path} bears the name of a layer of {model.name!r}; the file "
             f"has, for instance, {names}. Give the model that this file was exported from."
@@ -161,7 +160,7 @@ def debug(
     for pair in chosen:
         whole = _layer_error(trace.paths[pair[1]], written[pair[0]], sums[pair])
         layers += [whole, *_lost_parts(whole, parts[pair])]
-    unmatched = len(tensors) - len(chosen)
+    unmatched = len(file.tensors) - len(chosen)
     return DebugReport(runner.path, len(arrays[0]), tuple(layers), unmatched)
 
 
