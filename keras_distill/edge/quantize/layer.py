@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -82,9 +83,11 @@ class Quantized(Compressed):
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's answer, rounded."""
         if self.input_ranges:
-            args = self._each_rounded(self._real(args), self.inputs_config, self.input_ranges)
+            ranges = iter(self.input_ranges)
+            args = _each(args, self.inputs_config, lambda x: next(ranges)(self._real(x)))
             if is_exporting() and kinds.joins(self.layer):
-                args = self._each_brought(args)
+                # The rounded parts of a whole as operations of their own, in the whole's range.
+                args = _each(args, self.inputs_config, by_one)
         if is_exporting() and self.output_ranges and kinds.fills(self.layer, kwargs):
             # LiteRT fills up in the input's range: it has to be the output's.
             args = (self.output_ranges[0](by_one(args[0])), *args[1:])
@@ -94,7 +97,8 @@ class Quantized(Compressed):
             y = activations.in_parts(self.own_activation, before(y), inside)
         if self.requantized and is_exporting():
             return keras.tree.map_structure(by_one, y)
-        return self._each_rounded(y, self.outputs_config, self.output_ranges)
+        own = iter(self.output_ranges)
+        return _each(y, self.outputs_config, lambda x: next(own)(x))
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         name = activations.of_layer(self.layer)
@@ -130,34 +134,9 @@ class Quantized(Compressed):
             total = total / len(tensors)
         return total
 
-    def _each_brought(self, tensors: Any) -> Any:
-        """The rounded parts of a whole as operations of their own, in the whole's range."""
-        flat = keras.tree.flatten(tensors)
-        wanted = [*self.inputs_config, *[False] * len(flat)]
-        pairs = zip(flat, wanted, strict=False)
-        brought = [x if want is False else by_one(x) for x, want in pairs]
-        return keras.tree.pack_sequence_as(tensors, brought)
-
-    def _real(self, tensors: Any) -> Any:
-        """The whole numbers that are to be rounded to a range, as real ones."""
-        flat = keras.tree.flatten(tensors)
-        wanted = [*self.inputs_config, *[False] * len(flat)]
-        real = [
-            x if want is False or x.dtype.is_floating else tf.cast(x, self.compute_dtype)
-            for x, want in zip(flat, wanted, strict=False)
-        ]
-        return keras.tree.pack_sequence_as(tensors, real)
-
-    @staticmethod
-    def _each_rounded(tensors: Any, config: Sequence[Any], own: Sequence[Range]) -> Any:
-        flat = keras.tree.flatten(tensors)
-        ranges = iter(own)
-        wanted = [*config, *[False] * (len(flat) - len(config))][: len(flat)]
-        rounded = [
-            tensor if want is False else next(ranges)(tensor)
-            for tensor, want in zip(flat, wanted, strict=True)
-        ]
-        return keras.tree.pack_sequence_as(tensors, rounded)
+    def _real(self, x: Any) -> Any:
+        """Whole numbers that are to be rounded to a range, as real ones."""
+        return x if x.dtype.is_floating else tf.cast(x, self.compute_dtype)
 
     def after_update(self, iterations: Any) -> None:
         """Also counts the updates for `freeze_after`."""
@@ -190,6 +169,14 @@ class Quantized(Compressed):
             "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
         }
+
+
+def _each(tensors: Any, wanted: Sequence[Any], change: Callable[[Any], Any]) -> Any:
+    """The tensors, changed where one is wanted: those beyond the list, or of False, are not."""
+    flat = keras.tree.flatten(tensors)
+    pairs = itertools.zip_longest(flat, wanted[: len(flat)], fillvalue=False)
+    changed = [x if want is False else change(x) for x, want in pairs]
+    return keras.tree.pack_sequence_as(tensors, changed)
 
 
 @keras.saving.register_keras_serializable("keras_distill")
