@@ -89,7 +89,9 @@ def export_tflite(
     interface = interface_of(model, input_names, output_names)
     sizes = closed_specs(interface, input_shape)
     model = prepared(model, precision, None if input_shape is None else list(sizes.values()))
-    interface = replace(interface_of(model, input_names, output_names), specs=sizes)
+    if model is not source:
+        interface = interface_of(model, input_names, output_names)
+    interface = replace(interface, specs=sizes)
     _check_input_type(input_type, interface)
     calibration = _calibration(_data_for(model, precision, data), interface)
     if not allow_flex:
@@ -200,7 +202,7 @@ def _settled(
         convert(calibration=calibration)
         if not has_ranges(model):
             return calibration
-        _, content = _proven(path, specs, None)
+        content = read_content(path)
         # What is computed exactly has no range on purpose.
         left_open = content.float_ops and not (computed_exactly(model) or holds_lookups(model))
         calibration = _calibration(rows_seen(model), interface) if left_open else None

@@ -140,8 +140,9 @@ def _is_float(
     if operator.name != "DEQUANTIZE":
         return any(kinds[index] in _FLOATS for index in operator.inputs + operator.outputs)
     written = set(operator.outputs) & inside
-    readers = [one.name for one in operators if written & set(one.inputs)]
-    return bool(written) and kinds[operator.inputs[0]] not in _FLOATS and {*readers} <= {"QUANTIZE"}
+    if not written or kinds[operator.inputs[0]] in _FLOATS:
+        return False
+    return all(one.name == "QUANTIZE" for one in operators if written & set(one.inputs))
 
 
 def _sparsity(model: Any, type_names: dict[int, str]) -> float:
