@@ -1,14 +1,10 @@
 """A `.tflite`: converted, run, timed and read, what may crash in a process of its own."""
 
-from .runner import (
+from keras_distill.litert.runner import (
     LABELS_FILE,
     CrashError,
-    LatencyReport,
-    TensorInfo,
     TFLiteRunner,
-    dequantize,
     load_tflite,
-    quantize,
     quiet_stderr,
     read_labels,
     trust,
@@ -17,12 +13,8 @@ from .runner import (
 __all__ = [
     "LABELS_FILE",
     "CrashError",
-    "LatencyReport",
     "TFLiteRunner",
-    "TensorInfo",
-    "dequantize",
     "load_tflite",
-    "quantize",
     "quiet_stderr",
     "read_labels",
     "trust",

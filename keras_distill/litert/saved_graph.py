@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .spellings import Spelling, output_of, rounds
+from .nodes import output_of
+from .spellings import Spelling, rounds
 
 __all__ = ["nodes_of", "respell"]
 

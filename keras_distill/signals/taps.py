@@ -213,7 +213,7 @@ def _children(layer: Any) -> Sequence[Any]:
     layers = getattr(layer, "layers", None)
     if isinstance(layers, (list, tuple)):
         return [*_input_layers(layer), *layers]
-    return list(_keras.children(layer))
+    return _keras.children(layer)
 
 
 def _input_layers(model: Any) -> list[Any]:
