@@ -17,7 +17,7 @@ from .mixed_types import of_one_type
 from .saved_graph import respell
 from .signature import restore
 
-# Without work for so long, the process ends: it holds some 750 MB.
+# Without work for so long, the process ends: it holds hundreds of megabytes.
 IDLE_S = 300.0
 # Beyond it the process ends after its work, and the system has all of its memory back.
 _LIMIT_BYTES = 2 * 2**30
