@@ -19,7 +19,6 @@ except ImportError:  # no advisory locks here: nothing proves a folder's owner d
 __all__ = [
     "HeldError",
     "held",
-    "is_scratch",
     "place",
     "scratch",
     "sweep",
@@ -164,11 +163,6 @@ def sweep(parent: Path, stems: Collection[str] | None = None) -> None:
             path = Path(parent, name)
             if found and (wanted is None or found[1] in wanted) and not path.is_symlink():
                 _remove_dead(path)
-
-
-def is_scratch(name: str) -> bool:
-    """Whether `scratch` gives folders such names."""
-    return _SCRATCH.fullmatch(name) is not None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The package's imports, read from its source: they point only up DESIGN's list."""
+"""The package's imports, read from its source: they point only up `ORDER`."""
 
 import ast
 import copy
@@ -96,7 +96,7 @@ def test_imports_point_only_up():
         here = floor(path)
         if here is None:  # The flat public names come from everywhere.
             return set()
-        assert here in ORDER, f"{identify(path)}: give {here!r} its place in ORDER and in DESIGN"
+        assert here in ORDER, f"{identify(path)}: give {here!r} its place in ORDER"
         return ours(path, tree) - {*ORDER[: ORDER.index(here)], here, "__version__"}
 
     assert not guilty(downwards)

@@ -119,7 +119,7 @@ def export_tflite(
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
-        calibration = _settled(converted, fresh, specs, calibration, model, interface)
+        calibration = _settled(converted, fresh, calibration, model, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
@@ -188,7 +188,6 @@ def _computing_exactly(model: keras.Model, precision: str, data: Any) -> tuple[k
 def _settled(
     convert: Callable[..., None],
     path: Path,
-    specs: dict[str, tf.TensorSpec],
     calibration: dict[str, np.ndarray] | None,
     model: keras.Model,
     interface: Interface,

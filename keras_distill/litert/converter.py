@@ -283,5 +283,5 @@ def _named(pattern: str, text: str) -> str:
     return ", ".join(dict.fromkeys(found.strip() for found in re.findall(pattern, text)))
 
 
-def _tail(log: str, lines: int = 30) -> str:
-    return "\n".join(log.strip().splitlines()[-lines:])
+def _tail(log: str) -> str:
+    return "\n".join(log.strip().splitlines()[-30:])

@@ -29,13 +29,12 @@ class Settings:
 class FollowSettings(keras.callbacks.Callback):
     """Has the step traced anew, before the next batch, where another callback assigned a number.
 
-    Args:
-      patience: so many times before it warns of what that costs.
+    The fifth time it warns of what that costs.
     """
 
-    def __init__(self, patience: int = 5):
+    def __init__(self) -> None:
         super().__init__()
-        self._left = patience
+        self._left = 5
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Keras takes the step from the model before each batch."""

@@ -68,11 +68,6 @@ class Call:
 
         return _mapped(value, self.args), _mapped(value, self.kwargs)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a call with one tensor and nothing else."""
-        return self.args == (Slot(0),) and not self.kwargs
-
     def to_json(self) -> str:
         """As a string; `from_json` reads it."""
         return json.dumps([_encoded(self.args), _encoded(self.kwargs)])

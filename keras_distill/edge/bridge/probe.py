@@ -60,14 +60,14 @@ class Probe:
         return _differences(self._expected, keras.tree.flatten(near))
 
 
-def batch_like(model: Any, size: int, *, examples: int = 2) -> Any:
-    """A random batch in the structure of a model's inputs, `size` where a dimension is open."""
+def batch_like(model: Any, size: int) -> Any:
+    """Two random rows in the structure of a model's inputs, `size` where a dimension is open."""
     generator = np.random.default_rng(0)
     vocabulary, images = _vocabulary(model), _takes_bytes(model)
 
     def array(tensor: Any) -> np.ndarray:
         shape = [size if n is None else n for n in tensor.shape]
-        shape[:1] = [tensor.shape[0] or examples] if shape else []
+        shape[:1] = [tensor.shape[0] or 2] if shape else []
         if len(shape) == 4 and "float" in _dtype(tensor):
             return _image(generator, shape, images)
         return _random(generator, shape, _dtype(tensor), vocabulary)

@@ -41,12 +41,8 @@ def _bidirectional(layer: keras.Layer, kind: Any, config: dict[str, Any]) -> Any
             raise NoTwinError(f"it wraps a {type(half).__name__}")
         halves.append(legacy_twin(half, lambda *_: None))
     twin = kind(halves[0], backward_layer=halves[1], **config)
-    for made, half in zip(
-        (twin.forward_layer, twin.backward_layer),
-        (layer.forward_layer, layer.backward_layer),
-        strict=True,
-    ):
-        made._name = half.name
+    twin.forward_layer._name = layer.forward_layer.name
+    twin.backward_layer._name = layer.backward_layer.name
     return twin
 
 
@@ -63,11 +59,7 @@ def keras3_twin(layer: Any, inner: Callable[[Any, str], Any]) -> keras.Layer:
     if kind is keras.layers.Bidirectional:
         halves = [keras3_twin(h, inner) for h in (layer.forward_layer, layer.backward_layer)]
         twin = kind(halves[0], backward_layer=halves[1], **config)
-        for made, half in zip(
-            (twin.forward_layer, twin.backward_layer),
-            (layer.forward_layer, layer.backward_layer),
-            strict=True,
-        ):
-            made.name = half.name
+        twin.forward_layer.name = layer.forward_layer.name
+        twin.backward_layer.name = layer.backward_layer.name
         return twin
     return kind(**config)

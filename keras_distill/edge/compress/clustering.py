@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.edge.compress import masks
 from keras_distill.edge.compress.kernels import kernels, targets
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.model import CompressedModel, rebuild
@@ -49,13 +50,7 @@ class Clusters(Treatment):
         )
         self.state = (self.centroids,)
         if self.zero:
-            self.kept = owner.add_weight(
-                shape=variable.shape,
-                initializer="ones",
-                dtype="bool",
-                trainable=False,
-                name=f"{prefix}_kept",
-            )
+            self.kept = masks.add_to(owner, variable, prefix)
             self.state = (self.centroids, self.kept)
 
     def start(self, value: Any) -> None:

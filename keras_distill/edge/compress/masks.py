@@ -34,6 +34,17 @@ def checked_pattern(pattern: Any) -> Pattern:
     )
 
 
+def add_to(owner: Any, variable: Any, prefix: str) -> Any:
+    """A mask of a variable's shape, a weight of the layer `owner`: everything is kept."""
+    return owner.add_weight(
+        shape=variable.shape,
+        initializer="ones",
+        dtype="bool",
+        trainable=False,
+        name=f"{prefix}_kept",
+    )
+
+
 def misfit(shape: Sequence[int], input_axes: Sequence[int], pattern: Pattern) -> str | None:
     """Why the pattern does not divide a weight, in words; None where it does.
 

@@ -57,13 +57,7 @@ class Mask(Treatment):
         prefix = prefix.replace("/", "_")
         # Without aggregation each replica sets its own copy, from equal weights: a branch of the
         # graph may not wait for the other replicas.
-        self.kept = owner.add_weight(
-            shape=variable.shape,
-            initializer="ones",
-            dtype="bool",
-            trainable=False,
-            name=f"{prefix}_kept",
-        )
+        self.kept = masks.add_to(owner, variable, prefix)
         self.reached, self.promised = (
             owner.add_weight(
                 shape=(),

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill.edge.quantize import activations, affine, exact, normalizations
+from keras_distill.edge.quantize import activations, affine, normalizations
+from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Step
 
 layers = keras.layers
@@ -114,7 +115,7 @@ def has_bounded_gates(operation: Any) -> bool:
 def keeps_range(step: Step) -> bool:
     """Whether an output spans what its input does."""
     operation, kind = step.operation, type(step.operation).__name__
-    if not exact.by_keras(operation):
+    if not by_keras(operation):
         return False
     if isinstance(operation, layers.Layer) and (kind in AUGMENTING or kind.startswith("Random")):
         return True
@@ -145,7 +146,7 @@ def whole_range(step: Step, dtype: str) -> Any:
     operation = step.operation
     if "int" not in dtype or type(operation).__name__ not in COMPUTING:
         return False
-    return _WHOLE.get(dtype, True) if exact.by_keras(operation) else False
+    return _WHOLE.get(dtype, True) if by_keras(operation) else False
 
 
 def is_concatenation(step: Step) -> bool:

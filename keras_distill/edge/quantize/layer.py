@@ -51,11 +51,7 @@ class Quantized(Compressed):
         super().__init__(layer, treatments, **kwargs)
         self.own_activation = activation
         self.outputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in outputs]
-        self.output_ranges = [
-            Range(fixed=None if wanted is True else wanted, name=f"output_range_{number}")
-            for number, wanted in enumerate(self.outputs_config)
-            if wanted is not False
-        ]
+        self.output_ranges = _ranges("output_range", self.outputs_config)
         root = normalizations.root_at(layer)
         self.between = [
             (InverseRoot if number == root else Range)(name=f"inner_range_{number}")
@@ -64,11 +60,7 @@ class Quantized(Compressed):
         self.affine = affine
         self.requantized = requantized
         self.inputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in inputs]
-        self.input_ranges = [
-            Range(fixed=None if wanted is True else wanted, name=f"input_range_{number}")
-            for number, wanted in enumerate(self.inputs_config)
-            if wanted is not False
-        ]
+        self.input_ranges = _ranges("input_range", self.inputs_config)
         self.freeze_after = freeze_after
         if freeze_after is not None:
             self.updates = self.add_weight(
@@ -169,6 +161,14 @@ class Quantized(Compressed):
             "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
         }
+
+
+def _ranges(name: str, wanted: Sequence[Any]) -> list[Range]:
+    return [
+        Range(fixed=None if one is True else one, name=f"{name}_{number}")
+        for number, one in enumerate(wanted)
+        if one is not False
+    ]
 
 
 def _each(tensors: Any, wanted: Sequence[Any], change: Callable[[Any], Any]) -> Any:

@@ -14,6 +14,7 @@ import keras
 from keras_distill.edge import lookups
 from keras_distill.edge.quantize import activations, affine, exact, kinds, normalizations, twins
 from keras_distill.graph import fusion
+from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
 
 layers = keras.layers
@@ -197,7 +198,7 @@ def _known_range(step: Step) -> Any:
     if known is not None:
         return known
     # A layer of the user's own may do more after the activation that it has.
-    if not exact.by_keras(operation):
+    if not by_keras(operation):
         return True
     # Where a GRU begins, its states stay, and an LSTM's second state is any sum: they need not be
     # what tanh gives.

@@ -72,10 +72,6 @@ class Channels:
         """The class of each position along a tensor's last axis."""
         return self._values[id(value)]
 
-    def group_of(self, path: str) -> Group | None:
-        """The group that a layer makes channels of; None for one that makes none."""
-        return next((group for group in self.groups if path in group.producers), None)
-
 
 def analyse(
     model: Any,

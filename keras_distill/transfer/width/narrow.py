@@ -111,7 +111,7 @@ def _smaller(path: str, operation: Any, role: Role, kept: np.ndarray) -> Any:
     width = int(kept[role.out].sum())
     if not isinstance(operation, layers.Layer):
         return _reshaping(operation, role, width)
-    changes = _changes(operation, role, width, kept)
+    changes = _changes(operation, role, width)
 
     def change(config: dict[str, Any]) -> dict[str, Any]:
         return without_build({**config, "config": {**config["config"], **changes}})
@@ -119,7 +119,7 @@ def _smaller(path: str, operation: Any, role: Role, kept: np.ndarray) -> Any:
     return from_own_config(operation, path, change)
 
 
-def _changes(layer: Any, role: Role, width: int, kept: np.ndarray) -> dict[str, Any]:
+def _changes(layer: Any, role: Role, width: int) -> dict[str, Any]:
     """What the config of a narrower layer says otherwise."""
     if isinstance(layer, layers.Reshape):
         return {"target_shape": _last_changed(layer.target_shape, role, width)}
