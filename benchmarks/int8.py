@@ -56,7 +56,7 @@ def quantized(model: keras.Model, calibration: np.ndarray, train: np.ndarray) ->
 def exported(student: keras.Model, path: Path) -> tuple[Any, bool]:
     """The file, and whether it needed the data that the model was calibrated on."""
     # Without the rows export has nothing but the model's own ranges.
-    rows = vars(student).pop("calibration_rows")
+    rows, student.calibration_rows = student.calibration_rows, None
     export = functools.partial(
         kd.edge.export_tflite, student, path, precision="int8", input_type="int8"
     )
@@ -66,7 +66,7 @@ def exported(student: keras.Model, path: Path) -> tuple[Any, bool]:
             return alone, False
     except (ValueError, kd.edge.ConversionError) as error:
         print(f"  from its own ranges alone: {error}")
-    vars(student)["calibration_rows"] = rows
+    student.calibration_rows = rows
     return export(), True
 
 

@@ -84,6 +84,7 @@ def export_tflite(
     _check_options(precision, representative_data, input_type, batch_size)
     path = Path(path)
     _check_exact_inputs(input_type, model)
+    seen = rows_seen(model)
     model, data = _computing_exactly(in_float32(model), precision, representative_data)
     source = model
     interface = interface_of(model, input_names, output_names)
@@ -93,7 +94,7 @@ def export_tflite(
         interface = interface_of(model, input_names, output_names)
     interface = replace(interface, specs=sizes)
     _check_input_type(input_type, interface)
-    calibration = _calibration(_data_for(model, precision, data), interface)
+    calibration = _calibration(_data_for(model, precision, data, seen), interface)
     if not allow_flex:
         check_lookups(model, calibrated=calibration is not None)
     if precision == "int8" and calibration is not None and not has_ranges(source):
@@ -119,7 +120,7 @@ def export_tflite(
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
-        calibration = _settled(converted, fresh, calibration, model, interface)
+        calibration = _settled(converted, fresh, calibration, seen, model, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
@@ -189,6 +190,7 @@ def _settled(
     convert: Callable[..., None],
     path: Path,
     calibration: dict[str, np.ndarray] | None,
+    seen: Any,
     model: keras.Model,
     interface: Interface,
 ) -> dict[str, np.ndarray] | None:
@@ -204,7 +206,7 @@ def _settled(
         content = read_content(path)
         # What is computed exactly has no range on purpose.
         left_open = content.float_ops and not (computed_exactly(model) or holds_lookups(model))
-        calibration = _calibration(rows_seen(model), interface) if left_open else None
+        calibration = _calibration(seen, interface) if left_open else None
         if calibration is None:
             return None
     try:
@@ -242,13 +244,13 @@ def _check_input_type(input_type: str | None, interface: Interface) -> None:
         )
 
 
-def _data_for(model: keras.Model, precision: str, given: Any) -> Any:
+def _data_for(model: keras.Model, precision: str, given: Any, seen: Any) -> Any:
     """The data to calibrate on: what was given, or what the model has seen where it needs some."""
     if given is not None or precision not in CALIBRATED:
         return given
     if not has_ranges(model):
-        if rows_seen(model) is not None:
-            return rows_seen(model)
+        if seen is not None:
+            return seen
         raise ValueError(
             f"precision={precision!r} needs representative_data: some hundred inputs like those "
             f"to come, from which the ranges of the activations are read; or a model from "
@@ -257,13 +259,12 @@ def _data_for(model: keras.Model, precision: str, given: Any) -> Any:
     open_inside = without_inner_ranges(model)
     if not open_inside:
         return None
-    if rows_seen(model) is None:
+    if seen is None:
         raise ValueError(
-            f"The layers {open_inside} of {model.name!r} have no ranges inside, and the data that "
-            f"the model was calibrated on is not at hand (a saved model does not hold it): give "
-            f"representative_data."
+            f"The layers {open_inside} of {model.name!r} have no ranges inside, and the model "
+            f"holds no rows that it was calibrated on: give representative_data."
         )
-    return rows_seen(model)
+    return seen
 
 
 def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | None:

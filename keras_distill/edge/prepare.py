@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_distill import _keras
 from keras_distill.edge.bridge.legacy_layer import LegacyLayer, has_wrappers
 from keras_distill.edge.compress.layer import Compressed, inner
+from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.pooling import has_volumes, over_images
 from keras_distill.edge.quantize import kinds
 from keras_distill.edge.quantize.layer import Quantized
@@ -41,22 +42,17 @@ def prepared(
     elif any(isinstance(layer, Compressed) for layer in _layers(model)) or has_wrappers(model):
         from keras_distill.edge.compress.strip import strip
 
-        model = _with_rows_of(model, strip(model))
+        model = strip(model)
     loops, volumes = precision in CALIBRATED and has_recurrent(model), has_volumes(model)
     if specs is not None and (loops or volumes):
-        model = _with_rows_of(model, closed_copy(model, specs))
+        model = closed_copy(model, specs)
     if volumes:
-        model = _with_rows_of(model, over_images(model))
+        model = over_images(model)
     if loops:
-        model = _with_rows_of(model, without_loops(model, fused=precision == "int8"))
+        model = without_loops(model, fused=precision == "int8")
     if precision in CALIBRATED:
-        model = _with_rows_of(model, moved_as_bits(model))
+        model = moved_as_bits(model)
     return model
-
-
-def _with_rows_of(model: Any, copy: Any) -> Any:
-    vars(copy)["calibration_rows"] = vars(model).get("calibration_rows")
-    return copy
 
 
 def has_ranges(model: Any) -> bool:
@@ -101,11 +97,15 @@ def without_inner_ranges(model: Any) -> list[str]:
 
 
 def rows_seen(model: Any) -> Any:
-    """The data that the model was calibrated on in this session, or None."""
-    kept = vars(model).get("calibration_rows")
+    """The first rows that the model was calibrated on, in the structure of its input, or None."""
+    kept = model.calibration_rows if isinstance(model, CompressedModel) else None
     if not kept:
         return None
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *kept)
+    columns = [kept[_keras.history(tensor).operation.name] for tensor in model.inputs]
+    structure = _keras.input_structure(model)
+    # As a data argument a tuple would be inputs and labels.
+    by_key = isinstance(structure, dict)
+    return keras.tree.pack_sequence_as(structure, columns) if by_key else columns
 
 
 def _layers(model: Any) -> list[Any]:

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+import keras_distill as kd
 from keras_distill import edge
+from keras_distill.edge.quantize import calibrate as calibrating
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.litert import converter
 
@@ -211,8 +213,8 @@ class Family:
         data = np.random.default_rng(0).normal(size=(CALIBRATED_ON + 32, *shape)).astype("float32")
         self.quantised = edge.quantize_aware(self.source, calibration_data=data[:CALIBRATED_ON])
         if not with_rows:
-            # The model's own ranges have to do, as in a model that was saved and loaded.
-            vars(self.quantised).pop("calibration_rows")
+            # The model's own ranges have to do, as in one that training alone has set.
+            self.quantised.calibration_rows = None
         self.export = edge.export_tflite(self.quantised, path, precision="int8")
         data = data[CALIBRATED_ON:]
         self.float = self.source.predict(data, verbose=0)
@@ -401,13 +403,69 @@ def test_the_insides_of_foreign_layers_are_calibrated_from_the_data_seen(foreign
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.995
 
 
-def test_a_loaded_model_of_foreign_layers_asks_for_data(foreign, tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_a_model_that_was_saved_and_loaded_becomes_the_same_file(foreign, precision, tmp_path):
+    model = foreign[0]
+    distiller = kd.Distiller(model, keras.Sequential([keras.Input((6, 8)), layers.Dense(3)]))
+    distiller.save(tmp_path / "distiller.keras")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    student = keras.saving.load_model(tmp_path / "distiller.keras").student
+    files = [tmp_path / f"{place}.tflite" for place in range(3)]
+    for one, path in zip((model, loaded, student), files, strict=True):
+        edge.export_tflite(one, path, precision=precision)
+    assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
+
+
+def test_a_model_without_the_rows_that_it_was_calibrated_on_asks_for_data(
+    foreign, tmp_path, monkeypatch
+):
     monkeypatch.setattr(converter.WORKER, "ask", None)
+    monkeypatch.setattr(foreign[0], "calibration_rows", None)
     foreign[0].save(tmp_path / "foreign.keras")
     loaded = keras.saving.load_model(tmp_path / "foreign.keras")
+    assert loaded.calibration_rows is None
     with pytest.raises(ValueError, match=r"attention.*own|own.*attention") as caught:
         edge.export_tflite(loaded, tmp_path / "no.tflite", precision="int8")
     assert "give representative_data" in str(caught.value)
+
+
+def named_inputs(structure):
+    inputs = {
+        "real": keras.Input((3,), name="real"),
+        "half": keras.Input((3,), name="half", dtype="bfloat16"),
+        "word": keras.Input((1,), name="word", dtype="string"),
+        "id": keras.Input((1,), name="id", dtype="int32"),
+    }
+    codes = layers.Hashing(7, output_mode="one_hot")(inputs["word"])
+    ids = layers.Embedding(4, 3)(inputs["id"])
+    y = layers.Concatenate()([inputs["real"], inputs["half"], codes, layers.Flatten()(ids)])
+    return keras.Model(structure(inputs), layers.Dense(2)(y))
+
+
+@pytest.mark.filterwarnings("ignore:'concatenate")
+@pytest.mark.parametrize("structure", [dict, lambda inputs: list(reversed(inputs.values()))])
+@pytest.mark.parametrize("given", ["structure", "names"])
+def test_a_model_keeps_the_first_rows_of_its_calibration_by_its_inputs_names(
+    structure, given, tmp_path
+):
+    rng = np.random.default_rng(0)
+    rows = {
+        "real": rng.normal(size=(300, 3)),
+        "half": rng.normal(size=(300, 3)).astype(keras.ops.zeros((), "bfloat16").numpy().dtype),
+        "word": np.array([["dog"], ["c\u00f6w"], ["cat"]] * 100, object),
+        "id": rng.integers(0, 4, (300, 1)).astype("int32"),
+    }
+    small = edge.quantize_aware(named_inputs(structure))
+    edge.calibrate(small, rows if given == "names" else structure(rows))
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    assert sorted(loaded.calibration_rows) == sorted(rows)
+    for name, kept in loaded.calibration_rows.items():
+        expected = rows[name][: calibrating.KEPT_ROWS]
+        if name == "word":
+            expected = np.char.encode(expected.astype(str))
+        np.testing.assert_array_equal(kept, expected.astype(kept.dtype), err_msg=name)
 
 
 def test_ranges_that_were_never_set(tmp_path, monkeypatch):

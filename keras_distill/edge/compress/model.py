@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.graph import copying
 from keras_distill.training.step import notify
+
+_ROWS, _INPUT = "calibration_rows.npz", "input_"
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -21,6 +26,39 @@ class CompressedModel(Functional):
     Schedules follow `optimizer.iterations` under plain `fit` as under a `Distiller`; a custom
     training loop calls `after_update` itself.
     """
+
+    _rows: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def calibration_rows(self) -> Mapping[str, np.ndarray] | None:
+        """The first rows that `calibrate` saw, an array for each input by its name, or None.
+
+        Export settles on them what has no range in the model: the insides of attention, of
+        recurrent layers and of layers of one's own. A `.keras` file holds them, so that a loaded
+        model becomes the same file; None, assigned before saving, leaves them out.
+        """
+        return self._rows
+
+    @calibration_rows.setter
+    def calibration_rows(self, rows: Mapping[str, np.ndarray] | None) -> None:
+        # A proxy, for Keras tracks what is in a dict.
+        self._rows = None if rows is None else MappingProxyType(dict(rows))
+
+    def save_assets(self, dir_path: Any) -> None:
+        """The calibration rows; Keras calls it for a `.keras` file."""
+        rows = self.calibration_rows or {}
+        if rows:
+            arrays: dict[str, Any] = {
+                f"{_INPUT}{name}": _storable(array) for name, array in rows.items()
+            }
+            np.savez_compressed(Path(dir_path, _ROWS), **arrays)
+
+    def load_assets(self, dir_path: Any) -> None:
+        """The calibration rows of a file that has some."""
+        if dir_path and (path := Path(dir_path, _ROWS)).exists():
+            with np.load(path, allow_pickle=False) as held:
+                found = {name.removeprefix(_INPUT): held[name] for name in held.files}
+            self.calibration_rows = found
 
     def train_step(self, data: Any) -> Any:
         """Keras' own step, then `after_update`."""
@@ -37,6 +75,11 @@ class CompressedModel(Functional):
         """Tells each layer that has an `after_update` how many updates there have been."""
         for layer in _keras.children(self):
             notify(layer, iterations)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """As NumPy's files hold it without code: strings as bytes, bfloat16 as float32."""
+    return array.astype({"O": "S", "V": "float32"}.get(array.dtype.kind, array.dtype))
 
 
 def rebuild(

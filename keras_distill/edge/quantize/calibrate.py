@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.data import batches, qualified_name
+from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
@@ -33,7 +34,9 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
         cut off by any of them.
 
     Returns:
-      The model. A concatenation warns that leaves one of its parts next to no steps.
+      The model. A concatenation warns that leaves one of its parts next to no steps. What
+      `quantize_aware` made keeps the first 256 rows as `model.calibration_rows`, which its file
+      holds, too.
 
     Raises:
       ValueError: no ranges in the model, an unknown method, no data, data of another shape, NaN.
@@ -48,8 +51,8 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
         bounds = _bounds(model, ranges, rows, method)
     for one, (low, high) in zip(ranges, bounds, strict=True):
         one.set(float(low), float(high))
-    # Past __setattr__: Keras must not track data.
-    vars(model)["calibration_rows"] = _first(rows, KEPT_ROWS)
+    if isinstance(model, CompressedModel):
+        model.calibration_rows = _first_rows(model, rows)
     warn_of_narrow(model, rows[0])
     return model
 
@@ -73,7 +76,7 @@ def _check(model: Any, method: str) -> None:
 
 
 def _checked(model: Any, data: Any) -> list[Any]:
-    rows = [x for x, _, _ in batches(data)]
+    rows = [_in_order(model, x) for x, _, _ in batches(data)]
     if not rows or not len(keras.tree.flatten(rows[0])[0]):
         raise ValueError("Expected data to calibrate on; got none.")
     expected = [tuple(x.shape) for x in model.inputs]
@@ -88,6 +91,18 @@ def _checked(model: Any, data: Any) -> list[Any]:
         if not all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f"):
             raise ValueError("calibration data: NaN or infinite values. Clean the data first.")
     return rows
+
+
+def _in_order(model: Any, x: Any) -> Any:
+    """`x`, in the order of the inputs where it is by their names and the model takes a list."""
+    names = _input_names(model)
+    if isinstance(model.input, dict) or not isinstance(x, dict) or set(x) != set(names):
+        return x
+    return [x[name] for name in names]
+
+
+def _input_names(model: Any) -> list[str]:
+    return [_keras.history(tensor).operation.name for tensor in model.inputs]
 
 
 def _fits(came: tuple, expected: tuple) -> bool:
@@ -189,6 +204,8 @@ def _joined(measures: list[Any]) -> Any:
     return tf.stack([tf.reduce_min(stacked[:, 0]), tf.reduce_max(stacked[:, 1])])
 
 
-def _first(rows: list[Any], count: int) -> list[Any]:
-    sizes = np.cumsum([len(keras.tree.flatten(x)[0]) for x in rows])
-    return rows[: int(np.searchsorted(sizes, count)) + 1]
+def _first_rows(model: Any, rows: list[Any]) -> dict[str, np.ndarray]:
+    """The first rows by the names of the model's inputs, as the model takes them."""
+    read = [[part.numpy() for part in _keras.standardized(model, x)] for x in rows[:KEPT_ROWS]]
+    columns = [np.concatenate(parts)[:KEPT_ROWS] for parts in zip(*read, strict=True)]
+    return dict(zip(_input_names(model), columns, strict=True))
