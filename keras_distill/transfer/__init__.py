@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_distill.graph.cost.profiling import LayerProfile, ModelProfile, profile
     from keras_distill.transfer.copying.channelwise import copy_important, copy_random
     from keras_distill.transfer.copying.layerwise import copy_layers
     from keras_distill.transfer.copying.vocabulary import copy_vocabulary
-    from keras_distill.transfer.costing.profiling import LayerProfile, ModelProfile, profile
     from keras_distill.transfer.depth.submodel import Block, blocks, submodel
     from keras_distill.transfer.recovery import Recovery
     from keras_distill.transfer.report import TransferReport, TransferRow
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {
-    "Block": "depth.submodel",
-    "GradualUnfreezing": "unfreezing",
-    "LayerProfile": "costing.profiling",
-    "ModelProfile": "costing.profiling",
-    "Recovery": "recovery",
-    "TransferReport": "report",
-    "TransferRow": "report",
-    "blocks": "depth.submodel",
-    "copy_important": "copying.channelwise",
-    "copy_layers": "copying.layerwise",
-    "copy_random": "copying.channelwise",
-    "copy_vocabulary": "copying.vocabulary",
-    "profile": "costing.profiling",
-    "shrink": "width.shrink",
-    "submodel": "depth.submodel",
+    "Block": "keras_distill.transfer.depth.submodel",
+    "GradualUnfreezing": "keras_distill.transfer.unfreezing",
+    "LayerProfile": "keras_distill.graph.cost.profiling",
+    "ModelProfile": "keras_distill.graph.cost.profiling",
+    "Recovery": "keras_distill.transfer.recovery",
+    "TransferReport": "keras_distill.transfer.report",
+    "TransferRow": "keras_distill.transfer.report",
+    "blocks": "keras_distill.transfer.depth.submodel",
+    "copy_important": "keras_distill.transfer.copying.channelwise",
+    "copy_layers": "keras_distill.transfer.copying.layerwise",
+    "copy_random": "keras_distill.transfer.copying.channelwise",
+    "copy_vocabulary": "keras_distill.transfer.copying.vocabulary",
+    "profile": "keras_distill.graph.cost.profiling",
+    "shrink": "keras_distill.transfer.width.shrink",
+    "submodel": "keras_distill.transfer.depth.submodel",
 }
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from keras_distill import edge
 from keras_distill.edge.quantize import layout
 from keras_distill.graph import fusion
+from keras_distill.graph.cost.footprint import joined_steps
 from keras_distill.graph.replay import trace
-from keras_distill.transfer.costing.footprint import joined_steps
 
 layers = keras.layers
 RELUS = {

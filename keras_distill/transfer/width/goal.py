@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_distill.graph.cost.profiling import Pricer, Totals, settled_inputs
 from keras_distill.graph.replay import Step, Value
-from keras_distill.transfer.costing.profiling import Pricer, Totals, settled_inputs
 from keras_distill.transfer.width import selection
 from keras_distill.transfer.width.channels import Channels
 from keras_distill.transfer.width.importance import normalised

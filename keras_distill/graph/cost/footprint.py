@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_distill.graph import fusion
+from keras_distill.graph.cost.costs import Shape
 from keras_distill.graph.replay import Graph, Value
-from keras_distill.transfer.costing.costs import Shape
 
 layers = keras.layers
 ShapeOf = Callable[[Value], Shape]

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill.transfer.costing import costs
-from keras_distill.transfer.costing.costs import Shape
+from keras_distill.graph.cost import costs
+from keras_distill.graph.cost.costs import Shape
 
 layers = keras.layers
 

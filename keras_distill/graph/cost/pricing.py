@@ -11,11 +11,11 @@ from typing import Any
 import keras
 
 from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.cost import costs
+from keras_distill.graph.cost.costs import Shape, WeightShapes
+from keras_distill.graph.cost.footprint import Memory, ShapeOf, is_view, joined_steps
+from keras_distill.graph.cost.tracing import returned, traced_macs
 from keras_distill.graph.replay import Graph, Step, Value
-from keras_distill.transfer.costing import costs
-from keras_distill.transfer.costing.costs import Shape, WeightShapes
-from keras_distill.transfer.costing.footprint import Memory, ShapeOf, is_view, joined_steps
-from keras_distill.transfer.costing.tracing import returned, traced_macs
 
 layers = keras.layers
 UNKNOWN = "MACs unknown, counted as 0"
@@ -115,7 +115,7 @@ class Pricer:
 
     Example:
       >>> from keras_distill.graph.replay import trace
-      >>> from keras_distill.transfer.costing.profiling import settled_inputs
+      >>> from keras_distill.graph.cost.profiling import settled_inputs
       >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
       >>> pricer = Pricer(trace(model), settled_inputs(model))
       >>> pricer.totals(lambda value: (1, 2), lambda step: {"kernel": (2, 2), "bias": (2,)}).macs

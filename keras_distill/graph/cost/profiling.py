@@ -10,11 +10,11 @@ from typing import Any
 
 from keras_distill import _keras
 from keras_distill._records import Record, Table
+from keras_distill.graph.cost.costs import Shape
+from keras_distill.graph.cost.footprint import tensor_bytes
+from keras_distill.graph.cost.pricing import UNKNOWN, Plan, Pricer, Totals, column_sums
 from keras_distill.graph.replay import Value, functional, trace
 from keras_distill.graph.wrapping import unwrapped
-from keras_distill.transfer.costing.costs import Shape
-from keras_distill.transfer.costing.footprint import tensor_bytes
-from keras_distill.transfer.costing.pricing import UNKNOWN, Plan, Pricer, Totals, column_sums
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 from keras import layers, ops
 
 from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.cost import costs
 from keras_distill.graph.replay import Value, trace
-from keras_distill.transfer.costing import costs
 
 
 def one(shape):

@@ -11,9 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
 
 import keras_distill as kd
+from keras_distill.graph.cost.profiling import Pricer, settled_inputs
 from keras_distill.graph.replay import trace
 from keras_distill.transfer import profile
-from keras_distill.transfer.costing.profiling import Pricer, settled_inputs
 
 
 def sequential(shape, *stack):
