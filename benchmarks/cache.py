@@ -374,7 +374,7 @@ def build_part(name: str, settings: Settings, folder: Path) -> dict[str, Any]:
 def forward_of(pair: Pair, teacher: keras.Model) -> Callable[[Pair], None]:
     """The frozen teacher over all of a pair's examples."""
     frozen = kd.teachers.Model(teacher)
-    frozen.build(None, ())
+    frozen.prepare(None, ())
     call = tf.function(lambda x: frozen(x).logits, reduce_retracing=True)
 
     def forward(part: Pair) -> None:

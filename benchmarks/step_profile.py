@@ -47,7 +47,7 @@ def contestants(x, y):
     )
     for engine in ("keras", "frozen", "litert"):
         alone = kd.teachers.Model(teacher, engine=engine)
-        alone.build(None, ())
+        alone.prepare(None, ())
         calls[f"teacher alone, {engine}"] = tf.function(
             lambda t=alone: {"logits": t(x).logits}, autograph=False
         )

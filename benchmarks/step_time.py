@@ -309,7 +309,7 @@ def bfloat16_difference(pair: Pair) -> dict[str, dict[str, float]]:
     x, _ = next(iter(pair.data))
     exact = np.asarray(pair.teacher(x, training=False))
     quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
-    quick.build(None, ())
+    quick.prepare(None, ())
     yardstick = in_mixed_bfloat16(pair)(x, training=False)
     return {
         "keras_distill": compared(quick(x).logits, exact),

@@ -146,7 +146,7 @@ class PairReader:
         differs = self._view.student_preprocess or self._view.teacher_preprocess
         spec = None if differs else self._reader.input_spec
         return _readable(
-            lambda keys: self._teacher.build(spec, keys),
+            lambda keys: self._teacher.prepare(spec, keys),
             layers,
             lambda: teacher_layers(self._teacher, self._head.output),
         )

@@ -10,8 +10,8 @@ __all__ = ["Absent", "Teacher"]
 class Teacher:
     """Where the knowledge comes from. No Keras object, so that no checkpoint takes it along."""
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
-        """Prepare to answer.
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
+        """Make ready to answer.
 
         Args:
           input_spec: `keras.KerasTensor`s of the inputs the teacher will see, or None where only
@@ -21,14 +21,21 @@ class Teacher:
         Returns:
           Signals of `keras.KerasTensor`s, batch None.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no build.")
+        if type(self).build is Teacher.build:
+            raise NotImplementedError(f"{type(self).__name__} defines no prepare.")
+        return self.build(input_spec, taps)
+
+    # Of any arguments, for `TeacherCache.build` makes a cache.
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """`prepare`, which a teacher from outside the package may define by this name."""
+        return self.prepare(*args, **kwargs)
 
     def __call__(self, x: Any) -> Signals:
         """The teacher's Signals for one batch, in inference, with no gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
     def meet(self, student: Any) -> None:
-        """Called before `build` with the model that is to learn.
+        """Called before `prepare` with the model that is to learn.
 
         Raises:
           ValueError: the teacher is bound to another one.
@@ -56,7 +63,7 @@ class Teacher:
         return False
 
     def kinds(self) -> dict[str | None, str]:
-        """What its models' outputs are by head, as far as is known once it is built.
+        """What its models' outputs are by head, as far as is known once it is prepared.
 
         "logits", "probabilities" or "sigmoid": Signals do not tell of a softmax whose input they
         hold.
@@ -122,7 +129,7 @@ class Absent(Teacher):
         # What a file held of the teacher that is to come.
         self.held: list = []
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         return self._signals
 
     def __call__(self, x: Any) -> Signals:

@@ -43,7 +43,7 @@ class Ensemble(Composite):
     >>> from keras_distill.teachers import Model
     >>> input_spec = keras.KerasTensor((None, 2))
     >>> teacher = Ensemble([Model(f, input_spec=input_spec) for f in members], weights=[3, 1])
-    >>> teacher.build(None, ()).logits.shape
+    >>> teacher.prepare(None, ()).logits.shape
     (None, 2)
     >>> [float(v) for v in teacher(ops.array([[2.0, 0.0]])).logits[0]]
     [3.0, 0.0]
@@ -68,9 +68,9 @@ class Ensemble(Composite):
         self._taps_from = taps_from
         self._kinds: dict[str | None, str] = {}
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         found = [
-            member.build(input_spec, taps if place == self._taps_from else ())
+            member.prepare(input_spec, taps if place == self._taps_from else ())
             for place, member in enumerate(self._members)
         ]
         _check_agreement(found)

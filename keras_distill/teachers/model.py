@@ -50,7 +50,7 @@ class Model(Teacher):
       TypeError: `model` is not callable.
 
     >>> teacher = Model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
-    >>> teacher.build(None, ()).logits.shape
+    >>> teacher.prepare(None, ()).logits.shape
     (None, 3)
     >>> teacher(keras.ops.ones((2, 4))).logits.shape
     TensorShape([2, 3])
@@ -98,7 +98,7 @@ class Model(Teacher):
         name = getattr(self._model, "name", type(self._model).__name__)
         return f"teachers.Model({name!r}, precision={self._precision!r}, {self.engine_used!r})"
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         if self._spec is None and input_spec is not None:
             self._spec = given_spec(input_spec)
         self._spec = self._known_spec()
@@ -111,7 +111,7 @@ class Model(Teacher):
 
     def __call__(self, x: Any) -> Signals:
         if self._run is None:
-            self.build(None, ())
+            self.prepare(None, ())
         flat = fit_to_spec(x, self._spec, self._names, repr(self))
         self._suit([tensor.dtype for tensor in flat])
         assert self._run is not None

@@ -63,17 +63,17 @@ class MovingAverage(Composite):
             )
         self._student = student
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         # Not earlier: under a strategy the Distiller is built in its scope.
         if self._average is None:
             self._average = copy_of(self._student, self._student.name)
             self._average.trainable = False
             self._members = (Model(self._average, output=self._output, engine="keras"),)
-        return self._members[0].build(input_spec, taps)
+        return self._members[0].prepare(input_spec, taps)
 
     def __call__(self, x: Any) -> Signals:
         if self._average is None:
-            self.build(None, ())
+            self.prepare(None, ())
         return super().__call__(x)
 
     def join(self, answers: Sequence[Signals]) -> Signals:

@@ -28,7 +28,7 @@ class MultiTask(Composite):
     >>> teacher = MultiTask({
     ...     "kind": Model(lambda x: x, input_spec=input_spec),
     ...     "size": Model(lambda x: x[:, :1], input_spec=input_spec)})
-    >>> teacher.build(None, ()).heads
+    >>> teacher.prepare(None, ()).heads
     ('kind', 'size')
     """
 
@@ -47,7 +47,7 @@ class MultiTask(Composite):
         """Each output's."""
         return dict(zip(self._names, self._members, strict=True))
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         self._taps = {name: {} for name in self._names}
         for key in taps:
             name, _, path = str(key).partition("/")
@@ -58,7 +58,7 @@ class MultiTask(Composite):
                 )
             self._taps[name][path] = key
         each = self.teachers.items()
-        return self.join([m.build(input_spec, tuple(self._taps[name])) for name, m in each])
+        return self.join([m.prepare(input_spec, tuple(self._taps[name])) for name, m in each])
 
     def kinds(self) -> dict[str | None, str]:
         each = self.teachers.items()

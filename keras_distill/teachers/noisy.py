@@ -47,10 +47,10 @@ class Noisy(Composite):
         self.sigma, self.probability, self._start = sigma, probability, seed
         self._seeds: Any = None
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         # Not earlier: under a strategy the Distiller is built in its scope.
         self._seeds = keras.random.SeedGenerator(self._start)
-        return self._members[0].build(input_spec, taps)
+        return self._members[0].prepare(input_spec, taps)
 
     @property
     def state(self) -> tuple:

@@ -43,7 +43,7 @@ class Virtual(Teacher):
             )
         self.num_classes, self.correct, self._output = num_classes, correct, output
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         if taps:
             raise ValueError(
                 f"A virtual teacher has no layers, and objectives ask for {', '.join(taps)}. Give "

@@ -385,7 +385,7 @@ class Distiller(saving.SavedWithoutTeacher):
         teacher.meet(self.student)
         keys = tuple(dict.fromkeys(k for o in self._objectives for k in o.teacher_taps))
         views_differ = self._student_preprocess or self._teacher_preprocess
-        return teacher.build(None if views_differ else self._reader.input_spec, keys)
+        return teacher.prepare(None if views_differ else self._reader.input_spec, keys)
 
     def _label_reader(
         self, y: Any, y_pred: Any, sample_weight: Any, heads: Mapping[str | None, Any]

@@ -99,7 +99,7 @@ class Peers(Teacher):
     def __init__(self, student: keras.Model, output: str, pairs: Callable[[Signals], list]):
         self._student, self._output, self.pairs = student, output, pairs
 
-    def build(self, input_spec: Any, taps: tuple) -> Signals:
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
         return self.pairs(StudentReader(self._student, taps, self._output).spec)[0][1]
 
     def fingerprint(self) -> str:

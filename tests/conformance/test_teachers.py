@@ -58,8 +58,8 @@ class Spy(Teacher):
         self.variable = tf.Variable(0.0)
         self.callback = keras.callbacks.Callback()
 
-    def build(self, input_spec, taps):
-        self.asked.append("build")
+    def prepare(self, input_spec, taps):
+        self.asked.append("prepare")
         return Signals(keras.KerasTensor((None, 3)))
 
     def __call__(self, x):
@@ -119,7 +119,23 @@ COMPOSITES = [name for name in found(Composite) if name != "MovingAverage"]
 
 def test_the_spy_defines_whatever_a_teacher_does():
     asked = {name for name in vars(Teacher) if name == "__call__" or not name.startswith("_")}
-    assert asked <= set(vars(Spy))
+    assert asked - {"build"} <= set(vars(Spy))
+
+
+class Older(Teacher):
+    """Defines `build`, as a teacher from outside the package may."""
+
+    def build(self, input_spec, taps):
+        return Signals(keras.KerasTensor((None, 3)), {tap: input_spec for tap in taps})
+
+
+def test_a_teacher_may_be_defined_and_asked_by_the_name_of_build():
+    assert Older().prepare(SPEC, ("here",)).taps == {"here": SPEC}
+    assert Spy().build(SPEC, ()).logits.shape == (None, 3)
+    with pytest.raises(NotImplementedError, match="Teacher defines no prepare"):
+        Teacher().prepare(SPEC, ())
+    with pytest.raises(NotImplementedError, match="Teacher defines no prepare"):
+        Teacher().build(SPEC, ())
 
 
 @pytest.mark.parametrize("name", COMPOSITES)
@@ -128,7 +144,7 @@ def test_whatever_is_asked_of_a_composite_is_asked_of_its_members(name, tmp_path
     teacher = MADE[name](spies, tmp_path)
     used = spies[: len(teacher.members)]
     teacher.meet(None)
-    teacher.build(SPEC, ())
+    teacher.prepare(SPEC, ())
     teacher(X)
     teacher.answer(X, Y)
     teacher.undisturbed(X, Y)
@@ -138,7 +154,7 @@ def test_whatever_is_asked_of_a_composite_is_asked_of_its_members(name, tmp_path
     assert teacher.refresh()
     for spy in used:
         assert spy.asked == [
-            "meet", "build", "__call__", "answer", "undisturbed", "after_update", "check_data",
+            "meet", "prepare", "__call__", "answer", "undisturbed", "after_update", "check_data",
             "check_evaluated", "refresh",
         ]  # fmt: skip
         assert any(spy.variable is variable for variable in teacher.state)
@@ -168,7 +184,7 @@ def in_a_graph(teacher, x):
 def test_a_teacher_keeps_its_word(name, tmp_path):
     teacher = MADE[name]([model(1), model(2)], tmp_path)
     teacher.meet(teacher._student if name == "MovingAverage" else model())
-    spec = teacher.build(SPEC, ())
+    spec = teacher.prepare(SPEC, ())
     x = next(iter(teacher.dataset(6, shuffle=False)))[0] if teacher.cached else tf.constant(X)
     answers = in_a_graph(teacher, x)
     assert answers.heads == spec.heads
@@ -185,7 +201,7 @@ def test_a_teacher_keeps_its_word(name, tmp_path):
     assert set(teacher.kinds().values()) <= {"logits", "probabilities", "sigmoid"}
     assert teacher.cached == (name == "TeacherCache")
     # Built again, for other taps, it is the same teacher.
-    assert teacher.build(SPEC, ()).heads == spec.heads
+    assert teacher.prepare(SPEC, ()).heads == spec.heads
 
 
 @pytest.mark.parametrize("name", ["Noisy", "Ensemble"])
@@ -195,7 +211,7 @@ def test_a_cache_inside_of_another_follows_the_epochs_of_fit(name, tmp_path):
     with pytest.raises(ValueError, match="Train on its own data set"):
         teacher.check_data(X)
     data = inner.dataset(2, shuffle=True)
-    teacher.build(SPEC, ())
+    teacher.prepare(SPEC, ())
     teacher.check_data(data)
     (batch,) = next(iter(data))
     assert teacher.answer(batch, None).logits.shape == (2, 3)

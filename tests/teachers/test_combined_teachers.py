@@ -35,14 +35,14 @@ Y = np.random.default_rng(1).integers(0, 3, 32)
 class TestEnsemble:
     def test_the_weighted_mean_of_logits(self):
         teacher = Ensemble([fixed(lambda x: x), fixed(lambda x: -3 * x)], weights=[3, 1])
-        teacher.build(None, ())
+        teacher.prepare(None, ())
         # 3/4 z - 3/4 z: the two cancel exactly.
         np.testing.assert_allclose(teacher(np.array([[2.0, 1.0]])).logits, [[0, 0]], atol=1e-6)
 
     def test_probabilities_join_with_their_logarithms(self):
         half = fixed(lambda x: keras.ops.exp(x), output="probabilities")
         teacher = Ensemble([fixed(lambda x: x), half])
-        signals = teacher.build(None, ())
+        signals = teacher.prepare(None, ())
         assert signals.from_probabilities
         logits = np.log([[0.25, 0.75]]).astype("float32")
         np.testing.assert_allclose(teacher(logits).logits, logits, rtol=1e-6)
@@ -50,7 +50,7 @@ class TestEnsemble:
     def test_who_does_not_know_is_not_heard(self):
         sure, unsure = fixed(lambda x: x), fixed(lambda x: 0 * x)
         teacher = Ensemble([sure, unsure], "confidence")
-        teacher.build(None, ())
+        teacher.prepare(None, ())
         rows = np.array([[20.0, 0.0], [0.0, 0.0]], "float32")
         # Row 0: the second is uniform and weighs next to nothing; row 1: both are, and share.
         np.testing.assert_allclose(teacher(rows).logits, rows, rtol=1e-4)
@@ -66,7 +66,7 @@ class TestEnsemble:
         members = [linear(seed=1), linear(seed=2)]
         teacher = Ensemble(members, taps_from=1)
         spec = keras.KerasTensor((None, 4))
-        assert teacher.build(spec, ("out",)).taps["out"].shape == (None, 3)
+        assert teacher.prepare(spec, ("out",)).taps["out"].shape == (None, 3)
         np.testing.assert_allclose(teacher(X).taps["out"], members[1](X), rtol=1e-5, atol=1e-6)
 
     def test_it_teaches_and_follows_its_members(self):
@@ -100,7 +100,7 @@ class TestEnsemble:
 class TestNoisy:
     def test_the_noise_has_its_size_and_differs_each_time(self):
         teacher = Noisy(fixed(lambda x: x), sigma=0.5, seed=3)
-        teacher.build(None, ())
+        teacher.prepare(None, ())
         ones = np.ones((20_000, 2), "float32")
         first, second = (np.asarray(teacher(ones).logits) for _ in range(2))
         assert not np.array_equal(first, second)
@@ -111,7 +111,7 @@ class TestNoisy:
 
     def test_only_a_share_of_the_examples(self):
         teacher = Noisy(fixed(lambda x: x), sigma=0.5, probability=0.25, seed=1)
-        teacher.build(None, ())
+        teacher.prepare(None, ())
         changed = np.any(np.asarray(teacher(np.ones((4000, 2), "float32")).logits) != 1, axis=-1)
         # Binomial: 0.25 with a standard error of 0.0068.
         assert changed.mean() == pytest.approx(0.25, abs=0.03)
@@ -301,7 +301,7 @@ class TestKinds:
 
     def together(self, *members, **options):
         teacher = Ensemble(members, **options)
-        signals = teacher.build(keras.KerasTensor((None, 4)), ())
+        signals = teacher.prepare(keras.KerasTensor((None, 4)), ())
         return signals, np.asarray(teacher(X[:1]).logits)
 
     def test_probabilities_and_logits(self):
@@ -345,5 +345,5 @@ class TestKinds:
 
     def test_noise_is_on_the_log_odds(self):
         teacher = Noisy(self.member(self.LOGITS, keras.ops.sigmoid), sigma=0.0)
-        assert teacher.build(keras.KerasTensor((None, 4)), ()).kind == "sigmoid"
+        assert teacher.prepare(keras.KerasTensor((None, 4)), ()).kind == "sigmoid"
         np.testing.assert_allclose(teacher(X[:1]).logits, keras.ops.sigmoid(self.LOGITS), rtol=1e-5)

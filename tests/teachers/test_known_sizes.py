@@ -87,10 +87,10 @@ def test_they_teach_and_learn_as_they_train(name):
 
 def test_what_is_fixed_and_what_is_open_is_known():
     teacher = kd.teachers.Model(segmenter(5))
-    assert teacher.build(None, ()).logits.shape == (None, None, None, 3)
+    assert teacher.prepare(None, ()).logits.shape == (None, None, None, 3)
     assert teacher.engine_used == "keras"
     named = kd.teachers.Model(segmenter(5), input_spec=keras.KerasTensor((None, 16, 16, 2)))
-    assert named.build(None, ()).logits.shape == (None, 32, 32, 3)
+    assert named.prepare(None, ()).logits.shape == (None, 32, 32, 3)
     assert named.engine_used == "frozen"
 
 
@@ -98,7 +98,7 @@ def test_what_is_fixed_and_what_is_open_is_known():
 def test_what_needs_one_graph_for_all_sizes_is_refused(options):
     teacher = kd.teachers.Model(segmenter(5), **options)
     with pytest.raises(ValueError, match=r"only on known sizes.*input_spec"):
-        teacher.build(None, ())
+        teacher.prepare(None, ())
 
 
 class OfSeven(Doubled):
@@ -117,4 +117,4 @@ def test_a_model_that_runs_at_no_size_tried_says_which(kind):
     (note,) = caught.value.__notes__
     assert "was traced on (None, None, None, 2)" in note
     named = kd.teachers.Model(odd, input_spec=keras.KerasTensor((None, 7, 7, 2)))
-    assert named.build(None, ()).logits.shape == (None, 14, 14, 3)
+    assert named.prepare(None, ()).logits.shape == (None, 14, 14, 3)

@@ -38,7 +38,7 @@ def x(digits):
 
 def built(model, spec=None, **options):
     teacher = kd.teachers.Model(model, **options)
-    teacher.build(spec, ())
+    teacher.prepare(spec, ())
     return teacher
 
 
@@ -462,7 +462,7 @@ def test_a_softmax_hidden_in_functions_is_seen_by_every_engine(engine):
     teacher = kd.teachers.Model(
         tf.function(lambda x: inner(x)), engine=engine, input_spec=keras.KerasTensor((None, 4))
     )
-    teacher.build(None, ())
+    teacher.prepare(None, ())
     x = tf.random.stateless_normal((6, 4), (1, 0))
     np.testing.assert_allclose(
         tf.nn.softmax(teacher(x).logits / 3), tf.nn.softmax(x @ kernel / 3), atol=1e-6
@@ -473,7 +473,7 @@ def test_a_teacher_too_large_for_a_graph_runs_as_the_plain_call(small_cnn, digit
     monkeypatch.setattr(engines, "_GRAPH_LIMIT", 100)
     model = small_cnn(4)
     teacher = kd.teachers.Model(model)
-    teacher.build(None, ())
+    teacher.prepare(None, ())
     assert teacher.engine_used == "keras"
     x = digits.x_test[:5]
     np.testing.assert_allclose(teacher(x).logits, model(x, training=False), rtol=1e-6)
@@ -539,7 +539,7 @@ def test_a_litert_file_tells_what_it_ends_in(ending, kind, tmp_path):
     runner = kd.edge.load_tflite(tmp_path / "model.tflite")
     spec = keras.KerasTensor((None, 4))
     for teacher in (runner, runner.predict):
-        assert kd.teachers.Model(teacher, input_spec=spec).build(None, ()).kind == kind
+        assert kd.teachers.Model(teacher, input_spec=spec).prepare(None, ()).kind == kind
 
 
 class Classifier:
@@ -552,14 +552,14 @@ class Classifier:
 def test_rows_that_sum_to_one_are_asked_about():
     spec = keras.KerasTensor((None, 4))
     with pytest.warns(UserWarning, match="rows that sum to 1.*output='probabilities'"):
-        kd.teachers.Model(Classifier().predict_proba, input_spec=spec).build(None, ())
+        kd.teachers.Model(Classifier().predict_proba, input_spec=spec).prepare(None, ())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for said in ("probabilities", "logits"):
             told = kd.teachers.Model(Classifier().predict_proba, input_spec=spec, output=said)
-            told.build(None, ())
+            told.prepare(None, ())
         # Logits of NumPy's are no probabilities.
-        kd.teachers.Model(lambda x: np.sin(x), input_spec=spec).build(None, ())
+        kd.teachers.Model(lambda x: np.sin(x), input_spec=spec).prepare(None, ())
 
 
 def taught(answer, jit_compile=False, **options):

@@ -31,14 +31,6 @@ from keras_distill.teachers.cache.views import Views
 __all__ = ["TeacherCache"]
 
 
-class _Build:
-    """`TeacherCache.build(teacher, ...)` makes a cache; `cache.build(input_spec, taps)` is what
-    every teacher has."""
-
-    def __get__(self, cache: Any, kind: Any) -> Callable:
-        return kind._make if cache is None else cache._prepare
-
-
 class TeacherCache(Teacher):
     """A teacher's answers to a data set, asked once and kept: a distilled epoch without a teacher.
 
@@ -75,10 +67,8 @@ class TeacherCache(Teacher):
     def __repr__(self) -> str:
         return f"TeacherCache({str(self._folder)!r})"
 
-    build = _Build()  # type: ignore[assignment]
-
     @classmethod
-    def _make(
+    def build(
         cls,
         teacher: Any,
         dataset: Any,
@@ -326,6 +316,11 @@ class TeacherCache(Teacher):
         maker.remake(self._folder, self._manifest, chosen[0])
         return self.verify()
 
+    def prepare(self, input_spec: Any, taps: tuple) -> Signals:
+        layout = self._manifest.layout
+        self._taps = {key: layer_named(layer_name(key), layout) for key in taps}
+        return promised(self._taps, layout)
+
     def __call__(self, x: Any) -> Signals:
         """Signals of a `CachedBatch`."""
         if not isinstance(x, CachedBatch):
@@ -367,11 +362,6 @@ class TeacherCache(Teacher):
     def _passed_over(self, x: tf.data.Dataset, own: tf.data.Dataset, passes: int) -> Fitted:
         clock, reader = self._datasets[own]
         return Fitted(clock, reader.load, int(x.cardinality()), passes)
-
-    def _prepare(self, input_spec: Any, taps: tuple) -> Signals:
-        layout = self._manifest.layout
-        self._taps = {key: layer_named(layer_name(key), layout) for key in taps}
-        return promised(self._taps, layout)
 
     def _maker_with(self, teacher: Any, preprocess: Callable | None) -> Maker:
         if teacher is None or self._given is None or self._views is None:

@@ -70,7 +70,7 @@ class Maker:
         # A copy: a Distiller may be using the teacher itself, with other taps.
         self._teacher = copy.copy(as_teacher(teacher))
         self._seen = None if preprocess is None else _traced(preprocess, batched(self.views.spec))
-        self._teacher.build(self._inputs(), options.layers)
+        self._teacher.prepare(self._inputs(), options.layers)
         self._answers = Answers(self._teacher, options.layers, preprocess, self.views.spec)
         self.layout = self._layout()
         self._augment, self._preprocess = augment, preprocess

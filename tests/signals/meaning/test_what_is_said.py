@@ -107,7 +107,7 @@ def test_each_output_can_be_said_by_name():
     # Numbers that no graph tells from logits.
     hidden = two({"kind": layers.Activation("sparsemax"), "tags": ops.relu})
     teacher = kd.teachers.Model(hidden, output={"kind": "probabilities", "tags": "sigmoid"})
-    spec = teacher.build(None, ())
+    spec = teacher.prepare(None, ())
     assert spec.head("kind").kind == "probabilities"
     assert spec.head("tags").kind == "sigmoid"
     with pytest.raises(ValueError, match="a dict of them by output; got 'scores'"):

@@ -1,8 +1,11 @@
 """Which epoch each pass over a cache's data is, under every way that `fit` walks over it."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill.teachers.cache.clock import Announcer, Clock, Fitted
@@ -53,6 +56,30 @@ def cache(data, tmp_path_factory):
 def test_each_pass_is_the_next_epoch(monkeypatch, cache, change, options, expected):
     found = taken(monkeypatch, cache, change(cache.dataset(8)), **options)
     assert found[: len(expected)] == expected
+
+
+def generated(make):
+    made = make()
+    return tf.data.Dataset.from_generator(lambda: made, output_signature=made.element_spec)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda make: make().map(lambda batch: (batch,)).map(lambda batch: (batch,)),
+        lambda make: tf.data.Dataset.range(1).flat_map(lambda _: make()),
+        lambda make: tf.data.Dataset.range(1).interleave(lambda _: make().prefetch(1)),
+        lambda make: make().map(lambda batch: (batch,)).apply(lambda d: d.repeat(1)).prefetch(2),
+        generated,
+    ],
+    ids=["mapped", "flat_map", "interleave", "apply", "from_generator"],
+)
+def test_the_epoch_is_the_one_of_fit_whatever_the_data_set_was_made_into(
+    monkeypatch, cache, change
+):
+    dataset = change(lambda: cache.dataset(8))
+    gc.collect()
+    assert taken(monkeypatch, cache, dataset, initial_epoch=2, epochs=4) == [2, 3]
 
 
 def walk(fitted, batches, *, epochs, initial_epoch=0, steps=None, others=()):

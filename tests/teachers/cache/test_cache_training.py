@@ -149,7 +149,7 @@ def test_probabilities_are_known_as_such(data, tmp_path):
     ending = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, activation="softmax")])
     given = kd.teachers.Model(lambda x: tf.identity(ending(x)) + 0.0, output="probabilities")
     cache = kd.TeacherCache.build(given, data, tmp_path, **QUIET)
-    assert cache.build(None, ()).from_probabilities
+    assert cache.prepare(None, ()).from_probabilities
     with pytest.raises(ValueError, match="gives probabilities"):
         kd.Distiller(student(), cache, kd.LogitsMSE())
 
