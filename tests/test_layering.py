@@ -3,7 +3,10 @@
 import ast
 import copy
 import functools
+import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
@@ -31,6 +34,17 @@ ORDER = [
     "cli",
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# The homes of what frameworks keep private, LiteRT's in a file that its child has, too.
+PRIVATE_HOMES = ("keras_distill/_keras/", "keras_distill/litert/_interpreter.py")
+PRIVATE_MODULE = re.compile(
+    r"(keras\.src|tensorflow\.python|tensorflow_model_optimization\.python|\bkeras\._tf_keras)\b"
+)
+PAST_TRACKING = "object.__setattr__(self, "
+ATTRIBUTE_CALLS = ("getattr", "setattr", "hasattr", "delattr", "object.__setattr__")
+# Named tuples' own, Python's, and what Distillers and teachers tell `explaining` of themselves.
+NOBODYS = {"_replace", "_fields", "_exit"}
+NOBODYS |= {"_student_preprocess", "_teacher_preprocess", "_student_output"}
+NOBODYS |= {"_model", "_student", "_taps_from"}
 LEGACY = {"tf_keras", "tensorflow_model_optimization"}
 AMBIGUOUS = ("tf.keras", "tensorflow.keras")
 
@@ -131,9 +145,9 @@ def test_only_the_command_line_imports_the_pipeline():
     assert not guilty(pipeline)
 
 
-def test_keras_2_comes_in_lazily_and_only_under_edge():
+def test_keras_2_comes_in_lazily_and_only_for_edge():
     def eager(path, tree):
-        if floor(path) == "edge":
+        if floor(path) in ("edge", "_keras"):
             # At top level: not inside a function. Classes and conditions still run at import.
             tree = copy.deepcopy(tree)
             for function in ast.walk(tree):
@@ -142,6 +156,93 @@ def test_keras_2_comes_in_lazily_and_only_under_edge():
         return LEGACY & {parts[0] for parts in imported(path, tree)}
 
     assert not guilty(eager)
+
+
+def is_private(name):
+    return re.fullmatch(r"_[a-z]\w*|__internal__", name) is not None
+
+
+def made_here(tree):
+    """Private names that a module's own code gives to functions, classes and its objects."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) in ("self", "cls"):
+                yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        # Past Keras' tracking.
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "self.__dict__":
+            yield getattr(node.slice, "value", "")
+        elif isinstance(node, ast.Call) and ast.unparse(node).startswith(PAST_TRACKING):
+            yield getattr(node.args[1], "value", "")
+
+
+@functools.cache
+def made_in_the_package():
+    return {name for path in MODULES for name in made_here(parse(path)) if is_private(name)}
+
+
+def touched(node):
+    """The private names that a node touches, each with whether it is the module's own object's."""
+    if isinstance(node, ast.Attribute):
+        yield node.attr, ast.unparse(node.value) in ("self", "cls", "super()")
+    elif isinstance(node, ast.keyword):
+        yield node.arg, False
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ATTRIBUTE_CALLS:
+        yield from ((a.value, False) for a in node.args[1:2] if isinstance(a, ast.Constant))
+
+
+def private_modules(node):
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+
+
+def of_frameworks(path, tree):
+    """The lines that touch what is private to another module, and to none of ours above it."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    here = {*made_here(tree), *NOBODYS}
+    for node in ast.walk(tree):
+        for name, own in touched(node):
+            if is_private(name or "") and name not in (made_in_the_package() if own else here):
+                yield node.lineno, name
+        if id(node) not in docs:
+            found = [name for name in private_modules(node) if PRIVATE_MODULE.search(name)]
+            yield from ((node.lineno, name) for name in found)
+
+
+def test_what_frameworks_keep_private_is_touched_in_one_place():
+    paths = [path for path in MODULES if not identify(path).startswith(PRIVATE_HOMES)]
+    assert not guilty(lambda path, tree: list(of_frameworks(path, tree)), paths)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from keras.src.models.functional import Functional",
+        "import tensorflow.python.framework.kernels",
+        "def load():\n    from tf_keras.src.saving import serialization_lib",
+        "from tensorflow_model_optimization.python.core import quantization",
+        "from keras import _tf_keras",
+        "layer._inbound_nodes",
+        "layer._trainable = True",
+        "layer._name = 'dense'",
+        "self._standardize_inputs(x)",
+        "super()._get_own_losses()",
+        "getattr(model, '_is_graph_network', False)",
+        "setattr(layer, '_call_has_training_arg', True)",
+        "vars(twin).update(_outbound_nodes=[])",
+        "tf_keras.__internal__.KerasTensor",
+        "type(operation).__module__.startswith('keras.src.')",
+    ],
+)
+def test_a_private_part_is_found_however_it_is_touched(line):
+    assert list(of_frameworks(PACKAGE / "new.py", ast.parse(line)))
 
 
 def test_what_depends_on_an_environment_variable_is_written_nowhere():

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill.edge.quantize import kinds
 from keras_distill.graph.replay import Functional, Graph, Step, functional, replay, trace
 from keras_distill.graph.wrapping import inner
@@ -125,7 +126,7 @@ def _seen(model: Any, rows: Any) -> dict[str, list[tuple[str, np.ndarray]]]:
             if isinstance(operation, (keras.Sequential, Functional)):
                 return lambda x, **_: replay(operation, x, watched(f"{path}/"))
             call = operation
-            if getattr(operation, "_call_has_training_arg", False):
+            if _keras.takes_training(operation):
                 call = functools.partial(operation, training=False)
             return functools.partial(_noted, call, path) if path in named else call
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill import _keras
+
 _SWITCH = "TF_USE_LEGACY_KERAS"
 
 
@@ -68,4 +70,4 @@ def _unchanged_environment() -> Iterator[None]:
 
 def is_symbolic(value: Any) -> bool:
     """Whether `value` is a tensor of a tf_keras graph under construction."""
-    return isinstance(value, tf_keras().__internal__.KerasTensor)
+    return _keras.legacy.is_symbolic(value)

@@ -157,7 +157,7 @@ def weight_paths(layer: Any) -> dict[str, Any]:
         own = _keras.own_variables(owner)
         for variable in own:
             paths[f"{prefix}{variable.name}"] = variable
-        for child in owner._layers:
+        for child in _keras.children(owner):
             walk(child, f"{prefix}{child.name}/")
 
     if isinstance(layer, keras.layers.Layer):

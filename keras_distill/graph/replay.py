@@ -121,4 +121,4 @@ def _walk(
 
 def replay(model: Any, inputs: Any, operation_fn: Callable[[Any], Callable]) -> Any:
     """Runs the model's graph on `inputs` with `operation_fn(operation)` in each one's place."""
-    return functional(model)._run_through_graph(inputs, operation_fn=operation_fn)
+    return _keras.run_through(functional(model), inputs, operation_fn)

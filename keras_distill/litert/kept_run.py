@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ._interpreter import operators_of
 from .session import TensorInfo, dequantize, quantize
 
 __all__ = ["KeptRun", "WrittenTensor"]
@@ -51,7 +52,7 @@ class KeptRun:
             )
             self._interpreter.allocate_tensors()
         details = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
-        operators = self._interpreter._get_ops_details()
+        operators = operators_of(self._interpreter)
         outputs = self._output_numbers(operators)
         self.tensors = tuple(
             WrittenTensor(int(i), one["op_name"], _info(details[i]), outputs.get(int(i)))

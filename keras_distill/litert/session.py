@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ._interpreter import graph_of, operators_of
+
 __all__ = ["Session", "TensorInfo", "dequantize", "has_rows", "quantize"]
 
 ROWS_AT_ONCE = 32
@@ -80,7 +82,7 @@ class Session:
         if asked is not None and asked not in runners:
             raise ValueError(f"{self._path} has the signatures {list(runners)}; got {asked!r}.")
         # Without one asked for it is the first graph, whatever the names are sorted by.
-        main = next((name for name in runners if not runners[name]._subgraph_index), None)
+        main = next((name for name in runners if not graph_of(runners[name])), None)
         chosen = asked or main
         self._signature = runners[chosen] if chosen not in (None, main) else None
         inputs = runners[chosen].get_input_details() if chosen else {}
@@ -210,13 +212,9 @@ def dequantize(values: np.ndarray, info: TensorInfo) -> np.ndarray:
 
 
 def _makers(interpreter: Any) -> dict[int | None, tuple[str, int | None]]:
-    """The operator that writes each tensor, by its index, and that one's first input.
-
-    Read from ai-edge-litert 2.3, `Interpreter._get_ops_details`. Without it a file no longer tells
-    whether it ends in a softmax: `teachers.Model(runner, output=)` has to say it.
-    """
+    """The operator that writes each tensor, by its index, and that one's first input."""
     found: dict[int | None, tuple[str, int | None]] = {}
-    for details in interpreter._get_ops_details():
+    for details in operators_of(interpreter):
         # A delegate writes the same tensors again as the operators that it runs.
         if "delegate" not in details["op_name"].lower():
             source = int(details["inputs"][0]) if len(details["inputs"]) else None

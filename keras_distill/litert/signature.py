@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ._interpreter import name_at
+
 
 def restore(content: bytes, inputs: dict[str, str], outputs: list[str]) -> bytes:
     """The same file with its inputs and outputs ordered and named as asked.
@@ -46,5 +48,5 @@ def _reorder(stored: np.ndarray, order: list[int]) -> None:
 
 
 def _overwrite(buffer: bytearray, entry, name: str) -> None:
-    start = entry._tab.Vector(entry._tab.Offset(4))
+    start = name_at(entry)
     buffer[start : start + len(name.encode())] = name.encode()

@@ -74,7 +74,7 @@ def find(model: Any, tap: Any) -> Tap:
         )
     path = matches[0]
     for step in _steps(path):
-        if getattr(layers[step], "_remat_mode", None) is not None:
+        if _keras.recomputes(layers[step]):
             raise ValueError(
                 f"The layer {step!r} of {model.name!r} recomputes its forward (RematScope): an "
                 f"output recorded inside it has no gradient. Tap a layer outside it."
@@ -230,12 +230,8 @@ def _is_input(layer: Any) -> bool:
 
 def _input_tensor(model: Any, layer: Any, inputs: Any) -> Any:
     """What an input of a model is in one call, cast and shaped as its layers get it."""
-    graph = getattr(model, "_functional", None) or model
-    if hasattr(graph, "_standardize_inputs"):
-        tensors = _keras.standardized(graph, inputs)
-    else:  # a tf_keras model
-        tensors = graph._flatten_to_reference_inputs(inputs)
-    return tensors[[id(_keras.history(tensor)[0]) for tensor in graph.inputs].index(id(layer))]
+    tensors = _keras.standardized(model, inputs)
+    return tensors[[id(_keras.history(tensor)[0]) for tensor in model.inputs].index(id(layer))]
 
 
 def _matches(layers: dict[str, Any], name: Any) -> list[str]:

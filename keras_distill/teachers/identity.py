@@ -63,7 +63,7 @@ def of_attributes(model: Any) -> str | None:
     function is known by its identity. None for what is no Keras model. Objects of other kinds are
     not looked into.
     """
-    if not hasattr(model, "_flatten_layers"):
+    if not _keras.holds_layers(model):
         return None
     return digest(word for layer in _keras.layers_of(model) for word in _words(vars(layer), 4))
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.teachers.callables import signature_inputs
 
 __all__ = [
@@ -208,7 +209,7 @@ def _misfit(owner: str, x: Any, spec: Any) -> ValueError:
 
 
 def _inputs(model: Any) -> Any:
-    structure = getattr(model, "_inputs_struct", None)
+    structure = _keras.input_structure(model)
     if structure is not None:
         return structure
     if isinstance(model, keras.Sequential):
@@ -232,7 +233,7 @@ def _signature(model: Any) -> Any:
 
 def _built_shape(model: Any) -> Any:
     if is_legacy(model):
-        return getattr(model, "_build_input_shape", None)
+        return _keras.legacy.built_shape(model)
     config = model.get_build_config() if hasattr(model, "get_build_config") else None
     if not config:
         return None

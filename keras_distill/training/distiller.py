@@ -144,10 +144,10 @@ class Distiller(saving.SavedWithoutTeacher):
     @property
     def metrics(self) -> list:
         """The running means of the step's parts, in `evaluate` of the loss, and Keras' own."""
-        kept = [metric for metric in super().metrics if metric is not self._loss_tracker]
+        kept = [metric for metric in super().metrics if metric is not _keras.loss_tracker(self)]
         logged = self._log.evaluated(self._validated()) if self._evaluating else self._log.metrics()
         directions = _keras.Directions(
-            {**self._log.directions(), **_keras.named_directions(self._compile_metrics)}
+            {**self._log.directions(), **_keras.named_directions(_keras.compiled(self)[1])}
         )
         return [*logged[:1], *kept, *logged[1:], directions]
 
@@ -204,8 +204,7 @@ class Distiller(saving.SavedWithoutTeacher):
         heads = self._reader.spec.heads
         self._unlabelled = check_unlabelled(unlabelled, heads or (None,))
         self._validate_objectives = checks.check_validated(validate_objectives, self._objectives)
-        # Keras keeps the last compile's loss and metrics where this one names none.
-        self._compile_loss = self._compile_metrics = None
+        _keras.forget_compiled(self)
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -341,7 +340,7 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _logged(self) -> list[str]:
         """What `fit` logs besides losses and metrics."""
-        moves = self._compile_loss is not None and schedules.is_scheduled(self._label_weight)
+        moves = _keras.compiled(self)[0] is not None and schedules.is_scheduled(self._label_weight)
         names = ["label_weight"] if moves else []
         for objective in self._objectives:
             scheduled = step.scheduled_names(objective)
@@ -390,7 +389,7 @@ class Distiller(saving.SavedWithoutTeacher):
     def _label_reader(
         self, y: Any, y_pred: Any, sample_weight: Any, heads: Mapping[str | None, Any]
     ) -> LabelReader:
-        losses, metrics = self._compile_loss, self._compile_metrics
+        losses, metrics = _keras.compiled(self)
         if losses is not None and y is None:
             raise ValueError(_NO_LABELS)
         routes: list[_keras.LossRoute] = (
@@ -416,7 +415,7 @@ class Distiller(saving.SavedWithoutTeacher):
             self._evaluating = before
 
     def _check_something_to_evaluate(self) -> None:
-        if self._compile_loss is None and self._compile_metrics is None and not self._validates:
+        if _keras.compiled(self) == (None, None) and not self._validates:
             raise ValueError(
                 "There is nothing to evaluate: compile() was given neither loss nor metrics. Give "
                 "metrics=, such as ['accuracy'], or validate_objectives=True to learn what the "
@@ -438,7 +437,7 @@ class Distiller(saving.SavedWithoutTeacher):
             return
         self._check_something_to_evaluate()
         unlabelled = data.lacks_labels(x, y)
-        if unlabelled and self._compile_loss is not None:
+        if unlabelled and _keras.compiled(self)[0] is not None:
             raise ValueError(_NO_LABELS)
         if self._validates:
             self._teacher.check_evaluated(x)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
+
 __all__ = ["with_epochs"]
 
 _METADATA = "training_metadata.json"  # in the folder of a BackupAndRestore, Keras 3.10 to 3.16
@@ -66,8 +68,7 @@ class _Last(keras.callbacks.Callback):
         """
         epochs = self.model.epochs_loaded
         if epochs is not None:
-            # What BackupAndRestore sets, read by `Model.fit` after this.
-            self.model._initial_epoch = epochs
+            _keras.begin_at(self.model, epochs)
         elif self._first.torn:
             raise ValueError(
                 f"{self._first.torn[0]} was cut off by a kill, and the weights beside it are of a "

@@ -268,7 +268,7 @@ def refuse_lambdas(config: Any) -> None:
 def seed_states(model: keras.Model) -> list:
     """The state variable of every seed generator below `model`, in a stable order."""
     layers = _keras.layers_of(model, itself=False)
-    states = [g.state for layer in layers for g in getattr(layer, "_seed_generators", ())]
+    states = [g.state for layer in layers for g in _keras.seed_generators(layer)]
     return list({id(state): state for state in states}.values())
 
 

@@ -126,7 +126,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
             model.optimizer.build(variables)
             return
         try:
-            model.optimizer._check_variables_are_known(variables)
+            _keras.check_known(model.optimizer, variables)
         except ValueError:
             raise ValueError(
                 "The optimiser was built while layers were frozen that are to train later, and "
@@ -197,14 +197,13 @@ def _holders(model: Any, layers: Sequence[Any]) -> list[Any]:
 
 def _open(holders: Sequence[Any]) -> None:
     for holder in holders:
-        # Past the setter, which would let all that it holds train.
-        holder._trainable = True
+        _keras.set_flag(holder, True)
 
 
 @contextmanager
 def _all_trainable(layers: Sequence[Any], holders: Sequence[Any]) -> Iterator[None]:
     flags = [(layer, layer.trainable) for layer in layers]
-    held = [(holder, holder._trainable) for holder in holders]
+    held = [(holder, _keras.flag(holder)) for holder in holders]
     _open(holders)
     for layer in layers:
         layer.trainable = True
@@ -214,4 +213,4 @@ def _all_trainable(layers: Sequence[Any], holders: Sequence[Any]) -> Iterator[No
         for layer, flag in flags:
             layer.trainable = flag
         for holder, flag in held:
-            holder._trainable = flag
+            _keras.set_flag(holder, flag)

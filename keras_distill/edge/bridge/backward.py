@@ -106,6 +106,7 @@ def _copied(layer: Any) -> Any:
     if not layer.weights:
         return layer
     copy = from_json(to_json(layer))
-    copy(*layer._inbound_nodes[0].call_args, **layer._inbound_nodes[0].call_kwargs)
+    args, kwargs = _keras.legacy.first_call(layer)
+    copy(*args, **kwargs)
     copy.set_weights(layer.get_weights())
     return copy

@@ -73,22 +73,19 @@ def carried_class() -> Any:
 
 
 def _share(carrier: Any, layer: keras.Layer) -> None:
-    learnt = {id(v) for part in _keras.layers_of(layer) for v in part._trainable_variables}
+    learnt = {id(v) for part in _keras.layers_of(layer) for v in _keras.trained_variables(part)}
     if layer.trainable:
         learnt = {id(v) for v in layer.trainable_variables}
-    carrier._trainable = layer.trainable
+    _keras.set_flag(carrier, layer.trainable)
     weights = {id(v) for v in layer.weights}
     for number, variable in enumerate(layer.variables):
-        carrier._track_trackable(variable.value, f"carried_{number}")
-        if id(variable) in learnt:
-            carrier._trainable_weights.append(variable.value)
-        elif id(variable) in weights:
-            carrier._non_trainable_weights.append(variable.value)
+        trained = id(variable) in learnt if id(variable) in learnt | weights else None
+        _keras.legacy.share(carrier, variable.value, f"carried_{number}", trained)
         if variable.regularizer is not None:
             carrier.add_loss(functools.partial(_penalty, variable))
     if not layer.variables:
         # Lookup tables are no variables.
-        carrier._track_trackable(layer, "carried")
+        _keras.legacy.share(carrier, layer, "carried")
 
 
 @tf.autograph.experimental.do_not_convert
@@ -97,30 +94,16 @@ def _called(carrier: Any, inputs: Any, index: int, training: Any) -> Any:
     operation = carrier.operation
     if not isinstance(operation, keras.Layer):
         return operation(*args, **kwargs)
-    operation._clear_losses()
     # tf_keras builds its graph with a placeholder, which Python's `if` can't read.
     training = False if training is None or tf.is_tensor(training) else bool(training)
-    outputs = _in_context(operation, training, args, kwargs)
-    for layer in _keras.layers_of(operation):
-        for loss in layer._get_own_losses():
-            carrier.add_loss(loss)
+    outputs, losses = _keras.called(operation, training, args, kwargs)
+    for loss in losses:
+        carrier.add_loss(loss)
     return outputs
 
 
 def _penalty(variable: keras.Variable) -> Any:
     return variable.regularizer(variable)
-
-
-def _in_context(layer: keras.Layer, training: bool, args: tuple, kwargs: dict[str, Any]) -> Any:
-    if layer._call_has_training_arg:
-        kwargs.setdefault("training", training)
-        return layer(*args, **kwargs)
-    # Sublayers read it from the context of the outermost call, which this is.
-    layer._get_call_context().set_value("training", training)
-    try:
-        return layer(*args, **kwargs)
-    finally:
-        layer._maybe_reset_call_context()
 
 
 def _called_on(operation: Any) -> str | None:
@@ -131,13 +114,11 @@ def _called_on(operation: Any) -> str | None:
 
 
 def _operation(text: str, called_on: str | None) -> Any:
-    from tf_keras.src.saving import serialization_lib
-
     written_from = getattr(text, "written_from", None)
     if written_from is not None:
         return copy_of(written_from, written_from.name)
     # As in Keras' own Lambda, unset means safe in a text that may come from a file.
-    safe = serialization_lib.in_safe_mode()
+    safe = _keras.legacy.safe_mode()
     if safe is None:
         safe = not isinstance(text, OwnText)
     operation = keras.saving.deserialize_keras_object(_json.loads(text), safe_mode=bool(safe))
@@ -166,11 +147,7 @@ def normalization_class() -> Any:
         def call(self, inputs: Any) -> Any:
             if self.input_mean is not None:
                 return super().call(inputs)
-            inputs = tf.cast(self._standardize_inputs(inputs), self.compute_dtype)
-            mean, variance = (
-                tf.cast(tf.reshape(value, self._broadcast_shape), self.compute_dtype)
-                for value in (self.adapt_mean, self.adapt_variance)
-            )
+            inputs, mean, variance = _keras.legacy.standardized_and_statistics(self, inputs)
             deviation = tf.maximum(tf.sqrt(variance), tf_keras.backend.epsilon())
             return mean + inputs * deviation if self.invert else (inputs - mean) / deviation
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.edge import legacy
 
 __all__ = ["check"]
@@ -34,12 +35,6 @@ _NAMESPACES = (
 )
 _FUNCTIONS = ("activations", "losses", "metrics")
 _LOOKUPS = ("deserialize", "get", "serialize")
-# tf_keras exports none of these: a model's graph, and TensorFlow's functions and slices in one.
-_UNEXPORTED = (
-    ("tf_keras.src.engine.functional", "Functional"),
-    ("tf_keras.src.layers.core.tf_op_layer", "SlicingOpLambda"),
-    ("tf_keras.src.layers.core.tf_op_layer", "TFOpLambda"),
-)
 # TFMOT's pruning wrapper knows these itself; all its other classes come with its scopes.
 _SCHEDULES = ("ConstantSparsity", "PolynomialDecay")
 # Values that are written like objects.
@@ -182,7 +177,7 @@ def _registered(name: Any) -> Any:
 @functools.cache
 def _listed() -> tuple[frozenset, frozenset]:
     """tf_keras' classes and functions, each as (module, name) in every way a config writes it."""
-    classes, functions = set(_UNEXPORTED), set()
+    classes, functions = set(_keras.legacy.UNEXPORTED), set()
     tf_keras = legacy.tf_keras()
     public: list[tuple[str, str, Any]] = [
         ("", "Model", tf_keras.Model),

@@ -112,7 +112,7 @@ def keras3_config(layer: Any) -> dict[str, Any]:
     if getattr(layer, "virtual_batch_size", None) or getattr(layer, "adjustment", None):
         raise NoTwinError("virtual batches")
     config = _translated(layer, legacy.tf_keras(), keras)
-    config["dtype"] = layer._dtype_policy.name
+    config["dtype"] = layer.dtype_policy.name
     if type(layer).__name__ == "BatchNormalization" and isinstance(config["axis"], list):
         if len(config["axis"]) != 1:
             raise NoTwinError("it normalises over several axes")

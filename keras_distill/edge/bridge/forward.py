@@ -20,6 +20,7 @@ from keras_distill.edge.bridge.probe import Probe
 from keras_distill.edge.bridge.twins import legacy_twin
 from keras_distill.graph import replay
 from keras_distill.graph.float_only import check_float
+from keras_distill.graph.remaking import by_keras
 
 _NATIVE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 _WAYS_OUT = (
@@ -97,8 +98,7 @@ class _Replay:
             twin = self._sequential(model, prefix)
         else:
             twin = self._functional(replay.functional(model), prefix)
-        # Not the property: it would set every layer's own flag, too.
-        twin._trainable = model.trainable
+        _keras.set_flag(twin, model.trainable)
         return twin
 
     def check_skip(self, model: Any) -> None:
@@ -220,7 +220,7 @@ class _Replay:
                 f"layers[{type(layer).__qualname__}] made {qualified_name(twin)} for {path!r}. "
                 f"Expected a tf_keras layer (tf_keras.layers.Layer)."
             )
-        twin._name = layer.name
+        _keras.legacy.rename(twin, layer.name)
         self._pairs.append((path, layer, twin))
         return twin
 
@@ -267,7 +267,7 @@ def _uses(model: Functional) -> dict[int, list[dict]]:
 def _native(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A tf_keras merge layer that does exactly what the operation does, or None."""
     name = type(operation).__name__
-    if type(operation).__module__ != "keras.src.ops.numpy":
+    if isinstance(operation, keras.Layer) or not by_keras(operation):
         return None
     layers = legacy.tf_keras().layers
     tensors = _native_arguments(operation, (*args, *kwargs.values()))[0]

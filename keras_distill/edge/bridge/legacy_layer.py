@@ -52,19 +52,19 @@ class LegacyLayer(keras.layers.Layer):
         self.supports_masking = True
         with keras.name_scope(name):
             self._adopt({} if variables is None else variables)
-        self._build_at_init()
         if not inner.trainable:
             self.trainable = False
 
     def _adopt(self, known: dict[Any, keras.Variable]) -> None:
-        learnt = _learnt(self.inner)
+        learnt, own = _learnt(self.inner), []
         penalties = dict(_penalties(self.inner))
         for variable in (*self.inner.weights, *_counted(self.wrapper)):
             key = _key(variable)
             if key not in known:
                 known[key] = _shared(variable, key in learnt)
                 known[key].regularizer = penalties.get(key)
-            self._track_variable(known[key])
+            own.append(known[key])
+        _keras.adopt(self, own)
 
     @property
     def trainable(self) -> bool:
@@ -92,7 +92,7 @@ class LegacyLayer(keras.layers.Layer):
     def call(self, inputs: Any, index: int = 0, training: Any = None) -> Any:
         args, kwargs = self.arguments(inputs, index)
         layer = self.wrapper.computing(bool(training))
-        if layer._expects_training_arg:
+        if _keras.legacy.takes_training(layer):
             kwargs.setdefault("training", bool(training))
         outputs = layer(*args, **kwargs)
         for loss in _noted_losses(self.inner):
@@ -156,7 +156,7 @@ def to_json(layer: Any) -> str:
       ValueError: it has none, as a subclassed model has not.
     """
     tf_keras = legacy.tf_keras()
-    if isinstance(layer, tf_keras.Model) and not getattr(layer, "_is_graph_network", False):
+    if isinstance(layer, tf_keras.Model) and not _keras.legacy.is_graph(layer):
         raise ValueError(
             f"{layer.name!r} ({qualified_name(layer)}) is a subclassed tf_keras model: it can't be "
             f"written into a .keras file. Use save_weights() and wrap_legacy() a new instance "
@@ -182,15 +182,11 @@ def from_json(text: str) -> Any:
       ValueError: no config of a tf_keras layer, or, in a text from a file, something that is not
         on the closed list of classes and functions.
     """
-    from keras.src.saving import serialization_lib as ours  # Keras has no public name for it.
-
-    tf_keras = legacy.tf_keras()
-    from tf_keras.src.saving import serialization_lib as theirs
-
+    tf_keras, safe = legacy.tf_keras(), _keras.safe_mode()
     # As in Keras' own Lambda, unset means safe.
-    foreign = not isinstance(text, OwnText) and ours.in_safe_mode() is not False
+    foreign = not isinstance(text, OwnText) and safe is not False
     config = _json.loads(text) if foreign else json.loads(text)
-    with _scopes(text), theirs.SafeModeScope(foreign or bool(ours.in_safe_mode())):
+    with _scopes(text), _keras.legacy.safe_mode_scope(foreign or bool(safe)):
         named = closed_list.check(config) if foreign else {}
         with tf_keras.saving.custom_object_scope(named):
             layer = tf_keras.saving.deserialize_keras_object(config)
@@ -243,7 +239,7 @@ def _build(inner: Any, call: Call, signatures: Sequence[Any]) -> None:
 
 
 def _policy(inner: Any) -> str:
-    name = inner._dtype_policy.name
+    name = inner.dtype_policy.name
     return "float32" if name == "_infer" else name
 
 
@@ -280,16 +276,10 @@ def _learnt(inner: Any) -> set:
 def _penalties(inner: Any) -> Iterator[tuple[Any, Any]]:
     """Each regularised variable and a function that gives its loss."""
     for layer in _keras.layers_of(inner):
-        for tagged in layer._callable_losses:
-            # tf_keras keeps partial(tag, partial(loss, variable)).
-            loss = tagged.args[0] if getattr(tagged, "args", ()) else tagged
-            variable = loss.args[0] if getattr(loss, "args", ()) else None
-            if isinstance(variable, tf.Variable) or hasattr(variable, "handle"):
-                yield _key(variable), lambda _, loss=loss: loss()
+        for variable, loss in _keras.legacy.penalties(layer):
+            yield _key(variable), lambda _, loss=loss: loss()
 
 
 def _noted_losses(inner: Any) -> list:
     """What layers added in the call that just was: activity losses, their own add_loss."""
-    return [
-        loss for layer in _keras.layers_of(inner) for loss in (layer._eager_losses or layer._losses)
-    ]
+    return [loss for layer in _keras.layers_of(inner) for loss in _keras.legacy.noted_losses(layer)]

@@ -35,9 +35,7 @@ def check_model(model: Any) -> None:
 
 def is_graph(model: Any) -> bool:
     """Whether a tf_keras layer is a model whose graph is known."""
-    return isinstance(model, legacy.tf_keras().Model) and bool(
-        getattr(model, "_is_graph_network", False)
-    )
+    return isinstance(model, legacy.tf_keras().Model) and _keras.legacy.is_graph(model)
 
 
 class Rebuild:
@@ -59,7 +57,7 @@ class Rebuild:
             made = self._sequential(model)
         else:
             made = self._functional(model)
-        made._trainable = model._trainable
+        _keras.set_flag(made, _keras.flag(model))
         return made
 
     def operation(self, layer: Any) -> Any:
@@ -83,13 +81,14 @@ class Rebuild:
 
     def _functional(self, model: Any) -> keras.Model:
         found = {id(tensor): _input(tensor) for tensor in model.inputs}
-        inputs = _structure(found, model._nested_inputs)
+        given, returned = _keras.legacy.structures(model)
+        inputs = _structure(found, given)
         for node in _keras.nodes(model):
             call, tensors = Call.of(tuple(node.call_args), node.call_kwargs, legacy.is_symbolic)
             made = self._called(node.layer, call, tensors, [found[id(x)] for x in tensors])
             outputs = keras.tree.flatten(node.outputs)
             found.update(zip(map(id, outputs), keras.tree.flatten(made), strict=True))
-        return keras.Model(inputs, _structure(found, model._nested_outputs), name=model.name)
+        return keras.Model(inputs, _structure(found, returned), name=model.name)
 
     def _called(self, layer: Any, call: Call, specs: list, tensors: list) -> Any:
         operation = self.operation(layer)

@@ -17,8 +17,6 @@ from keras_distill.edge import legacy
 
 __all__ = ["Wrapper", "check_trainable", "class_names", "wrapper_of"]
 
-_PRESERVING = "tensorflow_model_optimization.python.core.quantization.keras.collab_opts"
-
 
 class Wrapper:
     """What a tf_keras layer is to TFMOT; of this class: one that is none of its wrappers.
@@ -127,13 +125,14 @@ class _Quantized(Wrapper):
         super().__init__(wrapped)
         self._preserving = [
             (weight, quantizer, table)
-            for weight, quantizer, table in getattr(wrapped, "_weight_vars", ())
-            if _preserves(quantizer)
+            for weight, quantizer, table in _keras.legacy.weight_quantizers(wrapped)
+            if _keras.legacy.preserves(quantizer)
         ]
         self.follows_updates = bool(self._preserving)
 
     def own_variables(self) -> list[Any]:
-        found = [*self.wrapped.layer.weights, *(w for w, _, _ in self.wrapped._weight_vars)]
+        quantized = _keras.legacy.weight_quantizers(self.wrapped)
+        found = [*self.wrapped.layer.weights, *(weight for weight, _, _ in quantized)]
         return list({variable.ref(): variable for variable in found}.values())
 
     def uncounted(self) -> Iterator[tuple[dict[Any, Any], Any]]:
@@ -237,28 +236,9 @@ def _set_zeros(weight: Any, mask: Any) -> None:
     weight.assign(tf.where(tf.convert_to_tensor(mask) == 0, tf.zeros_like(weight), weight))
 
 
-def _preserves(quantizer: Any) -> bool:
-    return type(quantizer).__module__.startswith(_PRESERVING)
-
-
 def _quantizers() -> dict[str, Any]:
     legacy.tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts import (
-        cluster_preserve,
-        prune_preserve,
-    )
-
-    pruned = prune_preserve.prune_preserve_quantize_registry
-    clustered = cluster_preserve.cluster_preserve_quantize_registry
-    return {
-        kind.__name__: kind
-        for kind in (
-            pruned.PrunePreserveDefault8BitWeightsQuantizer,
-            pruned.PrunePreserveDefault8BitConvWeightsQuantizer,
-            clustered.ClusterPreserveDefault8BitWeightsQuantizer,
-            clustered.ClusterPreserveDefault8BitConvWeightsQuantizer,
-        )
-    }
+    return _keras.legacy.preserving_quantizers()
 
 
 def _with_clusters(shape: tuple[int, ...], centroids: list[int] | None) -> np.ndarray:

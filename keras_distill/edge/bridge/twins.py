@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.edge import legacy
 from keras_distill.edge.bridge import carried, configs
 from keras_distill.edge.bridge.configs import NoTwinError
@@ -41,8 +42,8 @@ def _bidirectional(layer: keras.Layer, kind: Any, config: dict[str, Any]) -> Any
             raise NoTwinError(f"it wraps a {type(half).__name__}")
         halves.append(legacy_twin(half, lambda *_: None))
     twin = kind(halves[0], backward_layer=halves[1], **config)
-    twin.forward_layer._name = layer.forward_layer.name
-    twin.backward_layer._name = layer.backward_layer.name
+    _keras.legacy.rename(twin.forward_layer, layer.forward_layer.name)
+    _keras.legacy.rename(twin.backward_layer, layer.backward_layer.name)
     return twin
 
 

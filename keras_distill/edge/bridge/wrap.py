@@ -64,7 +64,7 @@ def _told_of_updates(model: keras.Model) -> keras.Model:
     told = CompressedModel(
         _keras.input_structure(graph), _keras.output_structure(graph), name=model.name
     )
-    told._trainable = model._trainable
+    _keras.set_flag(told, _keras.flag(model))
     return told
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.edge.compress.layer import inner
 from keras_distill.graph.naming import chosen
 from keras_distill.graph.replay import trace
@@ -66,7 +67,7 @@ def kernels(operation: Any) -> dict[str, Kernel]:
 
 def _owners(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
     yield path, layer
-    for child in layer._layers:
+    for child in _keras.children(layer):
         yield from _owners(child, f"{path}{child.name}/")
 
 
@@ -78,15 +79,15 @@ def _own_kernels(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
         rank = len(layer.kernel.shape)
         return [(layer.kernel, (*range(rank - 2), rank - 1))]
     if isinstance(layer, keras.layers.EinsumDense):
-        return [(layer._kernel, _contracted(layer.equation))]
+        return [(_keras.kernel(layer), _contracted(layer.equation))]
     if isinstance(layer, _BY_CHANNEL):
-        variables = [layer._kernel]
+        variables = [_keras.kernel(layer)]
     elif isinstance(layer, _SEPARABLE):
         variables = [layer.pointwise_kernel]
     elif isinstance(layer, _CELLS):
         variables = [layer.kernel, layer.recurrent_kernel]
     elif isinstance(layer, keras.layers.Embedding):
-        variables = [layer._embeddings]
+        variables = [_keras.embedding_table(layer)]
     elif hasattr(layer, "get_prunable_weights"):
         variables = layer.get_prunable_weights()
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,16 +24,6 @@ from keras_distill.graph.wrapping import Wrapping, inner
 
 __all__ = ["Compressed", "exporting", "inner", "is_exporting"]
 
-_CALL_PROTOCOL = (
-    "_call_signature",
-    "call_signature_parameters",
-    "_call_has_training_arg",
-    "_call_has_mask_arg",
-    "_call_has_context_arg",
-    "_call_context_args",
-    "_allow_non_tensor_positional_args",
-    "_convert_input_args",
-)
 _state = threading.local()
 
 
@@ -74,7 +63,9 @@ class Compressed(Wrapping):
         kwargs.setdefault("dtype", getattr(layer, "dtype_policy", None))
         super().__init__(name=name or layer.name, **kwargs)
         self.layer = layer
-        self._take_call_protocol()
+        # Where the inner layer lets a mask fall, it says so itself.
+        self.supports_masking = True
+        _keras.take_call_protocol(self, layer)
         self.treatments = {key: list(chain) for key, chain in (treatments or {}).items()}
         # Past __setattr__: Keras would track the inner layer's variables a second time.
         self.__dict__["_treated"] = {key: weight_at(layer, key) for key in self.treatments}
@@ -85,18 +76,6 @@ class Compressed(Wrapping):
                 treatment.build(self, self._treated[key], prefix)
             self._treated[key].constraint = _constraint(self._treated[key].constraint, chain)
         self.built = True
-
-    def _take_call_protocol(self) -> None:
-        """Be called exactly as the inner layer is: Keras reads the signature of `call`."""
-        # Where the inner layer lets a mask fall, it says so itself.
-        self.supports_masking = True
-        if isinstance(self.layer, keras.layers.Layer):
-            inner: Any = self.layer
-        else:
-            inner = _OperationProtocol(self.layer)
-        for name in _CALL_PROTOCOL:
-            if name in vars(inner):
-                setattr(self, name, vars(inner)[name])
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The inner layer's answer on the treated weights."""
@@ -137,7 +116,7 @@ class Compressed(Wrapping):
     def around(self, layer: Any) -> Compressed:
         """This wrapper, around another layer that computes the same."""
         self.layer = layer
-        self._take_call_protocol()
+        _keras.take_call_protocol(self, layer)
         return self
 
     def fresh_treatments(self) -> dict[str, list[Treatment]]:
@@ -251,17 +230,3 @@ def _constraint(own: Callable | None, chain: Sequence[Treatment]) -> Callable:
         return value
 
     return constrain
-
-
-class _OperationProtocol:
-    """How a `keras.Operation` is called, in a layer's terms."""
-
-    def __init__(self, operation: Any):
-        signature = inspect.signature(operation.call)
-        self._call_signature = signature
-        self.call_signature_parameters = list(signature.parameters)
-        self._call_has_training_arg = False
-        self._call_has_mask_arg = False
-        self._call_has_context_arg = {"training": False}
-        self._allow_non_tensor_positional_args = True
-        self._convert_input_args = False

@@ -40,7 +40,7 @@ class OwnWeights:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        for weight in self.owner._trainable_variables:
+        for weight in _keras.trained_variables(self.owner):
             weight.trainable = value
 
 
@@ -130,7 +130,7 @@ def _leaves(holder: Any, prefix: str, place: str, inside: bool) -> Iterator[tupl
 
     `inside` says whether what holds it is no graph, so that nobody need have named it.
     """
-    own = _own_weights(holder)
+    own = _keras.own_variables(holder)
     if own:
         path, there = prefix.rstrip("/"), place.rstrip("/")
         whole = "(the model's own)"
@@ -175,7 +175,7 @@ def _has_graph(model: Any) -> bool:
 
 def _is_graph(model: Any) -> bool:
     """As `_has_graph`, of either Keras generation."""
-    return _has_graph(model) or getattr(model, "_is_graph_network", False)
+    return _has_graph(model) or _keras.legacy.is_graph(model)
 
 
 def _is_model(value: Any) -> bool:
@@ -189,12 +189,6 @@ def _is_whole(layer: Any) -> bool:
     if type(layer).__module__.partition(".")[0] in _WHOLE:
         return True
     return not _keras.children(layer)
-
-
-def _own_weights(holder: Any) -> list[Any]:
-    if isinstance(holder, keras.layers.Layer):
-        return _keras.own_variables(holder)
-    return holder._trainable_weights + holder._non_trainable_weights
 
 
 def _free(path: str, taken: Mapping[str, Any]) -> str:

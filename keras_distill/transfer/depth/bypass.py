@@ -183,7 +183,7 @@ class _Bypass:
     def _copied(self, operation: Any, path: str, student_path: str) -> Any:
         if id(operation) not in self._made:
             layer = isinstance(operation, keras.layers.Layer)
-            twin = copy_of(operation, path) if layer else _operator_like(operation)
+            twin = copy_of(operation, path) if layer else _keras.operation_like(operation)
             self._made[id(operation)] = twin
             self._note_copied(twin, path, student_path)
         return self._made[id(operation)]
@@ -269,13 +269,6 @@ class _Bypass:
 def _input_like(tensor: Any) -> Any:
     layer = _keras.history(tensor).operation
     return type(layer).from_config(layer.get_config()).output
-
-
-def _operator_like(operation: Any) -> Any:
-    # Not copy.copy: that of Keras goes through a file.
-    twin = object.__new__(type(operation))
-    vars(twin).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    return twin
 
 
 def _is_changed(node: Any, read: Sequence[Wire]) -> bool:

@@ -193,7 +193,7 @@ def _run(graph: Graph, inputs: Any) -> tuple[dict[int, Any], list[Any]]:
 
     for step in graph.steps:
         args, kwargs = keras.tree.map_structure(filled, (step.args, step.kwargs))
-        if getattr(step.operation, "_call_has_training_arg", False):
+        if _keras.takes_training(step.operation):
             kwargs["training"] = False
         made = keras.tree.flatten(step.operation(*args, **kwargs))
         tensors |= {id(value): x for value, x in zip(step.outputs, made, strict=True)}

@@ -9,6 +9,7 @@ import keras
 
 from keras_distill._keras import LayerScale
 from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Step
 from keras_distill.transfer.width import layer_rules, tensor_rules
 from keras_distill.transfer.width.survey import Atoms, Axes, Call, Role, Survey
@@ -135,7 +136,7 @@ def _rule_of(operation: Any) -> Rule | None:
         if type(operation) is LayerScale:
             return layer_rules.by_channel
         return next((rule for kinds, rule in _LAYERS if isinstance(operation, kinds)), None)
-    if not type(operation).__module__.startswith("keras.src."):
+    if not by_keras(operation):
         return None
     name = type(operation).__name__
     return next((rule for names, rule in _OPERATIONS if name in names), None)

@@ -1,7 +1,4 @@
-"""What is used of the frameworks' private parts: where it was read, and what breaks without it.
-
-What names no version was read from Keras 3.15.1, whose names are there since 3.10.
-"""
+"""What is used of the private parts of how Keras compiles and trains a model."""
 
 import contextlib
 import functools
@@ -9,138 +6,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
-from keras.src.applications.convnext import LayerScale
 from keras.src.backend import get_keras_mask, set_keras_mask
-from keras.src.models.functional import Functional
 from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, MetricsList
-from tensorflow.python.framework import convert_to_constants, kernels
-from tensorflow.python.grappler import tf_optimizer
 
 __all__ = [
     "Directions",
-    "Functional",
-    "LayerScale",
     "LossRoute",
     "MetricRoute",
+    "begin_at",
     "bound_arguments",
-    "built_with",
-    "children",
-    "devices_of",
-    "first_call",
-    "graph_of_function",
-    "history",
-    "input_structure",
+    "check_known",
+    "compiled",
+    "forget_compiled",
     "is_validation_of_fit",
     "keep_logits",
     "kept_logits",
-    "layers_of",
     "loss_routes",
+    "loss_tracker",
     "mask_of",
     "masked",
     "metric_function",
     "metric_routes",
     "named_directions",
-    "nodes",
-    "output_structure",
-    "own_variables",
     "reshaped",
-    "reshuffled",
-    "rewritten",
-    "sequential_graph",
-    "standardized",
-    "upstream",
-    "with_constants",
 ]
-
-
-def layers_of(layer: Any, *, itself: bool = True) -> list[Any]:
-    """A layer or model of either generation and every layer that it tracks, however deep.
-
-    `Layer._flatten_layers`: `Model.layers` stops at the first level, and no layer has it.
-    """
-    return list(layer._flatten_layers(include_self=itself))
-
-
-def children(layer: Any) -> list[Any]:
-    """The layers that a layer or model of either generation tracks itself, not those in them."""
-    return list(layer._flatten_layers(include_self=False, recursive=False))
-
-
-def own_variables(layer: keras.layers.Layer) -> list[Any]:
-    """The variables that a layer tracks itself, not those of the layers in it.
-
-    `_trainable_variables` and `_non_trainable_variables`: `variables` has all.
-    """
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
-
-
-def built_with(layer: keras.layers.Layer) -> Any:
-    """What a layer was built with, by argument (`_build_shapes_dict`); None where nobody knows."""
-    return layer._build_shapes_dict
-
-
-def history(tensor: Any) -> Any:
-    """Where a symbolic tensor comes from: `(operation, node_index, tensor_index)`, or None.
-
-    `_keras_history`, of either generation. Without it nothing knows the layer behind an input.
-    """
-    return getattr(tensor, "_keras_history", None)
-
-
-def first_call(operation: keras.Operation) -> tuple[tuple, dict[str, Any]] | None:
-    """The arguments of an operation's first call in a graph, tensors without a history; or None.
-
-    `_inbound_nodes`, `Node.arguments`. Without it layers whose weights come with their first call
-    could not be copied.
-    """
-    if not operation._inbound_nodes:
-        return None
-
-    def bare(value: Any) -> Any:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        return keras.KerasTensor(
-            value.shape, value.dtype, sparse=value.sparse, record_history=False
-        )
-
-    arguments = operation._inbound_nodes[0].arguments
-    return keras.tree.map_structure(bare, (arguments.args, arguments.kwargs))
-
-
-def input_structure(model: Functional) -> Any:
-    """A Functional model's inputs as they were given: a tensor, or lists and dicts of them.
-
-    `_inputs_struct`: `inputs` is flat.
-    """
-    return model._inputs_struct
-
-
-def output_structure(model: Functional) -> Any:
-    """A Functional model's outputs as they were given (`_outputs_struct`)."""
-    return model._outputs_struct
-
-
-def nodes(model: Any) -> Iterator[Any]:
-    """The graph's nodes in the order in which Keras runs them, inputs left out.
-
-    `_nodes_by_depth`, of either generation.
-    """
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
-
-
-def sequential_graph(model: keras.Sequential) -> Functional | None:
-    """The Functional model inside a Sequential (`_functional`); None before it is built."""
-    return model._functional
-
-
-def standardized(model: Functional, inputs: Any) -> list[Any]:
-    """Inputs as a Functional model's first layers get them: flat, cast and shaped.
-
-    `_standardize_inputs`, which `call` does first.
-    """
-    return model._standardize_inputs(inputs)
 
 
 def mask_of(tensor: Any) -> Any:
@@ -193,6 +82,37 @@ def is_validation_of_fit(arguments: Mapping[str, Any]) -> bool:
     Without it each validation looks for changes of the teacher.
     """
     return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def begin_at(model: keras.Model, epoch: int) -> None:
+    """Has `fit` begin at this epoch: a callback sets `_initial_epoch`, as BackupAndRestore."""
+    model._initial_epoch = epoch
+
+
+def compiled(model: keras.Model) -> tuple[CompileLoss | None, CompileMetrics | None]:
+    """What a model was compiled with (`_compile_loss`, `_compile_metrics`): `loss` is as given."""
+    return model._compile_loss, model._compile_metrics
+
+
+def forget_compiled(model: keras.Model) -> None:
+    """Lets go of what a model was compiled with.
+
+    Keras keeps the loss and the metrics where the next `compile` names none.
+    """
+    model._compile_loss = model._compile_metrics = None
+
+
+def loss_tracker(model: keras.Model) -> Any:
+    """The metric that averages a compiled model's loss (`_loss_tracker`), which `metrics` has."""
+    return model._loss_tracker
+
+
+def check_known(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> None:
+    """Raises ValueError where a built optimiser has no slots for one of these variables.
+
+    `_check_variables_are_known`, which `apply` calls.
+    """
+    optimizer._check_variables_are_known(variables)
 
 
 class LossRoute(NamedTuple):
@@ -338,63 +258,3 @@ def named_directions(compiled: CompileMetrics | None) -> dict[str, str]:
         for metric in one.metrics
         if hasattr(metric, "_direction")
     }
-
-
-def upstream(dataset: tf.data.Dataset) -> Iterator[tuple[tf.data.Dataset, int]]:
-    """A data set, those that it was made of, and how often one pass over it passes over each.
-
-    How often is -1 where it repeats for ever. Read from TensorFlow 2.21: `Dataset._inputs`, and
-    `_RepeatDataset._count`. Without them a data set is made of nothing.
-    """
-    waiting = [(dataset, 1)]
-    while waiting:
-        one, times = waiting.pop()
-        yield one, times
-        count = getattr(one, "_count", 1) if type(one).__name__ == "_RepeatDataset" else 1
-        count = int(count)
-        times = -1 if -1 in (times, count) else times * count
-        waiting += [(source, times) for source in getattr(one, "_inputs", tuple)()]
-
-
-def reshuffled(dataset: tf.data.Dataset) -> bool:
-    """Whether a data set is shuffled anew at each pass, and not kept by a `cache()` since.
-
-    Read from TensorFlow 2.21: `_ShuffleDataset._reshuffle_each_iteration`, `CacheDataset`. Without
-    them it is never known.
-    """
-    if type(dataset).__name__ == "CacheDataset":
-        return False
-    if type(dataset).__name__ == "_ShuffleDataset":
-        return bool(getattr(dataset, "_reshuffle_each_iteration", False))
-    return any(reshuffled(source) for source in getattr(dataset, "_inputs", tuple)())
-
-
-def graph_of_function(graph: Any, name: str) -> Any:
-    """The graph of a function that a graph calls by name; None where it knows none of that name.
-
-    Read from TensorFlow 2.21: `FuncGraph._get_function`.
-    """
-    function = graph._get_function(name)
-    return None if function is None else function.graph
-
-
-def with_constants(concrete: Any) -> Any:
-    """A concrete function with its variables' values as constants, as TFLite's converter has it.
-
-    Read from TensorFlow 2.21: `convert_variables_to_constants_v2`. Without it no teacher is frozen.
-    """
-    return convert_to_constants.convert_variables_to_constants_v2(concrete)
-
-
-def rewritten(config: Any, meta: Any) -> Any:
-    """The GraphDef of a MetaGraphDef after grappler's passes that a ConfigProto asks for.
-
-    Read from TensorFlow 2.21: `tf_optimizer.OptimizeGraph`. Without it there are no half-precision
-    engines.
-    """
-    return tf_optimizer.OptimizeGraph(config, meta)
-
-
-def devices_of(operation: str) -> set[str]:
-    """The devices that an operation has kernels for (`get_registered_kernels_for_op`)."""
-    return {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}

@@ -1,0 +1,77 @@
+"""What is used of TensorFlow's private parts, read from TensorFlow 2.21."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants, kernels
+from tensorflow.python.grappler import tf_optimizer
+
+__all__ = [
+    "devices_of",
+    "graph_of_function",
+    "reshuffled",
+    "rewritten",
+    "upstream",
+    "with_constants",
+]
+
+
+def upstream(dataset: tf.data.Dataset) -> Iterator[tuple[tf.data.Dataset, int]]:
+    """A data set, those that it was made of, and how often one pass over it passes over each.
+
+    How often is -1 where it repeats for ever. `Dataset._inputs`, and
+    `_RepeatDataset._count`. Without them a data set is made of nothing.
+    """
+    waiting = [(dataset, 1)]
+    while waiting:
+        one, times = waiting.pop()
+        yield one, times
+        count = getattr(one, "_count", 1) if type(one).__name__ == "_RepeatDataset" else 1
+        count = int(count)
+        times = -1 if -1 in (times, count) else times * count
+        waiting += [(source, times) for source in getattr(one, "_inputs", tuple)()]
+
+
+def reshuffled(dataset: tf.data.Dataset) -> bool:
+    """Whether a data set is shuffled anew at each pass, and not kept by a `cache()` since.
+
+    `_ShuffleDataset._reshuffle_each_iteration`, `CacheDataset`. Without
+    them it is never known.
+    """
+    if type(dataset).__name__ == "CacheDataset":
+        return False
+    if type(dataset).__name__ == "_ShuffleDataset":
+        return bool(getattr(dataset, "_reshuffle_each_iteration", False))
+    return any(reshuffled(source) for source in getattr(dataset, "_inputs", tuple)())
+
+
+def graph_of_function(graph: Any, name: str) -> Any:
+    """The graph of a function that a graph calls by name; None where it knows none of that name.
+
+    `FuncGraph._get_function`.
+    """
+    function = graph._get_function(name)
+    return None if function is None else function.graph
+
+
+def with_constants(concrete: Any) -> Any:
+    """A concrete function with its variables' values as constants, as TFLite's converter has it.
+
+    `convert_variables_to_constants_v2`. Without it no teacher is frozen.
+    """
+    return convert_to_constants.convert_variables_to_constants_v2(concrete)
+
+
+def rewritten(config: Any, meta: Any) -> Any:
+    """The GraphDef of a MetaGraphDef after grappler's passes that a ConfigProto asks for.
+
+    `tf_optimizer.OptimizeGraph`. Without it there are no half-precision
+    engines.
+    """
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def devices_of(operation: str) -> set[str]:
+    """The devices that an operation has kernels for (`get_registered_kernels_for_op`)."""
+    return {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}
