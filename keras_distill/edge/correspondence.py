@@ -22,8 +22,8 @@ import tensorflow as tf
 from keras_distill.edge.compress.layer import exporting
 from keras_distill.edge.interface import Interface
 from keras_distill.graph import replay
-from keras_distill.litert.converter import quiet_tensorflow
 from keras_distill.litert.kept_run import WrittenTensor
+from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.signals import taps
 
 _ACTIVATIONS = {

@@ -15,7 +15,7 @@ from keras_distill.data import no_keras3_model, qualified_name
 from keras_distill.edge.reads import is_read_whole
 from keras_distill.graph.copying import copy_of, rebuild
 from keras_distill.graph.float_only import check_float
-from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 
 _HALF = ("float16", "bfloat16")

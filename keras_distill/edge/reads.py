@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill.graph.replay import Step
-from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.litert.quiet import quiet_tensorflow
 
 __all__ = ["float_operations", "is_read_exactly", "is_read_whole", "traced"]
 

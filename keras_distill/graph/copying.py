@@ -53,7 +53,7 @@ def _rebuilt(
     model: Any, shapes: Any, make: Any, on_input: Any, kind: Any, prefix: str, made: dict
 ) -> Any:
     source = functional(model)
-    inputs = [_input_like(x, shape) for x, shape in zip(source.inputs, shapes, strict=True)]
+    inputs = [input_like(x, shape) for x, shape in zip(source.inputs, shapes, strict=True)]
     fed = [x if on_input is None else on_input(_keras.history(x).operation.name, x) for x in inputs]
     found = {id(x): new for x, new in zip(source.inputs, fed, strict=True)}
     for node in _keras.nodes(source):
@@ -81,15 +81,12 @@ def _rebuilt(
     return copy
 
 
-def _input_like(tensor: Any, shape: tuple[int | None, ...]) -> Any:
+def input_like(tensor: Any, shape: tuple[int | None, ...]) -> Any:
+    """A model's input again, of the batch shape `shape`."""
     layer = _keras.history(tensor).operation
-    return keras.Input(
-        batch_shape=shape,
-        dtype=tensor.dtype,
-        name=layer.name,
-        sparse=layer.sparse,
-        optional=getattr(layer, "optional", False),
-    )
+    # Keras 3.10 leaves `optional` out of the config.
+    config = {"optional": layer.optional, **layer.get_config(), "batch_shape": shape}
+    return type(layer).from_config(config).output
 
 
 def copy_of(operation: Any, path: str, change: Callable[[dict], dict] = dict) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import keyword
-import logging
 import os
 import re
 import tempfile
@@ -25,6 +24,7 @@ import tensorflow as tf
 from keras_distill import _files
 from keras_distill.litert import launch
 from keras_distill.litert.process import EndedError, Processes, signal_name
+from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.litert.saved_graph import nodes_of
 from keras_distill.litert.serve import in_bytes
 
@@ -113,20 +113,6 @@ def _tensorflow_name(name: str) -> str:
     if not plain[:1].isalpha() or keyword.iskeyword(plain):
         return "x" + plain[1:]
     return plain
-
-
-@contextlib.contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Lets only errors of TensorFlow's and absl's Python loggers through, and puts them back."""
-    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def convert(

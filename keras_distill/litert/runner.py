@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import subprocess
-import tempfile
 import threading
 import zipfile
 import zlib
@@ -23,6 +21,7 @@ from keras_distill._records import Record, Table, pairs
 from keras_distill.litert import launch
 from keras_distill.litert.child import CrashError, RemoteKeptRun, RemoteSession, words_of_exit
 from keras_distill.litert.kept_run import KeptRun
+from keras_distill.litert.quiet import quiet_stderr
 from keras_distill.litert.serve import in_bytes
 from keras_distill.litert.session import Session, TensorInfo, dequantize, has_rows, quantize
 
@@ -35,7 +34,6 @@ __all__ = [
     "dequantize",
     "load_tflite",
     "quantize",
-    "quiet_stderr",
     "read_labels",
     "trust",
 ]
@@ -48,7 +46,6 @@ RUN_LIMIT_S = 60.0
 _PREDICT_LIMIT_S = 600.0
 # SHA-256 of the files that this process has converted itself.
 _OURS: set[str] = set()
-_STDERR_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -350,27 +347,3 @@ def _host() -> str:
     except (OSError, StopIteration):
         processor = platform.processor() or "unknown processor"
     return f"{processor}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}"
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keeps LiteRT's INFO lines, which it writes to file descriptor 2, from the terminal.
-
-    Everything else written meanwhile comes out afterwards. Harmless where descriptor 2 is closed.
-    """
-    with _STDERR_LOCK, contextlib.ExitStack() as stack:
-        try:
-            saved = os.dup(2)
-        except OSError:
-            yield
-            return
-        stack.callback(os.close, saved)
-        sink = stack.enter_context(tempfile.TemporaryFile())
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            sink.seek(0)
-            kept = [line for line in sink if not line.startswith((b"INFO: ", b"ERROR: "))]
-            os.write(2, b"".join(kept)) if kept else None

@@ -16,7 +16,7 @@ from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
 from keras_distill.edge.quantize.thresholds import METHODS, Histogram
-from keras_distill.litert.converter import quiet_tensorflow
+from keras_distill.litert.quiet import quiet_tensorflow
 
 BINS = 2048
 KEPT_ROWS = 256

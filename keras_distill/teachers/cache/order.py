@@ -11,38 +11,25 @@ import tensorflow as tf
 
 __all__ = ["example_seeds", "shuffled"]
 
-_ROUNDS = 8
-
 
 def shuffled(positions: Any, count: int, seed: int, epoch: Any) -> Any:
     """Which examples stand at these positions of a shuffled epoch.
 
-    A permutation of `range(count)` that is computed and not held: a Feistel network over a grid
-    of rows and columns just large enough, walked on from numbers that lie outside.
+    A permutation of `range(count)` that is computed and not held: TensorFlow's own.
 
     Args:
-      positions: int64 `(n,)`, each in `[0, count)`.
+      positions: whole numbers `(n,)`, each in `[0, count)`.
 
     Returns:
       int64 `(n,)`.
 
-    Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
-
     >>> sorted(shuffled(tf.range(10), 10, seed=0, epoch=3).numpy().tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    rows = int(np.ceil(np.sqrt(max(count, 1))))
-    columns = -(-max(count, 1) // rows)
-    keys = _mix(_key(seed, epoch) + tf.range(_ROUNDS, dtype="int64"))
-    end = _unsigned(max(count, 1))
-    inside = tf.while_loop(
-        lambda numbers: tf.reduce_any(numbers >= end),
-        lambda numbers: (
-            tf.where(numbers >= end, _encipher(numbers, rows, columns, keys), numbers),
-        ),
-        (_encipher(tf.cast(positions, "uint64"), rows, columns, keys),),
-    )[0]
-    return tf.cast(inside, "int64")
+    seed_and_epoch = tf.bitcast(_key(seed, epoch), "int32")
+    last = tf.constant(max(count, 1) - 1, "int64")
+    positions = tf.cast(positions, "int64")
+    return tf.random.experimental.index_shuffle(positions, seed=seed_and_epoch, max_index=last)
 
 
 def example_seeds(indices: Any, seed: int, epoch: Any) -> Any:
@@ -54,17 +41,6 @@ def example_seeds(indices: Any, seed: int, epoch: Any) -> Any:
     own = _mix(tf.cast(indices, "int64"))
     of_epoch = tf.cast(_key(seed, epoch), "uint64")
     return tf.bitcast(_mix(tf.bitwise.bitwise_xor(own, of_epoch)), "int32")
-
-
-def _encipher(numbers: Any, rows: int, columns: int, keys: Any) -> Any:
-    high, wide = _unsigned(rows), _unsigned(columns)
-    row, column = numbers // wide, numbers % wide
-    for i in range(_ROUNDS):
-        if i % 2:
-            column = (column + _mix(tf.bitwise.bitwise_xor(row, keys[i])) % wide) % wide
-        else:
-            row = (row + _mix(tf.bitwise.bitwise_xor(column, keys[i])) % high) % high
-    return row * wide + column
 
 
 def _key(seed: int, epoch: Any) -> Any:

@@ -12,7 +12,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-from keras_distill.graph.copying import copy_of, copy_variables, rebuild, weight_paths
+from keras_distill.graph.copying import copy_of, copy_variables, input_like, rebuild, weight_paths
 from keras_distill.graph.remaking import build_by_call, from_own_config, without_build
 from keras_distill.graph.replay import functional, trace
 from keras_distill.transfer.depth.wires import (
@@ -81,7 +81,7 @@ class _Bypass:
 
     def build(self, name: str) -> tuple[Any, list[TransferRow]]:
         source = self._source
-        inputs = [_input_like(tensor) for tensor in source.inputs]
+        inputs = [input_like(tensor, tensor.shape) for tensor in source.inputs]
         wires = self._run(source, [Wire(tensor) for tensor in inputs], "")
         pairs = zip(source.outputs, wires, strict=True)
         outputs = [self._named_output(tensor, wire) for tensor, wire in pairs]
@@ -264,11 +264,6 @@ class _Bypass:
             else TransferRow(path, LEFT, path, unread)
             for path, row in self._rows.items()
         ]
-
-
-def _input_like(tensor: Any) -> Any:
-    layer = _keras.history(tensor).operation
-    return type(layer).from_config(layer.get_config()).output
 
 
 def _is_changed(node: Any, read: Sequence[Wire]) -> bool:
