@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_distill.functional.tensors import (
+    Tensor,
     at_least_float32,
     check_positive,
     logit_pair,
@@ -13,7 +14,7 @@ from keras_distill.functional.tensors import (
 )
 
 
-def regression_distance(student: Any, teacher: Any, *, delta: float | None = None):
+def regression_distance(student: Tensor, teacher: Tensor, *, delta: float | None = None) -> Tensor:
     """Distance of the student's numbers from the teacher's, averaged over an example's outputs.
 
     Args:
@@ -40,8 +41,13 @@ def regression_distance(student: Any, teacher: Any, *, delta: float | None = Non
 
 
 def attentive_regression(
-    student: Any, teacher: Any, labels: Any, *, max_teacher_error: Any, delta: float | None = None
-):
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    max_teacher_error: Any,
+    delta: float | None = None,
+) -> Tensor:
     """Distance from the teacher, counting the less the further the teacher is from the label.
 
     `max(0, 1 - e(teacher, label) / max_teacher_error) * e(student, teacher)`, e the error of
@@ -73,8 +79,13 @@ def attentive_regression(
 
 
 def bounded_regression(
-    student: Any, teacher: Any, labels: Any, *, margin: Any = 0.0, delta: float | None = None
-):
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    margin: float | Tensor = 0.0,
+    delta: float | None = None,
+) -> Tensor:
     """The student's error to the label, counted only where the teacher does better.
 
     `e(student, label)` where `e(student, label) + margin > e(teacher, label)`, else 0, e the error
@@ -106,7 +117,9 @@ def bounded_regression(
     return per_example(ops.where(worse, error, ops.zeros_like(error)))
 
 
-def multilabel_kl(student_logits: Any, teacher_logits: Any, *, temperature: Any = 1.0):
+def multilabel_kl(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float | Tensor = 1.0
+) -> Tensor:
     """Binary soft targets: the divergence of each label's yes or no, averaged over the labels.
 
     `T^2 * mean_c [p_t log(p_t / p_s) + (1 - p_t) log((1 - p_t) / (1 - p_s))]` with
@@ -140,7 +153,9 @@ def multilabel_kl(student_logits: Any, teacher_logits: Any, *, temperature: Any 
     return per_example(divergence) * temperature**2
 
 
-def channel_wise_kl(student: Any, teacher: Any, *, temperature: Any = 4.0):
+def channel_wise_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float | Tensor = 4.0
+) -> Tensor:
     """Divergence of where in the map each channel is active, averaged over the channels.
 
     `T^2 * mean_c sum_i p_t(i, c) * (log p_t(i, c) - log p_s(i, c))`, where `p` is the softmax of
@@ -180,11 +195,11 @@ def channel_wise_kl(student: Any, teacher: Any, *, temperature: Any = 4.0):
     return per_example(divergence) * temperature**2
 
 
-def _log_softmax_over(x: Any, axes: tuple):
+def _log_softmax_over(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return x - ops.logsumexp(x, axis=axes, keepdims=True)
 
 
-def _error(first: Any, second: Any, delta: float | None):
+def _error(first: Tensor, second: Tensor, delta: float | None) -> Tensor:
     """Squared or Huber's error at each position, the mean over its outputs."""
     difference = first - second
     if delta is None:
@@ -195,7 +210,7 @@ def _error(first: Any, second: Any, delta: float | None):
     return ops.mean(huber, axis=-1)
 
 
-def _value_pair(function: str, student: Any, teacher: Any):
+def _value_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     if not _same_shape(student, teacher) or len(student.shape) < 2:
         raise ValueError(
@@ -205,7 +220,7 @@ def _value_pair(function: str, student: Any, teacher: Any):
     return student, ops.cast(teacher, student.dtype)
 
 
-def _values_like(function: str, labels: Any, student: Any):
+def _values_like(function: str, labels: Tensor, student: Tensor) -> Tensor:
     """Labels in the outputs' shape; left to broadcasting, (batch,) and (batch, 1) mix the rows."""
     labels = ops.cast(labels, student.dtype)
     if len(labels.shape) == len(student.shape) - 1 and student.shape[-1] == 1:
@@ -218,7 +233,7 @@ def _values_like(function: str, labels: Any, student: Any):
     return labels
 
 
-def _same_shape(first: Any, second: Any) -> bool:
+def _same_shape(first: Tensor, second: Tensor) -> bool:
     return len(first.shape) == len(second.shape) and all(
         a == b for a, b in zip(first.shape[1:], second.shape[1:], strict=True) if None not in (a, b)
     )

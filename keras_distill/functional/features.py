@@ -1,10 +1,9 @@
 """Losses on layers' outputs: maps, vectors and sequences, channels last."""
 
-from typing import Any
-
 from keras import ops
 
 from keras_distill.functional.tensors import (
+    Tensor,
     at_least_float32,
     check_positive,
     match_sizes,
@@ -12,7 +11,7 @@ from keras_distill.functional.tensors import (
 )
 
 
-def hint_mse(student: Any, teacher: Any):
+def hint_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of two feature tensors of equal width, averaged over all but the batch.
 
     Args:
@@ -35,7 +34,7 @@ def hint_mse(student: Any, teacher: Any):
     return per_example(ops.square(student - teacher))
 
 
-def activation_boundaries(student: Any, teacher: Any, *, margin: float = 1.0):
+def activation_boundaries(student: Tensor, teacher: Tensor, *, margin: float = 1.0) -> Tensor:
     """Squared hinge that puts each of the student's neurons on the teacher's side of zero.
 
     The mean of `relu(margin - s)^2` where the teacher's neuron is on (t > 0) and of
@@ -65,7 +64,7 @@ def activation_boundaries(student: Any, teacher: Any, *, margin: float = 1.0):
     return per_example(ops.square(ops.relu(short)))
 
 
-def partial_l2(student: Any, teacher: Any, *, margin: Any):
+def partial_l2(student: Tensor, teacher: Tensor, *, margin: float | Tensor) -> Tensor:
     """Squared distance to the teacher's response under a margin ReLU, `t' = max(t, margin)`.
 
     The mean of `(s - t')^2`, without the neurons where both `t <= 0` and `s <= t'`: there a ReLU
@@ -96,7 +95,7 @@ def partial_l2(student: Any, teacher: Any, *, margin: Any):
     return per_example(ops.square(difference))
 
 
-def variational_information(student: Any, teacher: Any, *, variance: Any):
+def variational_information(student: Tensor, teacher: Tensor, *, variance: Tensor) -> Tensor:
     """Negative log-likelihood of the teacher's features under a Gaussian around the student's.
 
     The mean of `((t - s)^2 / variance + log variance) / 2`, in nats, without the constant
@@ -123,7 +122,7 @@ def variational_information(student: Any, teacher: Any, *, variance: Any):
     return per_example((ops.square(teacher - student) / variance + ops.log(variance)) / 2)
 
 
-def _equal_pair(function: str, student: Any, teacher: Any):
+def _equal_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both at the smaller size, in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     if len(student.shape) != len(teacher.shape) or student.shape[-1] != teacher.shape[-1]:

@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_distill.functional.tensors import (
+    Tensor,
     check_positive,
     class_targets,
     logit_pair,
@@ -17,13 +18,13 @@ FOCUSES = ("disagreement", "margin")
 
 
 def hard_example_ce(
-    student_logits: Any,
-    teacher_logits: Any,
-    labels: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
     *,
     focus: str = "disagreement",
-    focusing: Any = 2.0,
-):
+    focusing: float | Tensor = 2.0,
+) -> Tensor:
     """Cross-entropy on the labels, weighted to the examples that the teacher finds hard.
 
     `difficulty^focusing * -log p_s(y)` with `p = softmax(logits)`. The difficulty is `1 - p_t(y)`,
@@ -60,8 +61,12 @@ def hard_example_ce(
 
 
 def bootstrapped_ce(
-    student_logits: Any, teacher_logits: Any, labels: Any, *, min_confidence: Any = 0.0
-):
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    min_confidence: float | Tensor = 0.0,
+) -> Tensor:
     """Cross-entropy on labels that a sure teacher overrules.
 
     `-sum_c q(c) log p_s(c)` with `q = (1 - trust) * onehot(y) + trust * p_t`. Where the teacher's
@@ -97,13 +102,13 @@ def bootstrapped_ce(
 
 
 def normalized_kd(
-    student_logits: Any,
-    teacher_logits: Any,
-    labels: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
     *,
-    gamma: Any = 1.5,
-    temperature: Any = 1.0,
-):
+    gamma: float | Tensor = 1.5,
+    temperature: float | Tensor = 1.0,
+) -> Tensor:
     """The label's class by the teacher's trust in it, and the other classes among themselves.
 
     With y the label, `p = softmax(logits)` and o the softmax of `logits / T` over the classes other
@@ -146,8 +151,12 @@ def normalized_kd(
 
 
 def balanced_kl(
-    student_logits: Any, teacher_logits: Any, *, class_weights: Any, temperature: Any = 4.0
-):
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    class_weights: Any,
+    temperature: float | Tensor = 4.0,
+) -> Tensor:
     """Soft targets, each class of them counting by its weight: for data of unequal classes.
 
     `T^2 * sum_c w_c p_t(c) * (log q(c) - log p_s(c))` with `p = softmax(logits / T)` and q the
@@ -184,7 +193,7 @@ def balanced_kl(
     return divergence * ops.cast(temperature, student.dtype) ** 2
 
 
-def _difficulty(teacher_probs: Any, target: Any, focus: str):
+def _difficulty(teacher_probs: Tensor, target: Tensor, focus: str) -> Tensor:
     if focus == "disagreement":
         return ops.sum((1 - target) * teacher_probs, axis=-1)
     if focus == "margin":
@@ -193,7 +202,9 @@ def _difficulty(teacher_probs: Any, target: Any, focus: str):
     raise ValueError(f"focus must be one of {', '.join(map(repr, FOCUSES))}; got {focus!r}.")
 
 
-def _trust(teacher_probs: Any, target: Any, known: Any, min_confidence: Any):
+def _trust(
+    teacher_probs: Tensor, target: Tensor, known: Tensor, min_confidence: float | Tensor
+) -> Tensor:
     confidence = ops.max(teacher_probs, axis=-1)
     agrees = ops.equal(ops.argmax(teacher_probs, axis=-1), ops.argmax(target, axis=-1))
     stands = ops.logical_or(agrees, confidence < min_confidence)

@@ -1,11 +1,11 @@
 """Losses on what two models answer: logits over the same classes."""
 
 import math
-from typing import Any
 
 from keras import ops
 
 from keras_distill.functional.tensors import (
+    Tensor,
     check_positive,
     check_several,
     class_targets,
@@ -18,12 +18,12 @@ from keras_distill.functional.tensors import (
 
 
 def soft_target_kl(
-    student_logits: Any,
-    teacher_logits: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     *,
-    temperature: Any = 4.0,
+    temperature: float | Tensor = 4.0,
     standardize: bool = False,
-):
+) -> Tensor:
     """Kullback-Leibler divergence from teacher to student, softened and rescaled by T^2.
 
     `T^2 * sum_c p_t(c) * (log p_t(c) - log p_s(c))` with `p = softmax(logits / T)`.
@@ -62,7 +62,7 @@ def soft_target_kl(
     return per_example(divergence) * ops.cast(temperature, student.dtype) ** 2
 
 
-def hard_target_ce(student_logits: Any, teacher_logits: Any):
+def hard_target_ce(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Cross-entropy of the student against the teacher's most likely class.
 
     Args:
@@ -85,7 +85,9 @@ def hard_target_ce(student_logits: Any, teacher_logits: Any):
     return per_example(-ops.sum(target * ops.log_softmax(student, axis=-1), axis=-1))
 
 
-def logits_mse(student_logits: Any, teacher_logits: Any, *, half_squared_norm: bool = False):
+def logits_mse(
+    student_logits: Tensor, teacher_logits: Tensor, *, half_squared_norm: bool = False
+) -> Tensor:
     """Squared distance of the logits, averaged over the classes.
 
     Args:
@@ -114,14 +116,14 @@ def logits_mse(student_logits: Any, teacher_logits: Any, *, half_squared_norm: b
 
 
 def decoupled_kd(
-    student_logits: Any,
-    teacher_logits: Any,
-    labels: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
     *,
-    alpha: Any = 1.0,
-    beta: Any = 8.0,
-    temperature: Any = 4.0,
-):
+    alpha: float | Tensor = 1.0,
+    beta: float | Tensor = 8.0,
+    temperature: float | Tensor = 4.0,
+) -> Tensor:
     """The divergence in its two parts, weighted apart: the label's class, and the other classes.
 
     With `p = softmax(logits / T)`, y the label, `b = (p_y, 1 - p_y)` and `o` = p over the classes
@@ -162,8 +164,12 @@ def decoupled_kd(
 
 
 def generalized_jsd(
-    student_logits: Any, teacher_logits: Any, *, beta: float = 0.5, temperature: Any = 1.0
-):
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    beta: float = 0.5,
+    temperature: float | Tensor = 1.0,
+) -> Tensor:
     """Generalised Jensen-Shannon divergence: between the two directions of Kullback and Leibler.
 
     With `p = softmax(logits / T)` and the mixture `m = beta p_t + (1 - beta) p_s`: `beta KL(p_t ||
@@ -205,13 +211,13 @@ def generalized_jsd(
 
 
 def dist_relation(
-    student_logits: Any,
-    teacher_logits: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     *,
-    beta: Any = 1.0,
-    gamma: Any = 1.0,
-    temperature: Any = 1.0,
-):
+    beta: float | Tensor = 1.0,
+    gamma: float | Tensor = 1.0,
+    temperature: float | Tensor = 1.0,
+) -> Tensor:
     """What Pearson's correlation lacks to 1, over the classes and over the batch.
 
     With `p = softmax(logits / T)`: `T^2 * (beta * (1 - r(p_s[b, :], p_t[b, :])) + gamma * (1 -
@@ -258,7 +264,7 @@ def dist_relation(
     return per_example(ops.reshape(value, shape[:-1]))
 
 
-def _z_score(logits: Any):
+def _z_score(logits: Tensor) -> Tensor:
     classes = logits.shape[-1]
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (classes - 1)
@@ -266,7 +272,7 @@ def _z_score(logits: Any):
     return centred / (ops.sqrt(ops.maximum(variance, 1e-14)) + 1e-7)
 
 
-def _decoupled(logits: Any, target: Any):
+def _decoupled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (label, not the label), and of the other classes among themselves."""
     others = without_target(logits, target)
     log_target = ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
@@ -274,11 +280,11 @@ def _decoupled(logits: Any, target: Any):
     return ops.stack([log_target, log_not_target], axis=-1), ops.log_softmax(others, axis=-1)
 
 
-def _kl_of_log_probs(student: Any, teacher: Any):
+def _kl_of_log_probs(student: Tensor, teacher: Tensor) -> Tensor:
     return ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 
-def _lack_of_correlation(student: Any, teacher: Any, axis: int):
+def _lack_of_correlation(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
     """Shares that sum to 1 - r along `axis`; r is 0 where one of the two does not vary."""
     student = unit(student - ops.mean(student, axis=axis, keepdims=True), axis)
     teacher = unit(teacher - ops.mean(teacher, axis=axis, keepdims=True), axis)

@@ -7,11 +7,11 @@ average-pooled to the smaller, axis by axis.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from keras import ops
 
 from keras_distill.functional.tensors import (
+    Tensor,
     adaptive_pool,
     at_least_float32,
     match_sizes,
@@ -23,7 +23,7 @@ from keras_distill.functional.tensors import (
 _SMALLEST_NORM = 1e-12
 
 
-def attention_transfer(student: Any, teacher: Any, *, power: int = 2):
+def attention_transfer(student: Tensor, teacher: Tensor, *, power: int = 2) -> Tensor:
     """Squared distance of two maps' attention: the mean over channels of the activations' powers.
 
     `mean_p (a_s / |a_s| - a_t / |a_t|)_p^2` over the positions p, with `a = mean_c x_c^power`.
@@ -50,7 +50,7 @@ def attention_transfer(student: Any, teacher: Any, *, power: int = 2):
     return per_example(ops.square(_attention(student, power) - _attention(teacher, power)))
 
 
-def factor_transfer(student: Any, teacher: Any, *, p1: int | None = 2, p2: int = 1):
+def factor_transfer(student: Tensor, teacher: Tensor, *, p1: int | None = 2, p2: int = 1) -> Tensor:
     """Distance of two factors, each scaled to length 1 over all of an example.
 
     `mean |f_s / |f_s| - f_t / |f_t||^p2` with `f = mean_c x_c^p1`, over the positions.
@@ -85,7 +85,7 @@ def factor_transfer(student: Any, teacher: Any, *, p1: int | None = 2, p2: int =
     return per_example(_to_the(ops.abs(ours - theirs), p2))
 
 
-def inter_channel_correlation(student: Any, teacher: Any):
+def inter_channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     """How far the channels' products with each other lie apart.
 
     `sum_cd (G_s / |G_s|_c - G_t / |G_t|_c)_cd^2 / channels` with `G_cd = sum_p x_pc x_pd` over the
@@ -115,7 +115,7 @@ def inter_channel_correlation(student: Any, teacher: Any):
     return ops.sum(ops.square(ours - theirs), axis=(1, 2)) / student.shape[-1]
 
 
-def neuron_selectivity(student: Any, teacher: Any):
+def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
     """How far the student's channels, as a distribution of patterns over positions, lie apart.
 
     The squared maximum mean discrepancy under the kernel `k(a, b) = (a.b)^2`:
@@ -147,7 +147,7 @@ def neuron_selectivity(student: Any, teacher: Any):
     return own - 2 * _polynomial_kernel(student, teacher)
 
 
-def flow_of_solution(student_pair: Sequence[Any], teacher_pair: Sequence[Any]):
+def flow_of_solution(student_pair: Sequence[Tensor], teacher_pair: Sequence[Tensor]) -> Tensor:
     """Squared distance of two models' flows from a lower layer to an upper one.
 
     A flow is the matrix of products of the two layers' channels, averaged over positions:
@@ -181,7 +181,7 @@ def flow_of_solution(student_pair: Sequence[Any], teacher_pair: Sequence[Any]):
     return per_example(ops.square(ours - ops.cast(theirs, ours.dtype)))
 
 
-def hierarchical_context(students: Sequence[Any], teachers: Sequence[Any]):
+def hierarchical_context(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
     """Squared distance of maps at several scales, added over pairs of maps.
 
     At full size, then pooled to 4, 2 and 1 positions an axis where the map is higher than that,
@@ -211,7 +211,7 @@ def hierarchical_context(students: Sequence[Any], teachers: Sequence[Any]):
     return sum(_context(*pair) for pair in zip(students, teachers, strict=True))
 
 
-def _context(student: Any, teacher: Any):
+def _context(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = match_sizes(
         *_maps("hierarchical_context", student, teacher, open_axes=False)
     )
@@ -225,13 +225,13 @@ def _context(student: Any, teacher: Any):
     return sum(terms) / sum(weights)
 
 
-def _pooled(x: Any, level: int | None):
+def _pooled(x: Tensor, level: int | None) -> Tensor:
     for axis in range(1, len(x.shape) - 1):
         x = adaptive_pool(x, axis, min(level or x.shape[axis], x.shape[axis]))
     return x
 
 
-def _flow(pair: Sequence[Any]):
+def _flow(pair: Sequence[Tensor]) -> Tensor:
     if len(pair) != 2:
         raise ValueError(
             f"flow_of_solution needs two layers of each model, the lower and the upper; got "
@@ -243,39 +243,39 @@ def _flow(pair: Sequence[Any]):
     return ops.matmul(ops.transpose(lower, (0, 2, 1)), upper) / positions
 
 
-def _attention(x: Any, power: int):
+def _attention(x: Tensor, power: int) -> Tensor:
     """The mean over channels of x^power, over the positions at length 1."""
     return _unit(_flat(ops.mean(_to_the(_scaled(x), power), axis=-1, keepdims=True)), axis=-1)
 
 
-def _polynomial_kernel(first: Any, second: Any):
+def _polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
     products = ops.matmul(ops.transpose(first, (0, 2, 1)), second)
     return ops.mean(ops.square(products), axis=(1, 2))
 
 
-def _between_channels(x: Any):
+def _between_channels(x: Tensor) -> Tensor:
     x = _positions(x)
     return ops.matmul(ops.transpose(x, (0, 2, 1)), x)
 
 
-def _between_positions(x: Any):
+def _between_positions(x: Tensor) -> Tensor:
     return ops.matmul(x, ops.transpose(x, (0, 2, 1))) / x.shape[2]
 
 
-def _positions(x: Any):
+def _positions(x: Tensor) -> Tensor:
     """`(batch, positions, channels)`."""
     if None in x.shape[1:-1]:
         return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
     return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:-1]), x.shape[-1]))
 
 
-def _flat(x: Any):
+def _flat(x: Tensor) -> Tensor:
     if None in x.shape[1:]:
         return ops.reshape(x, (ops.shape(x)[0], -1))
     return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:])))
 
 
-def _scaled(x: Any):
+def _scaled(x: Tensor) -> Tensor:
     """Each example over its largest number, lest a power of it overflow or vanish.
 
     The scale cancels where the result is brought to length 1, so that it needs no gradient.
@@ -284,27 +284,29 @@ def _scaled(x: Any):
     return x / ops.stop_gradient(ops.where(largest > 0, largest, ops.ones_like(largest)))
 
 
-def _unit(x: Any, axis: int):
+def _unit(x: Tensor, axis: int) -> Tensor:
     return unit(x, axis, _SMALLEST_NORM)
 
 
-def _to_the(x: Any, power: int):
+def _to_the(x: Tensor, power: int) -> Tensor:
     return functools.reduce(ops.multiply, [x] * power)
 
 
-def _pair(function: str, student: Any, teacher: Any, who: tuple = ("student", "teacher")):
+def _pair(
+    function: str, student: Tensor, teacher: Tensor, who: tuple[str, str] = ("student", "teacher")
+) -> tuple[Tensor, Tensor]:
     """Both maps at the smaller size, in one dtype of at least float32."""
     return match_sizes(*_maps(function, student, teacher, who))
 
 
 def _maps(
     function: str,
-    student: Any,
-    teacher: Any,
-    who: tuple = ("student", "teacher"),
+    student: Tensor,
+    teacher: Tensor,
+    who: tuple[str, str] = ("student", "teacher"),
     *,
     open_axes: bool = True,
-):
+) -> tuple[Tensor, Tensor]:
     """Both maps in one dtype of at least float32."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
@@ -318,7 +320,7 @@ def _maps(
     return student, ops.cast(teacher, student.dtype)
 
 
-def _check_equal_channels(function: str, student: Any, teacher: Any) -> None:
+def _check_equal_channels(function: str, student: Tensor, teacher: Tensor) -> None:
     if student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
             f"{function} needs maps of equal channels; the student's is {tuple(student.shape)} and "
@@ -326,6 +328,6 @@ def _check_equal_channels(function: str, student: Any, teacher: Any) -> None:
         )
 
 
-def _check_power(name: str, power: Any) -> None:
+def _check_power(name: str, power: float | Tensor) -> None:
     if not isinstance(power, int) or power < 1:
         raise ValueError(f"{name} must be a whole number of at least 1; got {power!r}.")

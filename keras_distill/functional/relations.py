@@ -8,10 +8,10 @@ from typing import Any
 
 from keras import ops
 
-from keras_distill.functional.tensors import at_least_float32, check_positive, check_several
+from keras_distill.functional.tensors import Tensor, at_least_float32, check_positive, check_several
 
 
-def similarity_preserving(student: Any, teacher: Any):
+def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the two models' matrices of similarities between examples.
 
     `sum_j (G_s / |G_s|_row - G_t / |G_t|_row)_ij^2 / batch` with `G = F F^T`, each row of G scaled
@@ -37,8 +37,8 @@ def similarity_preserving(student: Any, teacher: Any):
 
 
 def relational_kd(
-    student: Any, teacher: Any, *, distance_weight: float = 25.0, angle_weight: float = 50.0
-):
+    student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0
+) -> Tensor:
     """Huber loss of the distances between examples and of the angles at each example.
 
     Distances are relative to their mean over all pairs. Row i holds the distances from example i,
@@ -70,7 +70,7 @@ def relational_kd(
     )
 
 
-def probabilistic_transfer(student: Any, teacher: Any):
+def probabilistic_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """Kullback-Leibler divergence between the distributions of neighbours of each example.
 
     Cosine similarities, brought from [-1, 1] to [0, 1], are made a distribution over the batch,
@@ -96,7 +96,7 @@ def probabilistic_transfer(student: Any, teacher: Any):
     return ops.mean(theirs * ops.log((theirs + _PKT_EPSILON) / (ours + _PKT_EPSILON)), axis=1)
 
 
-def correlation_congruence(student: Any, teacher: Any):
+def correlation_congruence(student: Tensor, teacher: Tensor) -> Tensor:
     """How alike the errors of examples next to each other in the batch are.
 
     `sum_c |s - t|_i |s - t|_i+1`, averaged over the batch - 1 neighbouring pairs; half of each
@@ -133,8 +133,8 @@ def correlation_congruence(student: Any, teacher: Any):
 
 
 def contrastive_representation(
-    student: Any, teacher: Any, negatives: Any, *, temperature: float = 0.07
-):
+    student: Tensor, teacher: Tensor, negatives: Any, *, temperature: float = 0.07
+) -> Tensor:
     """Cross-entropy of finding an example's own teacher embedding among other examples'.
 
     `-log(exp(s.t / T) / (exp(s.t / T) + sum_k exp(s.n_k / T)))`: InfoNCE, in nats.
@@ -171,7 +171,7 @@ _PKT_EPSILON = 1e-7
 _RKD_SMALLEST_SQUARE = 1e-12
 
 
-def _flat_pair(function: str, student: Any, teacher: Any):
+def _flat_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both as `(batch, width)` in one dtype of at least float32."""
     student, teacher = _flat(at_least_float32(student)), _flat(at_least_float32(teacher))
     batches = student.shape[0], teacher.shape[0]
@@ -184,37 +184,37 @@ def _flat_pair(function: str, student: Any, teacher: Any):
     return student, ops.cast(teacher, student.dtype)
 
 
-def _flat(x: Any):
+def _flat(x: Tensor) -> Tensor:
     return ops.reshape(x, (ops.shape(x)[0], -1)) if len(x.shape) != 2 else x
 
 
-def _count(x: Any):
+def _count(x: Tensor) -> Tensor:
     return ops.cast(ops.shape(x)[0], x.dtype)
 
 
-def _inner_products(x: Any):
+def _inner_products(x: Tensor) -> Tensor:
     return ops.matmul(x, ops.transpose(x))
 
 
-def unit_or_zero(x: Any, epsilon: float = 0.0):
+def unit_or_zero(x: Tensor, epsilon: float = 0.0) -> Tensor:
     """Vectors along the last axis at length 1; a zero vector stays zero, without a gradient."""
     square = ops.sum(ops.square(x), axis=-1, keepdims=True)
     length = ops.sqrt(ops.where(square > 0, square, ops.ones_like(square)))
     return x * ops.where(square > 0, 1 / (length + epsilon), ops.zeros_like(square))
 
 
-def _neighbours(x: Any):
+def _neighbours(x: Tensor) -> Tensor:
     unit = unit_or_zero(x, _PKT_EPSILON)
     similarity = (_inner_products(unit) + 1) / 2
     return similarity / ops.sum(similarity, axis=1, keepdims=True)
 
 
-def _differences(x: Any):
+def _differences(x: Tensor) -> Tensor:
     """`[i, j] = x_j - x_i`. Written out: from inner products, near examples would cancel."""
     return x[None, :, :] - x[:, None, :]
 
 
-def _relative_distances(differences: Any):
+def _relative_distances(differences: Any) -> Tensor:
     square = ops.sum(ops.square(differences), axis=-1)
     batch = _count(square)
     elsewhere = 1 - ops.eye(ops.shape(square)[0], dtype=square.dtype)
@@ -223,12 +223,12 @@ def _relative_distances(differences: Any):
     return distances / ops.where(mean > 0, mean, ops.ones_like(mean))
 
 
-def _angles(differences: Any):
+def _angles(differences: Any) -> Tensor:
     """`[i, j, k]`: the cosine of the angle at example i between j and k."""
     unit = unit_or_zero(differences)
     return ops.matmul(unit, ops.transpose(unit, (0, 2, 1)))
 
 
-def _huber(x: Any):
+def _huber(x: Tensor) -> Tensor:
     size = ops.abs(x)
     return ops.where(size < 1, 0.5 * ops.square(x), size - 0.5)

@@ -11,14 +11,14 @@ import numpy as np
 from keras import ops
 
 from keras_distill.functional.relations import unit_or_zero
-from keras_distill.functional.tensors import at_least_float32, per_example
+from keras_distill.functional.tensors import Tensor, at_least_float32, per_example
 
 # Below any probability that matters, above what a logarithm turns into infinity.
 _SMALLEST = 1e-9
 _NEVER = -1e30
 
 
-def hidden_state_mse(student: Any, teacher: Any, *, mask: Any = None):
+def hidden_state_mse(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Squared distance of two sequences of states, averaged over width and real positions.
 
     Args:
@@ -41,7 +41,7 @@ def hidden_state_mse(student: Any, teacher: Any, *, mask: Any = None):
     return over_positions(ops.mean(ops.square(student - teacher), axis=-1), mask)
 
 
-def hidden_state_cosine(student: Any, teacher: Any, *, mask: Any = None):
+def hidden_state_cosine(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """One minus the cosine of two sequences of states, averaged over real positions.
 
     Args:
@@ -64,7 +64,7 @@ def hidden_state_cosine(student: Any, teacher: Any, *, mask: Any = None):
     return over_positions(1 - ops.sum(unit_or_zero(student) * unit_or_zero(teacher), axis=-1), mask)
 
 
-def attention_kl(student: Any, teacher: Any, *, mask: Any = None):
+def attention_kl(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence from the teacher's attention to the student's.
 
     Rows are averaged over heads and real positions. With a mask, each row is first made a
@@ -91,7 +91,7 @@ def attention_kl(student: Any, teacher: Any, *, mask: Any = None):
     return _over_rows(divergence(_log(student), _log(teacher)), mask)
 
 
-def attention_mse(student: Any, teacher: Any, *, mask: Any = None):
+def attention_mse(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Squared distance of two models' attention probabilities, averaged over real columns and rows.
 
     With a mask, each row is first made a distribution over the real columns. Where the numbers of
@@ -123,7 +123,9 @@ def attention_mse(student: Any, teacher: Any, *, mask: Any = None):
     return _over_rows(ops.sum(square * real[:, None, None, :], axis=-1) / columns, mask)
 
 
-def value_relation_kl(student: Any, teacher: Any, *, heads: int | None = None, mask: Any = None):
+def value_relation_kl(
+    student: Tensor, teacher: Tensor, *, heads: int | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Divergence of the relations among a layer's values: softmax of their scaled inner products.
 
     `KL(softmax(V_t V_t^T / sqrt(d_t)) || softmax(V_s V_s^T / sqrt(d_s)))` a head, averaged over
@@ -163,7 +165,7 @@ def value_relation_kl(student: Any, teacher: Any, *, heads: int | None = None, m
     return _over_rows(divergence(ours, theirs), mask)
 
 
-def _state_pair(function: str, student: Any, teacher: Any):
+def _state_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     if len(ours) != 3 or len(theirs) != 3 or ours[2] != theirs[2]:
@@ -176,7 +178,9 @@ def _state_pair(function: str, student: Any, teacher: Any):
     return student, ops.cast(teacher, student.dtype)
 
 
-def _attention_pair(function: str, student: Any, teacher: Any, mask: Any):
+def _attention_pair(
+    function: str, student: Tensor, teacher: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     ours, theirs = tuple(student.shape), tuple(teacher.shape)
     if len(ours) != 4 or len(theirs) != 4:
@@ -191,7 +195,7 @@ def _attention_pair(function: str, student: Any, teacher: Any, mask: Any):
     return _distribution(student, mask), _distribution(ops.cast(teacher, student.dtype), mask)
 
 
-def _check_lengths(function: str, ours: Any, theirs: Any, mask: Any) -> None:
+def _check_lengths(function: str, ours: Tensor, theirs: Tensor, mask: Tensor) -> None:
     lengths = {"the student's": ours, "the teacher's": theirs}
     if mask is not None:
         lengths["the mask's"] = ops.convert_to_tensor(mask).shape[1]
@@ -204,12 +208,12 @@ def _check_lengths(function: str, ours: Any, theirs: Any, mask: Any) -> None:
         )
 
 
-def _real(mask: Any, like: Any):
+def _real(mask: Tensor, like: Tensor) -> Tensor:
     """The mask as ones and zeros, `(batch, time)`."""
     return ops.cast(ops.cast(mask, "bool"), like.dtype)
 
 
-def over_positions(values: Any, mask: Any):
+def over_positions(values: Tensor, mask: Tensor) -> Tensor:
     """The mean over what lies behind the batch, or over the real positions of `(batch, time)`."""
     if mask is None:
         return per_example(values)
@@ -220,28 +224,28 @@ def over_positions(values: Any, mask: Any):
     return ops.sum(counted, axis=1) / ops.maximum(ops.sum(real, axis=1), 1)
 
 
-def _over_rows(values: Any, mask: Any):
+def _over_rows(values: Tensor, mask: Tensor) -> Tensor:
     """`(batch, heads, time)` averaged over heads, then over real positions."""
     return over_positions(ops.mean(values, axis=1), mask)
 
 
-def _distribution(attention: Any, mask: Any):
+def _distribution(attention: Tensor, mask: Tensor) -> Tensor:
     if mask is None:
         return attention
     attention = attention * _real(mask, attention)[:, None, None, :]
     return attention / ops.maximum(ops.sum(attention, axis=-1, keepdims=True), _SMALLEST)
 
 
-def _log(probabilities: Any):
+def _log(probabilities: Any) -> Tensor:
     return ops.log(ops.maximum(probabilities, _SMALLEST))
 
 
-def divergence(ours: Any, theirs: Any):
+def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
     """`sum p_t (log p_t - log p_s)` over the last axis, of log-probabilities."""
     return ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)
 
 
-def _split_heads(function: str, x: Any, heads: int | None):
+def _split_heads(function: str, x: Tensor, heads: int | None) -> Tensor:
     """`(batch, heads, time, width)` of what comes with heads or without."""
     if len(x.shape) not in (3, 4):
         raise ValueError(
@@ -259,7 +263,7 @@ def _split_heads(function: str, x: Any, heads: int | None):
     return ops.transpose(ops.reshape(x, (-1, length, heads, width // heads)), (0, 2, 1, 3))
 
 
-def _relations(x: Any, mask: Any):
+def _relations(x: Tensor, mask: Tensor) -> Tensor:
     """Log-probabilities `(batch, heads, time, time)` of each position's likeness to the others."""
     scores = ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))) / float(np.sqrt(x.shape[-1]))
     if mask is not None:

@@ -1,8 +1,13 @@
 """What the losses share: dtypes, sizes, the mean over an example."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from keras import backend, ops
+
+# Of any backend, in a graph or not, or what becomes one.
+Tensor: TypeAlias = Any
+# Sizes, None for an open one: where none is, a check has said it, and not the type.
+Shape: TypeAlias = tuple[Any, ...]
 
 # The label of a row that has none.
 UNLABELLED = -1
@@ -10,7 +15,7 @@ UNLABELLED = -1
 _EXCLUDED = -1e30
 
 
-def logit_pair(function: str, student: Any, teacher: Any):
+def logit_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both logits in one dtype of at least float32, over the same classes."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     if student.shape[-1] != teacher.shape[-1]:
@@ -22,19 +27,19 @@ def logit_pair(function: str, student: Any, teacher: Any):
     return student, ops.cast(teacher, student.dtype)
 
 
-def at_least_float32(x: Any):
+def at_least_float32(x: Tensor) -> Tensor:
     """`x` as a tensor: float64 stays, everything else becomes float32."""
     x = ops.convert_to_tensor(x)
     return x if backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
-def per_example(values: Any):
+def per_example(values: Tensor) -> Tensor:
     """The mean over every axis but the batch, `(batch,)`."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
 
 
-def of_rows(values: Any, like: Any):
+def of_rows(values: Tensor, like: Tensor) -> Tensor:
     """A scalar as it is; `(batch,)` with an axis of one for each further axis of `like`."""
     values = ops.cast(ops.convert_to_tensor(values), like.dtype)
     if not len(values.shape):
@@ -48,7 +53,7 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive; got {value}.")
 
 
-def check_several(function: str, rows: Any) -> None:
+def check_several(function: str, rows: Tensor) -> None:
     """Refuses a batch known to hold a single row, where rows are compared with each other."""
     if rows.shape[0] == 1:
         raise ValueError(
@@ -57,14 +62,14 @@ def check_several(function: str, rows: Any) -> None:
         )
 
 
-def unit(x: Any, axis: Any, smallest: float = 1e-8):
+def unit(x: Tensor, axis: Any, smallest: float = 1e-8) -> Tensor:
     """`x` over its norm along `axis`, or over `smallest` where the norm is below it."""
     squared = ops.sum(ops.square(x), axis=axis, keepdims=True)
     # The floor is put under the square: a square root has no gradient at zero.
     return x / ops.sqrt(ops.maximum(squared, smallest**2))
 
 
-def class_targets(function: str, labels: Any, logits: Any):
+def class_targets(function: str, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Class labels as one-hot targets, and which of them are known.
 
     Args:
@@ -88,12 +93,12 @@ def class_targets(function: str, labels: Any, logits: Any):
     return one_hot, ops.not_equal(index, UNLABELLED)
 
 
-def without_target(logits: Any, target: Any):
+def without_target(logits: Tensor, target: Tensor) -> Tensor:
     """The logits with the label's class, one-hot in `target`, out of the softmax."""
     return ops.where(target > 0, ops.cast(_EXCLUDED, logits.dtype), logits)
 
 
-def _class_index(function: str, labels: Any, shape: tuple):
+def _class_index(function: str, labels: Tensor, shape: Shape) -> Tensor:
     given = tuple(labels.shape)
     if len(given) == len(shape) and given[-1] == shape[-1]:
         labels = ops.argmax(labels, axis=-1)
@@ -110,7 +115,7 @@ def _class_index(function: str, labels: Any, shape: tuple):
     return ops.cast(labels, "int32")
 
 
-def match_sizes(first: Any, second: Any):
+def match_sizes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both feature tensors at the smaller size along every axis between batch and channels.
 
     An axis whose size is unknown while the graph is traced stays: it must be equal in both, and the
@@ -125,7 +130,7 @@ def match_sizes(first: Any, second: Any):
     return first, second
 
 
-def _of_equal_sizes(first: Any, second: Any, axis: int):
+def _of_equal_sizes(first: Tensor, second: Tensor, axis: int) -> Tensor:
     """`first`, which in a graph fails with the step where it differs from `second` in size."""
     if backend.backend() != "tensorflow" or not hasattr(first, "graph"):
         return first
@@ -142,7 +147,7 @@ def _of_equal_sizes(first: Any, second: Any, axis: int):
         return tf.identity(first)
 
 
-def adaptive_pool(x: Any, axis: int, size: int):
+def adaptive_pool(x: Tensor, axis: int, size: int) -> Tensor:
     """Average-pool one axis to `size`: bin i covers floor(i n / size) to ceil((i + 1) n / size).
 
     In at least float32: the mean of many half-precision numbers would lose digits.

@@ -1,27 +1,26 @@
 """Losses between answers over different sets of tokens."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_distill.functional.sequences import divergence, over_positions
-from keras_distill.functional.tensors import at_least_float32, check_positive
+from keras_distill.functional.tensors import Tensor, at_least_float32, check_positive
 
 UNSHARED = ("bucket", "renormalise")
 
 
 def shared_token_kl(
-    student_logits: Any,
-    teacher_logits: Any,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     *,
     student_shared: Sequence[int],
     teacher_shared: Sequence[int],
     unshared: str = "bucket",
-    temperature: Any = 1.0,
-    mask: Any = None,
-):
+    temperature: float | Tensor = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Divergence of two answers over different sets of tokens, compared on the shared ones.
 
     "bucket" compares the coarse distributions over the shared tokens and one further event, "any
@@ -75,7 +74,9 @@ def shared_token_kl(
     return over_positions(divergence(ours, theirs), mask) * temperature**2
 
 
-def _check_shared(student: Any, teacher: Any, ours: Any, theirs: Any, unshared: str) -> None:
+def _check_shared(
+    student: Tensor, teacher: Tensor, ours: Tensor, theirs: Tensor, unshared: str
+) -> None:
     if unshared not in UNSHARED:
         raise ValueError(f"unshared must be one of {UNSHARED}; got {unshared!r}.")
     if len(ours) != len(theirs) or not len(ours):
@@ -91,7 +92,7 @@ def _check_shared(student: Any, teacher: Any, ours: Any, theirs: Any, unshared: 
         )
 
 
-def _coarse(log_probs: Any, shared: Sequence[int], bucket: bool):
+def _coarse(log_probs: Tensor, shared: Sequence[int], bucket: bool) -> Tensor:
     """The shared tokens' log-probabilities, and behind them that of any other token."""
     kept = ops.take(log_probs, np.asarray(shared, "int32"), axis=-1)
     if not bucket:

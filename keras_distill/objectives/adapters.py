@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_distill.functional.tensors import Shape, Tensor
+
 __all__ = ["Chain", "convolution", "leaky_relu", "normalization", "projection"]
 
 
@@ -18,13 +20,13 @@ class Chain(keras.layers.Layer):
         super().__init__(dtype="float32", **options)
         self.steps = list(steps)
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = input_shape
         for layer in self.steps:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         # Keras hands `training` on to the layers called within.
         x = inputs
         for layer in self.steps:
@@ -32,7 +34,7 @@ class Chain(keras.layers.Layer):
         return x
 
 
-def projection(shape: tuple, channels: int, **options: Any) -> keras.layers.Layer:
+def projection(shape: Shape, channels: int, **options: Any) -> keras.layers.Layer:
     """A linear map of the channels, position by position; without bias unless asked for."""
     options = {"use_bias": False, "dtype": "float32", **options}
     if len(shape) == 4:

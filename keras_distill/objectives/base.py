@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import schedules
+from keras_distill.functional.tensors import Tensor
 from keras_distill.schedules.arguments import kept_arguments, names_of_arguments
 from keras_distill.signals import Signals
 
@@ -56,8 +57,8 @@ class Objective:
       ValueError: the weight is negative or not finite, or a schedule that ever is.
     """
 
-    student_taps: tuple = ()
-    teacher_taps: tuple = ()
+    student_taps: tuple[Any, ...] = ()
+    teacher_taps: tuple[Any, ...] = ()
     training: bool = True
     relational: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
@@ -73,7 +74,9 @@ class Objective:
         _refuse_unnamed(cls, args)
         return super().__new__(cls)
 
-    def __init__(self, *, weight: Any = 1.0, output: str | None = None, name: str | None = None):
+    def __init__(
+        self, *, weight: Any = 1.0, output: str | None = None, name: str | None = None
+    ) -> None:
         schedules.check_within(type(self).__name__, "weight", weight, 0, follows=schedules.Balance)
         self.weight = weight
         self.output = output
@@ -93,7 +96,7 @@ class Objective:
         """
         return {}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         """One value an example, `(batch,)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
@@ -120,7 +123,7 @@ class Objective:
         """This objective in evaluation: its layers stand still."""
         return self.with_values({"training": False})
 
-    def seeing(self, teacher: Signals, mask: Any = None) -> "Objective":
+    def seeing(self, teacher: Signals, mask: Tensor | None = None) -> "Objective":
         """This objective for one answer of the teacher: what follows the answer is a tensor.
 
         Args:
@@ -129,7 +132,7 @@ class Objective:
         followed = {k: v for k, v in vars(self).items() if isinstance(v, schedules.TeacherEntropy)}
         return self.with_values({k: v(teacher.logits, mask) for k, v in followed.items()})
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Arguments that rebuild this objective, each kept under its name. Layers go by theirs.
 
         Raises:
@@ -159,7 +162,7 @@ class Objective:
         return list(value) if isinstance(value, tuple) else value
 
     @classmethod
-    def from_config(cls, config: dict) -> "Objective":
+    def from_config(cls, config: dict[str, Any]) -> "Objective":
         """The objective that `get_config` described."""
         revive = keras.saving.deserialize_keras_object
         saved = {k for k, v in config.items() if isinstance(v, dict) and "class_name" in v}
@@ -179,7 +182,7 @@ def layer_name(tap: Any) -> str:
     return tap if isinstance(tap, str) else tap.name
 
 
-def _refuse_unnamed(kind: type, values: tuple) -> None:
+def _refuse_unnamed(kind: type, values: tuple[Any, ...]) -> None:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return

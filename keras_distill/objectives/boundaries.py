@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.functional.tensors import Shape, Tensor
 from keras_distill.objectives.adapters import Chain, normalization, projection
 from keras_distill.objectives.layer_base import LayerObjective
 from keras_distill.objectives.logits_base import check_positive
@@ -42,7 +43,7 @@ class ActivationBoundaries(LayerObjective):
     """
 
     at_teacher = "elsewhere"
-    examples: ClassVar[tuple] = (
+    examples = (
         {"student": "map", "teacher": "map_2"},
         {"student": ["map", "map_2"], "teacher": ["map", "map_2"], "margin": 0.5},
     )
@@ -53,12 +54,12 @@ class ActivationBoundaries(LayerObjective):
         self.margin = margin
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
-        def make(shape: tuple, channels: int, name: str):
+        def make(shape: Shape, channels: int, name: str) -> keras.layers.Layer | None:
             return None if shape[-1] == channels else _connector(shape, channels, name)
 
         return self.make_adapters(self.shapes(student, teacher, maps=False), make)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return _halving_to_the_front(
             functional.activation_boundaries(*pair, margin=self.margin)
             for pair in self.adapted(student, teacher)
@@ -112,7 +113,7 @@ class Overhaul(LayerObjective):
                 self._margins[index] = adapters[f"margin_{index}"] = layer
         return adapters
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         margins = [
             margin(theirs, training=self.training) if isinstance(margin, NegativeMean) else margin
             for margin, (_, theirs) in zip(self._margins, self.pairs(student, teacher), strict=True)
@@ -122,7 +123,7 @@ class Overhaul(LayerObjective):
             for margin, pair in zip(margins, self.adapted(student, teacher), strict=True)
         )
 
-    def _given_margins(self, shapes: list[tuple]) -> list[Any]:
+    def _given_margins(self, shapes: list[tuple[Shape, Shape]]) -> list[Any]:
         """A number, numbers or None a pair of layers."""
         several = len(shapes) > 1 and isinstance(self.margin, list)
         margins = self.margin if several else [self.margin] * len(shapes)
@@ -135,7 +136,7 @@ class Overhaul(LayerObjective):
             self._check_margin(index, margin, *pair)
         return list(margins)
 
-    def _check_margin(self, index: int, margin: Any, ours: tuple, theirs: tuple) -> None:
+    def _check_margin(self, index: int, margin: Any, ours: Shape, theirs: Shape) -> None:
         values = margin if isinstance(margin, list) else [margin]
         if isinstance(margin, list) and len(margin) != theirs[-1]:
             raise ValueError(
@@ -155,12 +156,12 @@ class NegativeMean(keras.layers.Layer):
     def __init__(self, **options: Any) -> None:
         super().__init__(trainable=False, dtype="float32", **options)
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         options = {"initializer": "zeros", "trainable": False, "aggregation": "mean"}
         self.mean = self.add_weight(shape=(input_shape[-1],), name="mean", **options)
         self.count = self.add_weight(shape=(input_shape[-1],), name="count", **options)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         if not training:
             return ops.convert_to_tensor(self.mean)
         axes = tuple(range(len(inputs.shape) - 1))
@@ -216,7 +217,7 @@ def _negative_mean(mean: float, deviation: float) -> float:
     return mean - deviation * density / negative
 
 
-def _halving_to_the_front(values: Any):
+def _halving_to_the_front(values: Tensor) -> Tensor:
     """The sum of a list's values, the last whole and each before it half of the next."""
     total: Any = 0.0
     for value in values:
@@ -224,7 +225,7 @@ def _halving_to_the_front(values: Any):
     return total
 
 
-def _connector(shape: tuple, channels: int, name: str) -> keras.layers.Layer:
+def _connector(shape: Shape, channels: int, name: str) -> keras.layers.Layer:
     he_by_outputs = keras.initializers.RandomNormal(stddev=math.sqrt(2 / channels))
     linear = projection(shape, channels, kernel_initializer=he_by_outputs)
     return Chain([linear, normalization()], name=name)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_distill import functional
 from keras_distill.functional.relations import unit_or_zero
+from keras_distill.functional.tensors import Tensor
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.layer_base import check_whole
 from keras_distill.objectives.logits_base import check_positive
@@ -66,7 +67,7 @@ class ContrastiveRepresentation(Objective):
         queue_size: int = 4096,
         temperature: float = 0.07,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__(**options)
         check_whole(self.name, width=width, queue_size=queue_size)
         check_positive(self.name, temperature=temperature)
@@ -74,7 +75,7 @@ class ContrastiveRepresentation(Objective):
         self.width = width
         self.queue_size = queue_size
         self.temperature = temperature
-        self._embeddings: tuple = ()
+        self._embeddings: tuple[Any, ...] = ()
         self._queue: Any = None
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
@@ -91,7 +92,7 @@ class ContrastiveRepresentation(Objective):
         self._queue.build()
         return {"student_embedding": ours, "teacher_embedding": theirs, "queue": self._queue}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         ours = _embed(self._embeddings[0], student.taps[self.student_taps[0]])
         theirs = _embed(self._embeddings[1], teacher.taps[self.teacher_taps[0]])
         values = functional.contrastive_representation(
@@ -101,7 +102,7 @@ class ContrastiveRepresentation(Objective):
             self._queue.push(theirs)
         return values
 
-    def _embedding(self, side: str, tensor: Any, **options: Any) -> keras.layers.Layer:
+    def _embedding(self, side: str, tensor: Tensor, **options: Any) -> keras.layers.Layer:
         shape = tuple(tensor.shape)
         if None in shape[1:]:
             taps = map(layer_name, (*self.student_taps, *self.teacher_taps))
@@ -120,7 +121,7 @@ class ContrastiveRepresentation(Objective):
 class Queue(keras.layers.Layer):
     """The latest vectors of length 1, first in, first out; no gradient reaches them."""
 
-    def __init__(self, size: int, width: int, **options: Any):
+    def __init__(self, size: int, width: int, **options: Any) -> None:
         super().__init__(trainable=False, dtype="float32", **options)
         self.size = size
         self.width = width
@@ -143,5 +144,5 @@ class Queue(keras.layers.Layer):
         self.entries.assign(moved[: self.size])
 
 
-def _embed(layer: keras.layers.Layer, x: Any):
+def _embed(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     return unit_or_zero(layer(ops.reshape(x, (-1, math.prod(x.shape[1:])))))

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import functional
+from keras_distill.functional.tensors import Tensor
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_class_labels,
@@ -48,7 +49,7 @@ class DKD(LogitsObjective):
         check_temperature("DKD", temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.decoupled_kd(
             student.logits,
             teacher.logits,
@@ -89,7 +90,7 @@ class NormalizedKD(LogitsObjective):
         check_temperature("NormalizedKD", temperature)
         self.gamma, self.temperature = gamma, temperature
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.normalized_kd(
             student.logits,
             teacher.logits,

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import _keras, functional
-from keras_distill.functional.tensors import inverse_sigmoid
+from keras_distill.functional.tensors import Tensor, inverse_sigmoid
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_not_negative,
@@ -52,9 +52,9 @@ class RegressionTargets(_Regression):
     'regression_targets'
     """
 
-    examples: ClassVar[tuple] = ({}, {"delta": 1.0})
+    examples = ({}, {"delta": 1.0})
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.regression_distance(student.logits, teacher.logits, delta=self.delta)
 
 
@@ -79,7 +79,7 @@ class AttentiveRegression(_Regression):
 
     needs_labels: ClassVar[bool] = True
     label_kind: ClassVar[str] = "values"
-    examples: ClassVar[tuple] = (
+    examples = (
         {"max_teacher_error": 50.0},
         {"max_teacher_error": 9.0, "delta": 1.0},
     )
@@ -89,7 +89,7 @@ class AttentiveRegression(_Regression):
         check_positive("AttentiveRegression", max_teacher_error=max_teacher_error)
         self.max_teacher_error = max_teacher_error
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.attentive_regression(
             student.logits,
             teacher.logits,
@@ -121,14 +121,14 @@ class BoundedRegression(_Regression):
 
     needs_labels: ClassVar[bool] = True
     label_kind: ClassVar[str] = "values"
-    examples: ClassVar[tuple] = ({}, {"delta": 1.0})
+    examples = ({}, {"delta": 1.0})
 
     def __init__(self, *, margin: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
         check_not_negative("BoundedRegression", margin=margin)
         self.margin = margin
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.bounded_regression(
             student.logits, teacher.logits, labels, margin=self.margin, delta=self.delta
         )
@@ -161,7 +161,7 @@ class MultiLabelTargets(LogitsObjective):
     shift_invariant: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("logits", "sigmoid")
 
-    examples: ClassVar[tuple] = ({}, {"temperature": 3.0})
+    examples = ({}, {"temperature": 3.0})
 
     def __init__(
         self, *, temperature: float = 1.0, sigmoid: str | None = None, **options: Any
@@ -175,14 +175,14 @@ class MultiLabelTargets(LogitsObjective):
             )
         self.temperature, self.sigmoid = temperature, sigmoid
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.multilabel_kl(
             self._logits(student, "student"),
             self._logits(teacher, "teacher"),
             temperature=self.temperature,
         )
 
-    def _logits(self, signals: Signals, who: str):
+    def _logits(self, signals: Signals, who: str) -> Tensor:
         if self.sigmoid not in (who, "both") and not signals.from_sigmoid:
             return signals.logits
         # For its own losses Keras keeps a sigmoid's input on the output.
@@ -221,7 +221,7 @@ class ChannelWiseTargets(LogitsObjective):
         check_positive("ChannelWiseTargets", temperature=temperature)
         self.temperature = temperature
 
-    def build(self, student: Signals, teacher: Signals) -> dict:
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         shape = tuple(student.logits.shape)
         if len(shape) < 3:
             raise ValueError(
@@ -231,7 +231,7 @@ class ChannelWiseTargets(LogitsObjective):
             )
         return super().build(student, teacher)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.channel_wise_kl(
             student.logits, teacher.logits, temperature=self.temperature
         )

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.functional.tensors import Shape, Tensor
 from keras_distill.objectives.adapters import Chain, convolution, leaky_relu
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
 from keras_distill.objectives.logits_base import (
@@ -98,7 +99,7 @@ class FactorTransfer(LayerObjective):
         }
         return dict(self._layers)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         ((ours, theirs),) = self.pairs(student, teacher)
         factor = self._layers["encoder"](theirs)
         restored = self._layers["decoder"](factor)
@@ -108,7 +109,7 @@ class FactorTransfer(LayerObjective):
         )
         return values + self.reconstruction_weight * functional.hint_mse(restored, theirs)
 
-    def _chain(self, part: str, shape: tuple, channels: list[int]) -> keras.layers.Layer:
+    def _chain(self, part: str, shape: Shape, channels: list[int]) -> keras.layers.Layer:
         steps = [layer for count in channels for layer in (convolution(count), leaky_relu())]
         chain = Chain(steps, name=f"{self.name}_{part}")
         chain.build(shape)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_distill import functional
-from keras_distill.functional.tensors import at_least_float32, match_sizes
+from keras_distill.functional.tensors import Shape, Tensor, at_least_float32, match_sizes
 from keras_distill.objectives.adapters import Chain, projection
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.layer_base import (
@@ -45,7 +45,9 @@ class FeatureHint(Objective):
     ('block4',)
     """
 
-    def __init__(self, student: Any, teacher: Any, *, adapter: Any = "auto", **options: Any):
+    def __init__(
+        self, student: Any, teacher: Any, *, adapter: Any = "auto", **options: Any
+    ) -> None:
         super().__init__(**options)
         if not (adapter is None or adapter == "auto" or isinstance(adapter, keras.layers.Layer)):
             raise ValueError(
@@ -80,7 +82,7 @@ class FeatureHint(Objective):
         self._projection = layer
         return {"adapter": layer}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         ours, theirs = student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
         # Cast before they are pooled: a mean in half precision is a coarse one.
         ours, theirs = match_sizes(at_least_float32(ours), at_least_float32(theirs))
@@ -88,7 +90,7 @@ class FeatureHint(Objective):
             ours = self._projection(ours, training=self.training)
         return functional.hint_mse(ours, theirs)
 
-    def _check(self, ours: tuple, theirs: tuple) -> None:
+    def _check(self, ours: Shape, theirs: Shape) -> None:
         shapes = f"the student's output is {tuple(ours)} and the teacher's {tuple(theirs)}"
         if len(ours) != len(theirs):
             raise ValueError(
@@ -164,13 +166,13 @@ class VariationalInformation(LayerObjective):
         variances = {f"variance_{i}": layer for i, layer in enumerate(self._variances)}
         return {**self.make_adapters(shapes, self._network), **variances}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return sum(
             functional.variational_information(*pair, variance=variance.value())
             for variance, pair in zip(self._variances, self.adapted(student, teacher), strict=True)
         )
 
-    def _network(self, shape: tuple, channels: int, name: str) -> keras.layers.Layer:
+    def _network(self, shape: Shape, channels: int, name: str) -> keras.layers.Layer:
         width = self.width or channels
         inner = [projection(shape, width, activation="relu") for _ in range(2)]
         return Chain([*inner, projection(shape, channels)], name=name)
@@ -192,6 +194,6 @@ class ChannelVariance(keras.layers.Layer):
         )
         self.built = True
 
-    def value(self):
+    def value(self) -> Tensor:
         """`(channels,)`."""
         return ops.softplus(self.scale) + self.SMALLEST

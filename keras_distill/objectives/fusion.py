@@ -1,13 +1,13 @@
 """Layer fusion: several of a teacher's layers merged into one target for a student's layer."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_distill import functional
-from keras_distill.functional.tensors import adaptive_pool, at_least_float32
+from keras_distill.functional.tensors import Tensor, adaptive_pool, at_least_float32
 from keras_distill.objectives.adapters import projection
 from keras_distill.objectives.base import layer_name
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
@@ -57,7 +57,7 @@ class LayerFusion(LayerObjective):
     """
 
     at_teacher = "elsewhere"
-    examples: ClassVar[tuple] = (
+    examples = (
         {"student": "map", "teacher": ["map", "map_2"]},
         {"student": "vector", "teacher": ["vector", "vector_2", "vector_3"], "width": 12},
     )
@@ -97,7 +97,7 @@ class LayerFusion(LayerObjective):
         self._merging.build([(*ours[:-1], shape[-1]) for shape in theirs])
         return {"adapter": self._projection, "merging": self._merging}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         ours = student.taps[self.student_taps[0]]
         layers = [_at_size(teacher.taps[tap], ours.shape) for tap in self.teacher_taps]
         target, unread = self._merging(layers)
@@ -112,7 +112,7 @@ class LayerFusion(LayerObjective):
                 f"teacher. For one of each there is FeatureHint."
             )
 
-    def _shapes_of_all(self, student: Signals, teacher: Signals) -> list[tuple]:
+    def _shapes_of_all(self, student: Signals, teacher: Signals) -> list[tuple[int, ...]]:
         ours = tuple(student.taps[self.student_taps[0]].shape)
         theirs = [tuple(teacher.taps[tap].shape) for tap in self.teacher_taps]
         for tap, shape in zip(self.teacher_taps, theirs, strict=True):
@@ -139,7 +139,7 @@ class Merging(keras.layers.Layer):
         self.inward: list[keras.layers.Layer] = []
         self.outward: list[keras.layers.Layer] = []
 
-    def build(self, shapes: list[tuple]) -> None:
+    def build(self, shapes: list[tuple[int, ...]]) -> None:
         for shape in shapes:
             merged = (*shape[:-1], self.width)
             inward = projection(shape, self.width)
@@ -152,11 +152,11 @@ class Merging(keras.layers.Layer):
         self.scores = self.add_weight(shape=(len(shapes),), initializer="zeros", name="scores")
         self.built = True
 
-    def shares(self):
+    def shares(self) -> Tensor:
         """`(layers,)`, positive, of sum 1."""
         return ops.softmax(self.scores)
 
-    def call(self, layers: list) -> tuple:
+    def call(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The merged tensor, and how badly the layers are read back from it, `(batch,)`."""
         layers = [_standardized(layer) for layer in layers]
         shares = self.shares()
@@ -171,14 +171,14 @@ class Merging(keras.layers.Layer):
         return merged, ops.mean(ops.square(ops.stack(unread)), axis=0)
 
 
-def _standardized(x: Any):
+def _standardized(x: Tensor) -> Tensor:
     """Each example at mean 0 and variance 1 over all its numbers."""
     axes = tuple(range(1, len(x.shape)))
     centred = x - ops.mean(x, axis=axes, keepdims=True)
     return centred / ops.sqrt(ops.mean(ops.square(centred), axis=axes, keepdims=True) + 1e-6)
 
 
-def _at_size(x: Any, shape: tuple):
+def _at_size(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     x = at_least_float32(x)
     for axis in range(1, len(shape) - 1):
         x = adaptive_pool(x, axis, shape[axis])

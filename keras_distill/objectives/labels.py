@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import functional, schedules
+from keras_distill.functional.tensors import Tensor
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_class_labels,
@@ -43,7 +44,7 @@ class HardExamples(LogitsObjective):
 
     needs_labels: ClassVar[bool] = True
     at_teacher: ClassVar[str] = "elsewhere"
-    examples: ClassVar[tuple] = ({}, {"focus": "margin", "focusing": 1.0})
+    examples = ({}, {"focus": "margin", "focusing": 1.0})
 
     def __init__(
         self, *, focus: str = "disagreement", focusing: float = 2.0, **options: Any
@@ -56,7 +57,7 @@ class HardExamples(LogitsObjective):
             )
         self.focus, self.focusing = focus, focusing
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.hard_example_ce(
             student.logits,
             teacher.logits,
@@ -91,14 +92,14 @@ class BootstrappedLabels(LogitsObjective):
 
     needs_labels: ClassVar[bool] = True
     at_teacher: ClassVar[str] = "elsewhere"
-    examples: ClassVar[tuple] = ({}, {"min_confidence": 0.6})
+    examples = ({}, {"min_confidence": 0.6})
 
     def __init__(self, *, min_confidence: Any = 0.0, **options: Any) -> None:
         super().__init__(**options)
         schedules.check_within("BootstrappedLabels", "min_confidence", min_confidence, 0, 1)
         self.min_confidence = min_confidence
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.bootstrapped_ce(
             student.logits,
             teacher.logits,
@@ -134,7 +135,7 @@ class BalancedTargets(LogitsObjective):
     """
 
     at_teacher: ClassVar[str] = "elsewhere"
-    examples: ClassVar[tuple] = (
+    examples = (
         {"class_counts": [50, 20, 10, 5, 2]},
         {"class_weights": [0.5, 0.5, 1.0, 2.0, 4.0], "temperature": 1.0},
     )
@@ -169,7 +170,7 @@ class BalancedTargets(LogitsObjective):
         inverse = [(1 - self.beta) / (1 - self.beta**n) for n in counts]
         return [len(inverse) * value / sum(inverse) for value in inverse]
 
-    def build(self, student: Signals, teacher: Signals) -> dict:
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         classes = student.logits.shape[-1]
         if len(self.weights) != classes:
             raise ValueError(
@@ -178,7 +179,7 @@ class BalancedTargets(LogitsObjective):
             )
         return super().build(student, teacher)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.balanced_kl(
             student.logits,
             teacher.logits,

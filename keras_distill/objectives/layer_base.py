@@ -1,11 +1,11 @@
 """What the objectives on pairs of layers share: their names, their shapes, their adapters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import keras
 
-from keras_distill.functional.tensors import at_least_float32, match_sizes
+from keras_distill.functional.tensors import Shape, Tensor, at_least_float32, match_sizes
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.signals import Signals
 
@@ -25,7 +25,7 @@ class LayerObjective(Objective):
 
     # Whether axes of unknown size may stand between batch and channels, open in both models alike.
     open_axes: ClassVar[bool] = True
-    examples: ClassVar[tuple] = (
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"student": ["map", "map_2"], "teacher": ["map", "map_2"]},
     )
@@ -36,7 +36,7 @@ class LayerObjective(Objective):
         self._adapters: list[keras.layers.Layer | None] = []
         self._check_layers()
 
-    def pairs(self, student: Signals, teacher: Signals) -> list[tuple]:
+    def pairs(self, student: Signals, teacher: Signals) -> list[tuple[Tensor, Tensor]]:
         """The tapped tensors, (student, teacher), in at least float32."""
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         return [
@@ -44,7 +44,9 @@ class LayerObjective(Objective):
             for ours, theirs in taps
         ]
 
-    def shapes(self, student: Signals, teacher: Signals, *, maps: bool) -> list[tuple]:
+    def shapes(
+        self, student: Signals, teacher: Signals, *, maps: bool
+    ) -> list[tuple[Shape, Shape]]:
         """Their shapes, found to be comparable.
 
         Args:
@@ -60,7 +62,7 @@ class LayerObjective(Objective):
             self._check_shapes(index, *pair, maps)
         return shapes
 
-    def check_positions(self, shapes: list[tuple]) -> None:
+    def check_positions(self, shapes: list[tuple[Shape, Shape]]) -> None:
         """ValueError where a map, pooled to the smaller, is left with a single position."""
         for index, (ours, theirs) in enumerate(shapes):
             if all(1 in sizes for sizes in zip(ours[1:-1], theirs[1:-1], strict=True)):
@@ -74,12 +76,14 @@ class LayerObjective(Objective):
         taps = self.student_taps[index], self.teacher_taps[index]
         return f"{type(self).__name__}({', '.join(repr(layer_name(tap)) for tap in taps)})"
 
-    def said(self, index: int, ours: tuple, theirs: tuple) -> str:
+    def said(self, index: int, ours: Shape, theirs: Shape) -> str:
         """How a message begins that is about a pair's shapes."""
         return f"{self.label(index)}: the student's output is {ours} and the teacher's {theirs}"
 
     def make_adapters(
-        self, shapes: list[tuple], make: Callable[[tuple, int, str], keras.layers.Layer | None]
+        self,
+        shapes: list[tuple[Shape, Shape]],
+        make: Callable[[Shape, int, str], keras.layers.Layer | None],
     ) -> dict[str, keras.layers.Layer]:
         """An adapter a pair of layers, by name.
 
@@ -97,7 +101,9 @@ class LayerObjective(Objective):
             self._adapters.append(adapter)
         return {f"adapter_{i}": a for i, a in enumerate(self._adapters) if a is not None}
 
-    def adapted(self, student: Signals, teacher: Signals, *, pooled: bool = True) -> list[tuple]:
+    def adapted(
+        self, student: Signals, teacher: Signals, *, pooled: bool = True
+    ) -> list[tuple[Tensor, Tensor]]:
         """The pairs, at the smaller size if `pooled`, the student's behind its adapter."""
         pairs = self.pairs(student, teacher)
         pairs = [match_sizes(*pair) for pair in pairs] if pooled else pairs
@@ -114,7 +120,7 @@ class LayerObjective(Objective):
                 f"of each model, or as many of both."
             )
 
-    def _check_shapes(self, index: int, ours: tuple, theirs: tuple, maps: bool) -> None:
+    def _check_shapes(self, index: int, ours: Shape, theirs: Shape, maps: bool) -> None:
         said = self.said(index, ours, theirs)
         if maps and min(len(ours), len(theirs)) < 3:
             raise ValueError(
@@ -130,7 +136,7 @@ class LayerObjective(Objective):
             )
 
 
-def as_taps(layers: Any) -> tuple:
+def as_taps(layers: Any) -> tuple[Any, ...]:
     """One layer or a list of layers, as a tuple."""
     return tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
 
@@ -144,13 +150,13 @@ def check_whole(owner: str, **values: Any) -> None:
             )
 
 
-def smaller(ours: tuple, theirs: tuple) -> tuple:
+def smaller(ours: Shape, theirs: Shape) -> Shape:
     """The student's shape where its map is pooled to the teacher's, if that is the smaller."""
     pairs = zip(ours[1:-1], theirs[1:-1], strict=True)
     return (None, *(None if None in pair else min(pair) for pair in pairs), ours[-1])
 
 
-def unknown_sizes(ours: tuple, theirs: tuple) -> bool:
+def unknown_sizes(ours: Shape, theirs: Shape) -> bool:
     """Whether pooling or projecting would need a size that is not known.
 
     An axis that is open in both models needs no pooling: both see an input of one size.

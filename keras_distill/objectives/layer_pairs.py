@@ -21,7 +21,9 @@ def map_layers(students: int, teachers: int, mapping: str) -> list[int]:
     return list(range(teachers - students, teachers))
 
 
-def pair_layers(owner: str, student: Any, teacher: Any, mapping: str | None) -> tuple:
+def pair_layers(
+    owner: str, student: Any, teacher: Any, mapping: str | None
+) -> tuple[tuple[Any, Any], ...]:
     """Pairs (student, teacher) of layers, as `HiddenStates` takes them.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_distill import functional, schedules
-from keras_distill.functional.tensors import check_several
+from keras_distill.functional.tensors import Tensor, check_several
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
     check_constant,
@@ -39,7 +39,7 @@ class SoftTargets(LogitsObjective):
     'soft_targets'
     """
 
-    examples: ClassVar[tuple] = ({}, {"temperature": 2.0, "standardize": True})
+    examples = ({}, {"temperature": 2.0, "standardize": True})
 
     def __init__(
         self, *, temperature: Any = 4.0, standardize: bool = False, **options: Any
@@ -49,7 +49,7 @@ class SoftTargets(LogitsObjective):
         self.temperature = temperature
         self.standardize = standardize
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.soft_target_kl(
             student.logits,
             teacher.logits,
@@ -73,7 +73,7 @@ class HardTargets(LogitsObjective):
 
     at_teacher: ClassVar[str] = "elsewhere"
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.hard_target_ce(student.logits, teacher.logits)
 
 
@@ -96,13 +96,13 @@ class LogitsMSE(LogitsObjective):
 
     shift_invariant: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("logits",)
-    examples: ClassVar[tuple] = ({}, {"half_squared_norm": True})
+    examples = ({}, {"half_squared_norm": True})
 
     def __init__(self, *, half_squared_norm: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.half_squared_norm = half_squared_norm
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.logits_mse(
             student.logits, teacher.logits, half_squared_norm=self.half_squared_norm
         )
@@ -132,7 +132,7 @@ class GeneralizedJSD(LogitsObjective):
     'generalized_jsd'
     """
 
-    examples: ClassVar[tuple] = ({}, {"beta": 0.0}, {"beta": 1.0}, {"beta": 0.1})
+    examples = ({}, {"beta": 0.0}, {"beta": 1.0}, {"beta": 0.1})
 
     def __init__(self, *, beta: float = 0.5, temperature: Any = 1.0, **options: Any) -> None:
         super().__init__(**options)
@@ -141,7 +141,7 @@ class GeneralizedJSD(LogitsObjective):
         check_temperature("GeneralizedJSD", temperature)
         self.beta, self.temperature = beta, temperature
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.generalized_jsd(
             student.logits, teacher.logits, beta=self.beta, temperature=self.temperature
         )
@@ -181,7 +181,7 @@ class DIST(LogitsObjective):
         check_positive("DIST", temperature=temperature)
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         if len(student.logits.shape) == 2:
             check_several(self.name, student.logits)
         return functional.dist_relation(

@@ -2,10 +2,11 @@
 
 from typing import Any, ClassVar
 
+import keras
 from keras import backend, ops
 
 from keras_distill import schedules
-from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.functional.tensors import UNLABELLED, Shape, Tensor
 from keras_distill.objectives.base import Objective
 from keras_distill.signals import Signals
 
@@ -27,7 +28,7 @@ class LogitsObjective(Objective):
 
     kinds: ClassVar[tuple[str, ...]] = ("logits", "probabilities")
 
-    def build(self, student: Signals, teacher: Signals) -> dict:
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         check_kinds(self, student, teacher)
         ours, theirs = tuple(student.logits.shape), tuple(teacher.logits.shape)
         self._check_class_axis(ours, theirs)
@@ -46,7 +47,7 @@ class LogitsObjective(Objective):
         self._check_positions(ours, theirs)
         return {}
 
-    def _check_class_axis(self, ours: tuple, theirs: tuple) -> None:
+    def _check_class_axis(self, ours: Shape, theirs: Shape) -> None:
         if min(len(ours), len(theirs)) > 1:
             return
         who = "teacher" if len(theirs) == 1 else "student"
@@ -57,7 +58,7 @@ class LogitsObjective(Objective):
             f"objectives.RegressionTargets() for it."
         )
 
-    def _check_positions(self, ours: tuple, theirs: tuple) -> None:
+    def _check_positions(self, ours: Shape, theirs: Shape) -> None:
         if len(ours) != len(theirs) or any(
             a != b for a, b in zip(ours, theirs, strict=True) if None not in (a, b)
         ):
@@ -90,7 +91,7 @@ def _or_softmax(objective: Objective) -> str:
     return " or a softmax over the classes" if "probabilities" in objective.kinds else ""
 
 
-def check_class_labels(name: str, labels: Any, logits: Any) -> Any:
+def check_class_labels(name: str, labels: Tensor, logits: Tensor) -> Any:
     """`labels`, unless one of them names no class.
 
     Args:

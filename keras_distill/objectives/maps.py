@@ -1,12 +1,12 @@
 """Objectives on maps: where a layer looks, which patterns its channels hold, how layers flow."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
 from keras_distill import functional
-from keras_distill.functional.tensors import match_sizes
+from keras_distill.functional.tensors import Shape, Tensor, match_sizes
 from keras_distill.objectives.adapters import Chain, normalization, projection
 from keras_distill.objectives.base import layer_name
 from keras_distill.objectives.layer_base import LayerObjective, check_whole, smaller
@@ -55,7 +55,7 @@ class AttentionTransfer(_OverPositions):
         check_whole(self.name, power=power)
         self.power = power
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pairs = self.pairs(student, teacher)
         return sum(functional.attention_transfer(*pair, power=self.power) for pair in pairs)
 
@@ -81,7 +81,7 @@ class NeuronSelectivity(_OverPositions):
     50.0
     """
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return sum(functional.neuron_selectivity(*pair) for pair in self.pairs(student, teacher))
 
 
@@ -107,7 +107,7 @@ class FlowOfSolution(LayerObjective):
     ('stem', 'conv3')
     """
 
-    examples: ClassVar[tuple] = ({"student": ["map", "map_2"], "teacher": ["map", "map_2"]},)
+    examples = ({"student": ["map", "map_2"], "teacher": ["map", "map_2"]},)
 
     def __init__(self, student: Sequence[Any], teacher: Sequence[Any], **options: Any) -> None:
         super().__init__(student, teacher, **options)
@@ -127,7 +127,7 @@ class FlowOfSolution(LayerObjective):
                 f"the upper {up} and {theirs_up}. Name layers of equal rank."
             )
 
-        def make(shape: tuple, channels: int, name: str):
+        def make(shape: Shape, channels: int, name: str) -> keras.layers.Layer | None:
             if shape[-1] == channels:
                 return None
             return projection(shape, channels, name=name)
@@ -138,10 +138,10 @@ class FlowOfSolution(LayerObjective):
         shapes = [((*pooled, ours), (*pooled, theirs)) for ours, theirs in widths]
         return self.make_adapters(shapes, make)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pairs = self.pairs(student, teacher)
-        ours = match_sizes(*(pair[0] for pair in pairs))
-        ours = [x if a is None else a(x) for a, x in zip(self._adapters, ours, strict=True)]
+        maps = match_sizes(*(pair[0] for pair in pairs))
+        ours = [x if a is None else a(x) for a, x in zip(self._adapters, maps, strict=True)]
         return functional.flow_of_solution(ours, [pair[1] for pair in pairs])
 
 
@@ -167,7 +167,7 @@ class InterChannelCorrelation(LayerObjective):
     """
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
-        def make(shape: tuple, channels: int, name: str):
+        def make(shape: Shape, channels: int, name: str) -> keras.layers.Layer | None:
             if shape[-1] == channels:
                 return None
             return Chain([projection(shape, channels), normalization()], name=name)
@@ -176,6 +176,6 @@ class InterChannelCorrelation(LayerObjective):
         shapes = self.shapes(student, teacher, maps=True)
         return self.make_adapters([(o, (*o[:-1], t[-1])) for o, t in shapes], make)
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pairs = self.adapted(student, teacher, pooled=False)
         return sum(functional.inter_channel_correlation(*pair) for pair in pairs)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_distill import functional
-from keras_distill.functional.tensors import check_several
+from keras_distill.functional.tensors import Tensor, check_several
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.layer_base import check_whole
 from keras_distill.objectives.logits_base import check_kinds, check_not_negative
@@ -34,7 +34,7 @@ class _Relational(Objective):
     kinds = ("logits", "sigmoid")
     examples = ({}, {"student": "map", "teacher": "map"})
 
-    def __init__(self, student: Any = None, teacher: Any = None, **options: Any):
+    def __init__(self, student: Any = None, teacher: Any = None, **options: Any) -> None:
         super().__init__(**options)
         if (student is None) != (teacher is None):
             raise ValueError(
@@ -50,7 +50,7 @@ class _Relational(Objective):
         check_kinds(self, student, teacher)
         return {}
 
-    def _pair(self, student: Signals, teacher: Signals) -> tuple:
+    def _pair(self, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
         if self.student_taps:
             pair = student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
         else:
@@ -83,7 +83,7 @@ class SimilarityPreserving(_Relational):
     'similarity_preserving'
     """
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.similarity_preserving(*self._pair(student, teacher))
 
 
@@ -118,13 +118,13 @@ class RelationalKD(_Relational):
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__(student, teacher, **options)
         check_not_negative(self.name, distance_weight=distance_weight, angle_weight=angle_weight)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.relational_kd(
             *self._pair(student, teacher),
             distance_weight=self.distance_weight,
@@ -154,7 +154,7 @@ class ProbabilisticTransfer(_Relational):
     30000.0
     """
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.probabilistic_transfer(*self._pair(student, teacher))
 
 
@@ -186,13 +186,18 @@ class CorrelationCongruence(_Relational):
     ordered = True
 
     def __init__(
-        self, student: Any = None, teacher: Any = None, *, width: int | None = None, **options: Any
-    ):
+        self,
+        student: Any = None,
+        teacher: Any = None,
+        *,
+        width: int | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(student, teacher, **options)
         if width is not None:
             check_whole(self.name, width=width)
         self.width = width
-        self._embeddings: tuple = (None, None)
+        self._embeddings: tuple[Any, ...] = (None, None)
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
         super().build(student, teacher)
@@ -207,7 +212,7 @@ class CorrelationCongruence(_Relational):
         self._embeddings = made.get("student"), made.get("teacher")
         return {f"{side}_embedding": layer for side, layer in made.items()}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pair = zip(self._embeddings, self._pair(student, teacher), strict=True)
         return functional.correlation_congruence(*(_embedded(e, x) for e, x in pair))
 
@@ -222,5 +227,5 @@ class CorrelationCongruence(_Relational):
         return layer
 
 
-def _embedded(embedding: Any, x: Any):
+def _embedded(embedding: Any, x: Tensor) -> Tensor:
     return x if embedding is None else embedding(ops.reshape(x, (-1, math.prod(x.shape[1:]))))

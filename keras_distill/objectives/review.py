@@ -1,11 +1,12 @@
 """Knowledge review: each of the teacher's layers teaches the student's, and all the deeper ones."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.functional.tensors import Shape, Tensor
 from keras_distill.objectives.adapters import Chain, convolution, normalization, projection
 from keras_distill.objectives.layer_base import LayerObjective, check_whole
 from keras_distill.signals import Signals
@@ -43,7 +44,7 @@ class ReviewKD(LayerObjective):
 
     at_teacher = "elsewhere"
     open_axes = False
-    examples: ClassVar[tuple] = (
+    examples = (
         {"student": ["map", "map_2", "map_3"], "teacher": ["map", "map_2", "map_3"]},
         {"student": ["map", "vector"], "teacher": ["map", "vector"], "width": 4},
     )
@@ -75,7 +76,7 @@ class ReviewKD(LayerObjective):
             self._fusions.append(fusion)
         return {f"fusion_{index}": fusion for index, fusion in enumerate(self._fusions)}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pairs = self.pairs(student, teacher)
         reviewed: list[Any] = []
         deeper: Any = None
@@ -95,7 +96,7 @@ class Fusion(keras.layers.Layer):
       deeper: whether there is anything deeper.
     """
 
-    def __init__(self, width: int, target: tuple, deeper: bool, **options: Any) -> None:
+    def __init__(self, width: int, target: tuple[int, ...], deeper: bool, **options: Any) -> None:
         super().__init__(dtype="float32", **options)
         self.width = width
         self.target = target
@@ -106,7 +107,7 @@ class Fusion(keras.layers.Layer):
             projection(target, 2, use_bias=True, activation="sigmoid") if deeper else None
         )
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Of the student's map alone; the deeper one has `width` channels."""
         self.inward.build(input_shape)
         self.outward.build((*self.target[:-1], self.width))
@@ -114,7 +115,7 @@ class Fusion(keras.layers.Layer):
             self.attention.build((*input_shape[:-1], 2 * self.width))
         self.built = True
 
-    def call(self, inputs: list, training: bool | None = None) -> tuple:
+    def call(self, inputs: list[Tensor], training: bool | None = None) -> tuple[Tensor, Tensor]:
         """The features to compare, of the teacher's shape, and the map to hand on."""
         x = self.inward(inputs[0])
         if self.attention is not None:
@@ -125,7 +126,7 @@ class Fusion(keras.layers.Layer):
         return self.outward(x), x
 
 
-def nearest(x: Any, shape: tuple):
+def nearest(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A map at another's size: each position takes what stands at its share of the way."""
     for axis in (1, 2):
         length, size = x.shape[axis], shape[axis]
@@ -136,7 +137,7 @@ def nearest(x: Any, shape: tuple):
     return x
 
 
-def _repeated(x: Any, axis: int, times: int):
+def _repeated(x: Tensor, axis: int, times: int) -> Tensor:
     # Stacked, its gradient is a sum; a gathered one is scattered, which takes longer.
     if times == 1:
         return x
@@ -144,9 +145,9 @@ def _repeated(x: Any, axis: int, times: int):
     return ops.reshape(ops.stack([x] * times, axis=axis + 1), [-1, *shape])
 
 
-def _map_shape(shape: tuple) -> tuple:
+def _map_shape(shape: Shape) -> Shape:
     return shape if len(shape) == 4 else (None, 1, 1, shape[-1])
 
 
-def _as_map(x: Any):
+def _as_map(x: Tensor) -> Tensor:
     return x if len(x.shape) == 4 else x[:, None, None, :]

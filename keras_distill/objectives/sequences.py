@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_distill import functional
+from keras_distill.functional.tensors import Shape, Tensor
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.layer_base import check_whole
 from keras_distill.objectives.layer_pairs import one_of, pair_layers
@@ -34,7 +35,7 @@ class _Layerwise(Objective):
         mapping: str | None = None,
         mask: Any = None,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__(**options)
         self.pairs = pair_layers(self.name, student, teacher, mapping)
         self.mask = mask
@@ -51,7 +52,7 @@ class _Layerwise(Objective):
             adapters.update(self._adapters(index, ours, theirs))
         return adapters
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         for index in range(len(self.pairs)):
             # An input of any length has one only now; nothing is trained yet.
             self._check_mask(index, student)
@@ -62,20 +63,20 @@ class _Layerwise(Objective):
         ]
         return ops.mean(ops.stack(values), axis=0)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "student": [layer_name(s) for s, _ in self.pairs],
             "teacher": [layer_name(t) for _, t in self.pairs],
         }
 
-    def _adapters(self, index: int, ours: tuple, theirs: tuple) -> dict[str, keras.layers.Layer]:
+    def _adapters(self, index: int, ours: Shape, theirs: Shape) -> dict[str, keras.layers.Layer]:
         return {}
 
-    def _compare(self, index: int, ours: Any, theirs: Any, mask: Any):
+    def _compare(self, index: int, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _check(self, index: int, ours: tuple, theirs: tuple) -> None:
+    def _check(self, index: int, ours: Shape, theirs: Shape) -> None:
         shapes = f"the student's output is {ours} and the teacher's {theirs}"
         if len(ours) not in self._ranks or len(theirs) not in self._ranks:
             raise ValueError(
@@ -135,7 +136,14 @@ class HiddenStates(_Layerwise):
         {"student": {"sequence": "sequence"}, "distance": "cosine"},
     )
 
-    def __init__(self, student: Any, teacher: Any = None, *, distance: str = "mse", **options: Any):
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any = None,
+        *,
+        distance: str = "mse",
+        **options: Any,
+    ) -> None:
         super().__init__(student, teacher, **options)
         self.distance = one_of(self.name, "distance", distance, ("mse", "cosine"))
         self._projections: dict[int, keras.layers.Layer] = {}
@@ -144,7 +152,7 @@ class HiddenStates(_Layerwise):
         self._projections = {}
         return super().build(student, teacher)
 
-    def _adapters(self, index: int, ours: tuple, theirs: tuple) -> dict[str, keras.layers.Layer]:
+    def _adapters(self, index: int, ours: Shape, theirs: Shape) -> dict[str, keras.layers.Layer]:
         if None in (ours[2], theirs[2]):
             raise ValueError(
                 f"{self._label(index)}: the student's output is {ours} and the teacher's {theirs}. "
@@ -159,7 +167,7 @@ class HiddenStates(_Layerwise):
         self._projections[index] = layer
         return {f"adapter_{index}": layer}
 
-    def _compare(self, index: int, ours: Any, theirs: Any, mask: Any):
+    def _compare(self, index: int, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
         if index in self._projections:
             ours = self._projections[index](ours)
         if self.distance == "cosine":
@@ -201,11 +209,18 @@ class AttentionMaps(_Layerwise):
         {"student": "attention", "teacher": "attention", "distance": "mse"},
     )
 
-    def __init__(self, student: Any, teacher: Any = None, *, distance: str = "kl", **options: Any):
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any = None,
+        *,
+        distance: str = "kl",
+        **options: Any,
+    ) -> None:
         super().__init__(student, teacher, **options)
         self.distance = one_of(self.name, "distance", distance, ("kl", "mse"))
 
-    def _check(self, index: int, ours: tuple, theirs: tuple) -> None:
+    def _check(self, index: int, ours: Shape, theirs: Shape) -> None:
         super()._check(index, ours, theirs)
         if self.mask is not None and ours[2] != ours[3]:
             raise ValueError(
@@ -213,7 +228,7 @@ class AttentionMaps(_Layerwise):
                 f"the same tokens; the student's output is {ours} and the teacher's {theirs}."
             )
 
-    def _compare(self, index: int, ours: Any, theirs: Any, mask: Any):
+    def _compare(self, index: int, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
         if self.distance == "mse":
             return functional.attention_mse(ours, theirs, mask=mask)
         return functional.attention_kl(ours, theirs, mask=mask)
@@ -251,14 +266,19 @@ class ValueRelations(_Layerwise):
     )
 
     def __init__(
-        self, student: Any, teacher: Any = None, *, heads: int | None = None, **options: Any
-    ):
+        self,
+        student: Any,
+        teacher: Any = None,
+        *,
+        heads: int | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(student, teacher, **options)
         if heads is not None:
             check_whole(self.name, heads=heads)
         self.heads = heads
 
-    def _check(self, index: int, ours: tuple, theirs: tuple) -> None:
+    def _check(self, index: int, ours: Shape, theirs: Shape) -> None:
         super()._check(index, ours, theirs)
         heads = [self.heads or (shape[2] if len(shape) == 4 else 1) for shape in (ours, theirs)]
         widths = [math.prod(shape[2:]) for shape in (ours, theirs)]
@@ -269,11 +289,11 @@ class ValueRelations(_Layerwise):
                 f"heads. Give a heads= that divides both."
             )
 
-    def _compare(self, index: int, ours: Any, theirs: Any, mask: Any):
+    def _compare(self, index: int, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
         return functional.value_relation_kl(ours, theirs, heads=self.heads, mask=mask)
 
 
-def check_mask(owner: str, name: str, mask: tuple, length: int | None) -> None:
+def check_mask(owner: str, name: str, mask: Shape, length: int | None) -> None:
     """ValueError unless a mask's shape is `(batch, length)`, or has an axis of one behind."""
     if len(mask) not in (2, 3) or mask[2:] not in ((), (1,)):
         raise ValueError(
@@ -287,6 +307,6 @@ def check_mask(owner: str, name: str, mask: tuple, length: int | None) -> None:
         )
 
 
-def padding_mask(tensor: Any):
+def padding_mask(tensor: Tensor) -> Tensor:
     """A tapped mask as `(batch, time)`."""
     return ops.squeeze(tensor, -1) if len(tensor.shape) == 3 else tensor

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_distill import functional
 from keras_distill._records import Record, Table
+from keras_distill.functional.tensors import Tensor
 from keras_distill.functional.vocabularies import UNSHARED
 from keras_distill.objectives.base import Objective, layer_name
 from keras_distill.objectives.logits_base import check_kinds, check_positive
@@ -104,7 +105,7 @@ class SharedVocabulary(Objective):
         temperature: float = 1.0,
         mask: Any = None,
         **options: Any,
-    ):
+    ) -> None:
         super().__init__(**options)
         check_positive(self.name, temperature=temperature)
         if unshared not in UNSHARED:
@@ -143,7 +144,7 @@ class SharedVocabulary(Objective):
             check_mask(self.name, layer_name(self.mask), shape, ours[1] if len(ours) == 3 else 0)
         return {}
 
-    def __call__(self, student: Signals, teacher: Signals, labels: Any):
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         return functional.shared_token_kl(
             student.logits,
             teacher.logits,
@@ -154,7 +155,7 @@ class SharedVocabulary(Objective):
             mask=None if self.mask is None else padding_mask(student.taps[self.mask]),
         )
 
-    def coverage(self, teacher_logits: Any = None) -> VocabularyCoverage:
+    def coverage(self, teacher_logits: Tensor | None = None) -> VocabularyCoverage:
         """What the two vocabularies share.
 
         Args:
@@ -198,7 +199,7 @@ class SharedVocabulary(Objective):
             )
         return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
-    def _unshared_mass(self, teacher_logits: Any) -> float | None:
+    def _unshared_mass(self, teacher_logits: Tensor) -> float | None:
         if teacher_logits is None:
             return None
         logits = np.asarray(teacher_logits, "float64")

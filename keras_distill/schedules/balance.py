@@ -17,11 +17,11 @@ class Balance(keras.layers.Layer):
     # Whether the Distiller must measure each part's gradient for it.
     measures_gradients = False
 
-    def factor(self):
+    def factor(self) -> Any:
         """The weight now, a float32 scalar."""
         raise NotImplementedError(f"{type(self).__name__} defines no factor.")
 
-    def penalty(self):
+    def penalty(self) -> Any:
         """What the total gains besides the weighted objective, a float32 scalar."""
         return ops.zeros((), "float32")
 
@@ -54,13 +54,13 @@ class Uncertainty(Balance):
         self.log_variance = self.add_weight(shape=(), initializer=start, name="log_variance")
         self.built = True
 
-    def factor(self):
+    def factor(self) -> Any:
         return ops.exp(-ops.convert_to_tensor(self.log_variance))
 
-    def penalty(self):
+    def penalty(self) -> Any:
         return 0.5 * ops.convert_to_tensor(self.log_variance)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 
@@ -100,7 +100,7 @@ class GradientNorm(Balance):
         )
         self.built = True
 
-    def factor(self):
+    def factor(self) -> Any:
         return ops.convert_to_tensor(self.value)
 
     def observe(self, label_norm: Any, objective_norm: Any) -> None:
@@ -111,7 +111,7 @@ class GradientNorm(Balance):
         moved = self.momentum * self.value + (1 - self.momentum) * ratio
         self.value.assign(ops.where(known, moved, self.value))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "share": self.share, "momentum": self.momentum}
 
 

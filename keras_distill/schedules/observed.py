@@ -44,7 +44,7 @@ class TeacherEntropy:
         """The least and the largest temperature."""
         return self.low, self.high
 
-    def __call__(self, teacher_logits: Any, mask: Any = None):
+    def __call__(self, teacher_logits: Any, mask: Any = None) -> Any:
         """`(batch, ..., classes)` to `(batch,)` float32; the mask `(batch, ...)` is of padding."""
         logits = ops.cast(ops.convert_to_tensor(teacher_logits), "float32")
         log_probs = ops.log_softmax(logits, axis=-1)
@@ -62,11 +62,11 @@ class TeacherEntropy:
         doubt = ops.clip(entropy / math.log(logits.shape[-1]), 0.0, 1.0)
         return self.low + (self.high - self.low) * (1.0 - doubt)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Arguments that rebuild it."""
         return kept_arguments(self)
 
     @classmethod
-    def from_config(cls, config: dict) -> "TeacherEntropy":
+    def from_config(cls, config: dict[str, Any]) -> "TeacherEntropy":
         """The schedule that `get_config` described."""
         return cls(**config)

@@ -26,11 +26,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """The least and the largest value it ever takes."""
         raise NotImplementedError(f"{type(self).__name__} defines no bounds.")
 
-    def __call__(self, step: Any):
+    def __call__(self, step: Any) -> Any:
         """Its value, a float32 scalar, after `step` updates."""
         raise NotImplementedError(f"{type(self).__name__} defines no __call__.")
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Arguments that rebuild it, each kept under its name."""
         return kept_arguments(self)
 
@@ -51,7 +51,7 @@ class _Ramp(Schedule):
     def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
-    def _progress(self, step: Any):
+    def _progress(self, step: Any) -> Any:
         made = ops.cast(step, "float32") - self.begin
         return ops.clip(made / self.steps, 0.0, 1.0)
 
@@ -74,7 +74,7 @@ class Linear(_Ramp):
     [8.0, 5.0, 2.0, 2.0]
     """
 
-    def __call__(self, step: Any):
+    def __call__(self, step: Any) -> Any:
         return self.start + (self.end - self.start) * self._progress(step)
 
 
@@ -89,7 +89,7 @@ class Cosine(_Ramp):
     [1.0, 0.8536, 0.5, 0.0]
     """
 
-    def __call__(self, step: Any):
+    def __call__(self, step: Any) -> Any:
         falling = 0.5 * (1.0 + ops.cos(math.pi * self._progress(step)))
         return self.end + (self.start - self.end) * falling
 
@@ -142,7 +142,7 @@ class Steps(Schedule):
     def bounds(self) -> tuple[float, float]:
         return min(self.values), max(self.values)
 
-    def __call__(self, step: Any):
+    def __call__(self, step: Any) -> Any:
         passed = ops.cast(ops.cast(step, "int64") >= ops.array(self.boundaries, "int64"), "int32")
         return ops.take(ops.array(self.values, "float32"), ops.sum(passed))
 
