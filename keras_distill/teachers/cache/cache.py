@@ -60,6 +60,9 @@ class TeacherCache(Teacher):
         self._source = Stored(manifest) if manifest.layout.inputs else given
         self._taps: dict[Any, str] = {}
         self._fitted: list[Fitted] = []
+        # Of what reads still, in whatever data sets.
+        self._clocks: weakref.WeakSet[Clock] = weakref.WeakSet()
+        # Told apart where `fit` is given what was made of them, to count its passes.
         self._datasets: weakref.WeakKeyDictionary[tf.data.Dataset, tuple[Clock, Reader]] = (
             weakref.WeakKeyDictionary()
         )
@@ -265,6 +268,7 @@ class TeacherCache(Teacher):
         how = Reading(batch_size, shuffle, seed, shuffle_buffer, drop_remainder, memory_bytes)
         reader = Reader(self._source, self._sums, self._views, self._manifest, self._mark, how)
         found = reader.dataset(clock, start_step)
+        self._clocks.add(clock)
         self._datasets[found] = clock, reader
         return found
 
@@ -349,8 +353,7 @@ class TeacherCache(Teacher):
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """What tells the data sets which epoch `fit` is in."""
-        clocks = [clock for clock, _ in self._datasets.values()]
-        return [Announcer(clocks, self._fitted)]
+        return [Announcer(self._clocks, self._fitted)]
 
     def _check_own(self, x: Any, otherwise: str) -> None:
         spec = getattr(x, "element_spec", None)
