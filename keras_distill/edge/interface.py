@@ -16,7 +16,7 @@ from keras_distill.edge.reads import is_read_whole
 from keras_distill.graph.copying import copy_of, rebuild
 from keras_distill.graph.float_only import check_float
 from keras_distill.litert.quiet import quiet_tensorflow
-from keras_distill.teachers.specs import at_open_sizes, input_spec_of, settled, with_dtypes
+from keras_distill.signals.specs import at_open_sizes, input_spec_of, settled, with_dtypes
 
 _HALF = ("float16", "bfloat16")
 # What a model that takes no real numbers may take, the likeliest first.

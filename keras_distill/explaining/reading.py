@@ -17,11 +17,11 @@ from keras_distill.explaining.teacher_twin import teacher_layers, twin_of
 from keras_distill.functional.tensors import UNLABELLED
 from keras_distill.objectives import Objective, Signals
 from keras_distill.objectives.base import layer_name
+from keras_distill.signals.reader import ModelReader, student_reader
 from keras_distill.teachers.cache import CachedBatch
 from keras_distill.training.checks import check_student
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.step import pairs_of_heads
-from keras_distill.training.student import StudentReader
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class PairReader:
             theirs,
         )
 
-    def _student_reader(self, layers: Sequence[Any] | None) -> StudentReader:
+    def _student_reader(self, layers: Sequence[Any] | None) -> ModelReader:
         model, output = self._view.model, self._view.output
         return _readable(
-            lambda keys: StudentReader(model, keys, output), layers, lambda: default_layers(model)
+            lambda keys: student_reader(model, keys, output), layers, lambda: default_layers(model)
         )
 
     def _teacher_spec(self, layers: Sequence[Any] | None) -> Signals:
@@ -157,7 +157,7 @@ class PairReader:
             names = ", ".join(map(repr, self._specs[0].heads))
             raise ValueError(f"explain: the student has the outputs {names}. Name one: output=...")
         ours, theirs = (tuple(signals.logits.shape) for signals in pairs[0][:2])
-        head = self._head.output if self._specs[0].heads else None
+        head = self._head.output if self._specs[0].names else None
         if len(ours) != 2 or ours[-1] in (None, 1) or self._reader.kinds[head] == "sigmoid":
             kind = self._reader.kinds[head]
             raise ValueError(

@@ -8,15 +8,15 @@ from typing import Any
 import keras
 
 from keras_distill.explaining.layers import default_layers
+from keras_distill.signals.specs import is_legacy
 from keras_distill.teachers import Ensemble, Model, MovingAverage, MultiTask, Noisy, Teacher
 from keras_distill.teachers.model import as_teacher
-from keras_distill.teachers.specs import is_legacy
 
 
 def twin_of(teacher: Any) -> Teacher:
     """A teacher of the same weights, whose preparation leaves the given one as it is.
 
-    `Teacher.build` settles which layers are tapped: a Distiller that trains with a teacher would
+    `Teacher.prepare` settles which layers are tapped: a Distiller that trains with a teacher would
     lose those of its objectives.
     """
     return _twin(teacher) if isinstance(teacher, Teacher) else as_teacher(teacher)

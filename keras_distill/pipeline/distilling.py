@@ -13,9 +13,9 @@ from keras_distill import objectives
 from keras_distill.data import batches
 from keras_distill.pipeline import writing
 from keras_distill.pipeline.inputs import LOADERS, Data, load_data, load_model, usage_errors
+from keras_distill.signals.reader import student_reader
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.stages import UsageError
-from keras_distill.training.student import StudentReader
 
 __all__ = ["Request", "label_loss", "named_objective", "run"]
 
@@ -190,7 +190,7 @@ def _loss(request: Request, student: keras.Model, train: Data) -> keras.losses.L
         if request.loss is not None or request.label_weight is not None:
             raise UsageError(f"--loss and --label-weight: {request.data} has no labels.")
         return None
-    kinds = StudentReader(student, (), "auto").kinds
+    kinds = student_reader(student).kinds
     if len(kinds) > 1:
         raise UsageError(
             f"{student.name} has the outputs {', '.join(map(str, kinds))}; the command trains "

@@ -1,6 +1,5 @@
 """A model's outputs: heads by name, and logits of what they are."""
 
-import dataclasses
 import re
 import warnings
 from collections.abc import Mapping
@@ -12,22 +11,21 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill import _keras
-from keras_distill.signals import Signals
+from keras_distill.signals import Head, Signals
 from keras_distill.signals.meaning import kind_of, logits_behind
 
 __all__ = [
     "KINDS",
-    "as_logits",
     "by_head",
     "by_path",
     "check_kind",
     "finite",
     "given_names",
+    "head_of",
     "kind",
     "opened",
     "output_names",
     "renamed",
-    "signals_spec",
     "spec",
     "swapped",
     "warn_of_distribution",
@@ -74,8 +72,8 @@ def by_path(structure: Any) -> dict[Any, Any]:
     }
 
 
-def as_logits(output: Any, kind: str) -> tuple[Any, bool]:
-    """Logits of a model's output, and whether they are log-probabilities.
+def head_of(output: Any, kind: str) -> Head:
+    """What a model's output says.
 
     Args:
       output: `(batch, ..., classes)`.
@@ -85,9 +83,10 @@ def as_logits(output: Any, kind: str) -> tuple[Any, bool]:
     if kind == "probabilities":
         logits = logits_behind(output, "Softmax")
         if logits is not None:
-            return logits, False
-        return ops.log(ops.maximum(ops.cast(output, "float32"), _SMALLEST_NORMAL)), True
-    return (_with_logits(output) if kind == "sigmoid" else output), False
+            return Head(logits)
+        logits = ops.log(ops.maximum(ops.cast(output, "float32"), _SMALLEST_NORMAL))
+        return Head(logits, "probabilities")
+    return Head(_with_logits(output), "sigmoid") if kind == "sigmoid" else Head(output)
 
 
 def _with_logits(output: Any) -> Any:
@@ -199,8 +198,7 @@ def finite(signals: Signals, owner: Any) -> Signals:
         f"The teacher {owner!r} answered with numbers that are not finite. Look for NaN in the "
         f"data, or in its weights"
     )
-    logits = keras.tree.map_structure(lambda one: _finite(one, message), signals.logits)
-    return dataclasses.replace(signals, logits=logits)
+    return signals.changed(lambda head: _finite(head.logits, message))
 
 
 def _finite(logits: Any, message: str) -> Any:
@@ -231,10 +229,3 @@ def opened(first: Any, second: Any) -> keras.KerasTensor:
     pairs = zip(first.shape, second.shape, strict=True)
     shape = tuple(ours if ours == theirs else None for ours, theirs in pairs)
     return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(first.dtype))
-
-
-def signals_spec(signals: Signals) -> Signals:
-    """The same Signals with every tensor's spec in its place."""
-    logits = keras.tree.map_structure(spec, signals.logits)
-    taps = {key: spec(tensor) for key, tensor in signals.taps.items()}
-    return Signals(logits, taps, signals.from_probabilities, signals.from_sigmoid)

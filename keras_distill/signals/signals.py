@@ -1,75 +1,110 @@
 """What a model said of a batch."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras import ops
 
 from keras_distill._keras import reshaped
 
-__all__ = ["Signals"]
+__all__ = ["Head", "Signals"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Signals:
-    """What one model said about one batch.
+class Head:
+    """What a model said at one of its outputs.
 
     Attributes:
-      logits: `(batch, ..., classes)`; in a model of several outputs a dict of them by head.
-      taps: layer outputs, keyed as the objectives named them.
-      from_probabilities: True where `logits` are log-probabilities, because the model ends in a
-        softmax whose input could not be reached; a dict by head like `logits`.
-      from_sigmoid: True where `logits` are what a final sigmoid gave; a dict by head, too.
+      logits: `(batch, ..., classes)`.
+      kind: "logits"; "probabilities", where `logits` are log-probabilities, because the model ends
+        in a softmax whose input could not be reached; "sigmoid", where they are what that gave.
     """
 
     logits: Any
-    taps: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
-    from_probabilities: Any = False
-    from_sigmoid: Any = False
+    kind: str = "logits"
 
-    @classmethod
-    def of_heads(
-        cls,
-        logits: Mapping,
-        taps: Mapping[Any, Any],
-        from_probabilities: Mapping,
-        from_sigmoid: Mapping,
-    ) -> "Signals":
-        """Signals of a model's heads; a single output's head is called None."""
-        if list(logits) == [None]:
-            return cls(logits[None], taps, from_probabilities[None], from_sigmoid[None])
-        return cls(dict(logits), taps, dict(from_probabilities), dict(from_sigmoid))
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Signals:
+    """What one model said about one batch.
+
+    Args:
+      logits: `(batch, ..., classes)`; in a model of several outputs a dict of them by head.
+      taps: layer outputs, keyed as the objectives named them.
+      from_probabilities: True where `logits` are log-probabilities; a dict by head like `logits`.
+      from_sigmoid: True where `logits` are what a final sigmoid gave; a dict by head, too.
+      heads: `Head`s by name in place of these; `logits` beside them takes the place of theirs.
+
+    Attributes:
+      heads: a `Head` for each output of the model by its name, None for an only one.
+      taps: as above.
+
+    >>> Signals({"kind": 1.0, "size": 2.0}, from_sigmoid={"kind": True}).heads["kind"]
+    Head(logits=1.0, kind='sigmoid')
+    """
+
+    heads: Mapping[Any, Head]
+    taps: Mapping[Any, Any]
+
+    def __init__(
+        self,
+        logits: Any = None,
+        taps: Mapping[Any, Any] | None = None,
+        from_probabilities: Any = False,
+        from_sigmoid: Any = False,
+        *,
+        heads: Mapping[Any, Head] | None = None,
+    ):
+        if heads is None or logits is not None:
+            logits = logits if isinstance(logits, Mapping) else {None: logits}
+            heads = {
+                name: Head(one, _kind(heads, name, from_probabilities, from_sigmoid))
+                for name, one in logits.items()
+            }
+        object.__setattr__(self, "heads", dict(heads))
+        object.__setattr__(self, "taps", taps or {})
 
     @property
-    def kind(self) -> str:
-        """What a single head says: "logits", "probabilities" (by their logarithms) or "sigmoid"."""
-        if self.from_sigmoid:
-            return "sigmoid"
-        return "probabilities" if self.from_probabilities else "logits"
+    def names(self) -> tuple:
+        """Names of the model's outputs; empty for a model of one."""
+        return () if list(self.heads) == [None] else tuple(self.heads)
+
+    @property
+    def logits(self) -> Any:
+        """Those of the one head, or a dict of them by head."""
+        return self._by_head(lambda head: head.logits)
+
+    @property
+    def from_probabilities(self) -> Any:
+        """Whether `logits` are log-probabilities; a dict by head like `logits`."""
+        return self._by_head(lambda head: head.kind == "probabilities")
+
+    @property
+    def from_sigmoid(self) -> Any:
+        """Whether `logits` are what a final sigmoid gave; a dict by head like `logits`."""
+        return self._by_head(lambda head: head.kind == "sigmoid")
+
+    @property
+    def kind(self) -> Any:
+        """What the one head says, as `Head.kind`; a dict by head like `logits`."""
+        return self._by_head(lambda head: head.kind)
 
     def log_probs(self, temperature: Any = 1.0):
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
         logits = ops.cast(self.logits, "float32")
         return ops.log_softmax(logits / ops.cast(temperature, logits.dtype), axis=-1)
 
-    @property
-    def heads(self) -> tuple:
-        """Names of the model's outputs; empty for a model of one."""
-        return tuple(self.logits) if isinstance(self.logits, Mapping) else ()
-
     def head(self, name: str | None) -> "Signals":
         """These signals with one head's logits; a model of one output has only that to give."""
-        if not self.heads:
+        if not self.names:
             return self
-        if name not in self.logits:
+        if name not in self.heads:
             raise ValueError(
                 f"output={name!r} names no output of the model; its outputs are "
                 f"{', '.join(map(repr, self.heads))}."
             )
-        sigmoid = self.from_sigmoid
-        sigmoid = sigmoid[name] if isinstance(sigmoid, Mapping) else sigmoid
-        return Signals(self.logits[name], self.taps, self.from_probabilities[name], sigmoid)
+        return Signals(heads={None: self.heads[name]}, taps=self.taps)
 
     def folded(self, positions: int) -> "Signals":
         """One head's signals with `positions` axes of positions in the batch, without taps."""
@@ -77,14 +112,44 @@ class Signals:
         def fold(logits):
             return ops.reshape(logits, (-1, *logits.shape[positions + 1 :]))
 
-        logits = reshaped(self.logits, fold)
-        return Signals(logits, {}, self.from_probabilities, self.from_sigmoid)
+        return Signals(heads=self.changed(lambda head: reshaped(head.logits, fold)).heads)
 
     def speaking_for(self, heads: Mapping[str, str]) -> "Signals":
         """These signals with other heads: each name with the head that answers for it."""
+        found = {name: self.heads[said] for name, said in heads.items()}
+        return Signals(heads=found, taps=self.taps)
+
+    def changed(self, logits_of: Callable[[Head], Any]) -> "Signals":
+        """These signals with other logits, of the same kinds."""
+        found = {name: Head(logits_of(head), head.kind) for name, head in self.heads.items()}
+        return Signals(heads=found, taps=self.taps)
+
+    def tensors(self) -> list[Any]:
+        """Every head's logits and every tap."""
+        return [*(head.logits for head in self.heads.values()), *self.taps.values()]
+
+    def holding(self, tensors: Iterable[Any]) -> "Signals":
+        """These signals with others in the place of `tensors`."""
+        rest = iter(tensors)
         return Signals(
-            {name: self.logits[said] for name, said in heads.items()},
-            self.taps,
-            {name: self.from_probabilities[said] for name, said in heads.items()},
-            {name: self.from_sigmoid[said] for name, said in heads.items()},
+            heads={name: Head(next(rest), head.kind) for name, head in self.heads.items()},
+            taps=dict(zip(self.taps, rest, strict=True)),
         )
+
+    def _by_head(self, read: Callable[[Head], Any]) -> Any:
+        if not self.names:
+            return read(self.heads[None])
+        return {name: read(head) for name, head in self.heads.items()}
+
+
+def _kind(
+    heads: Mapping[Any, Head] | None, name: Any, from_probabilities: Any, from_sigmoid: Any
+) -> str:
+    def of_head(given: Any) -> Any:
+        return given.get(name, False) if isinstance(given, Mapping) else given
+
+    if of_head(from_sigmoid):
+        return "sigmoid"
+    if of_head(from_probabilities):
+        return "probabilities"
+    return heads[name].kind if heads and name in heads else "logits"

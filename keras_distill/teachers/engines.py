@@ -25,7 +25,6 @@ __all__ = [
     "on_components",
     "operations",
     "seconds",
-    "trace",
 ]
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
@@ -68,11 +67,6 @@ def seconds(run: Callable, batch: list) -> float:
         keras.tree.flatten(run(*batch))[0].numpy()
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
-
-
-def trace(forward: Callable, specs: Sequence[tf.TensorSpec], autograph: bool):
-    """`forward`, from flat tensors to a flat list of them, as a ConcreteFunction."""
-    return tf.function(forward, autograph=autograph).get_concrete_function(*specs)
 
 
 def freeze(concrete: Any, precision: str) -> Any:

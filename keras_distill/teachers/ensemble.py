@@ -6,7 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_distill.functional.tensors import inverse_sigmoid
-from keras_distill.signals import Signals
+from keras_distill.signals import Head, Signals
 from keras_distill.signals.outputs import spec
 from keras_distill.teachers.composite import Composite
 
@@ -75,7 +75,7 @@ class Ensemble(Composite):
         ]
         _check_agreement(found)
         told = [member.kinds() for member in self._members]
-        self._kinds = {head: _common_kind(head, told, found) for head in found[0].heads or (None,)}
+        self._kinds = {head: _common_kind(head, told, found) for head in found[0].heads}
         return self._joined(found, lambda answers, _: spec(answers[0].logits))
 
     def join(self, answers: Sequence[Signals]) -> Signals:
@@ -88,17 +88,13 @@ class Ensemble(Composite):
         return str(self._weights)
 
     def _joined(self, answers: Sequence[Signals], mean: Callable) -> Signals:
-        names = answers[0].heads or (None,)
-        heads = {name: [one.head(name) for one in answers] for name in names}
-        yes_or_no = {name: any(one.from_sigmoid for one in found) for name, found in heads.items()}
-        return Signals.of_heads(
-            {name: mean(found, yes_or_no[name]) for name, found in heads.items()},
-            answers[self._taps_from].taps,
-            {name: any(one.from_probabilities for one in found) for name, found in heads.items()},
-            yes_or_no,
+        found = {name: [one.heads[name] for one in answers] for name in answers[0].heads}
+        return Signals(
+            heads={name: _joined_head(heads, mean) for name, heads in found.items()},
+            taps=answers[self._taps_from].taps,
         )
 
-    def _mean(self, answers: Sequence[Signals], yes_or_no: bool) -> Any:
+    def _mean(self, answers: Sequence[Head], yes_or_no: bool) -> Any:
         stacked = ops.stack([_logits(one) for one in answers])
         if self._weights == "confidence":
             mean = ops.sum(_confidence(stacked, yes_or_no) * stacked, axis=0)
@@ -108,9 +104,15 @@ class Ensemble(Composite):
         return ops.sigmoid(mean) if yes_or_no else mean
 
 
-def _logits(answer: Signals) -> Any:
+def _joined_head(heads: Sequence[Head], mean: Callable) -> Head:
+    kinds = {head.kind for head in heads}
+    kind = next((one for one in ("sigmoid", "probabilities") if one in kinds), "logits")
+    return Head(mean(heads, kind == "sigmoid"), kind)
+
+
+def _logits(answer: Head) -> Any:
     logits = ops.cast(answer.logits, "float32")
-    return inverse_sigmoid(logits) if answer.from_sigmoid else logits
+    return inverse_sigmoid(logits) if answer.kind == "sigmoid" else logits
 
 
 def _confidence(logits: Any, yes_or_no: bool) -> Any:
@@ -169,11 +171,11 @@ def _check_agreement(found: list[Signals]) -> None:
     for place, other in enumerate(found[1:], start=1):
         if set(first.heads) != set(other.heads):
             raise ValueError(
-                f"The ensemble's teacher 0 has the outputs {first.heads or 'one'} and teacher "
-                f"{place} {other.heads or 'one'}. Give teachers of the same outputs."
+                f"The ensemble's teacher 0 has the outputs {first.names or 'one'} and teacher "
+                f"{place} {other.names or 'one'}. Give teachers of the same outputs."
             )
-        for name in first.heads or (None,):
-            ours, theirs = first.head(name).logits.shape, other.head(name).logits.shape
+        for name in first.heads:
+            ours, theirs = first.heads[name].logits.shape, other.heads[name].logits.shape
             if tuple(ours[1:]) != tuple(theirs[1:]):
                 raise ValueError(
                     f"The ensemble's teacher 0 answers {tuple(ours)} and teacher {place} "

@@ -8,20 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.signals import Signals, outputs, taps
+from keras_distill.signals import Signals, outputs
+from keras_distill.signals.callables import told_kinds
+from keras_distill.signals.reader import ModelReader
+from keras_distill.signals.specs import fit_to_spec, given_spec, input_spec_of, settled, with_dtypes
 from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
-from keras_distill.teachers.callables import call_function, told_kinds
 from keras_distill.teachers.refused import not_a_teacher
-from keras_distill.teachers.specs import (
-    at_open_sizes,
-    fit_to_spec,
-    given_spec,
-    input_spec_of,
-    is_legacy,
-    settled,
-    with_dtypes,
-)
 
 __all__ = ["Model", "as_teacher"]
 
@@ -74,55 +67,50 @@ class Model(Teacher):
         )
         self._precision = precision
         self._engine = engine
-        self._renamed = outputs.swapped(heads or {})
-        self._spec = input_spec_of(model) if input_spec is None else given_spec(input_spec)
+        self.engine_used = engine
+        renamed = outputs.swapped(heads or {})
+        names = (outputs.output_names if renamed else outputs.given_names)(model)
+        self._reader = ModelReader(
+            model,
+            repr(self),
+            names=names,
+            renamed=renamed,
+            output=self._output,
+            input_spec=input_spec_of(model) if input_spec is None else given_spec(input_spec),
+        )
         self._names = [t.name for t in getattr(model, "inputs", None) or []] or None
-        self._taps: list[taps.Tap] = []
-        self._tap_keys: tuple = ()
-        self._heads: list = []
-        self._kinds: dict[Any, str] = {}
-        self._from_probabilities: list[bool] = []
-        self._signals: Signals | None = None
         self._run: Callable | None = None
-        self._output_specs: list[tf.TensorSpec] = []
         self._captured: list = []
         self._seen = ""
         self._looked: str | None = None
-        # It can't be traced where a size is not known.
-        self._sized = False
         # What its graph consists of: types of operations.
         self._operations: frozenset[str] = frozenset()
-        self.engine_used = engine
 
     def __repr__(self) -> str:
         name = getattr(self._model, "name", type(self._model).__name__)
         return f"teachers.Model({name!r}, precision={self._precision!r}, {self.engine_used!r})"
 
     def prepare(self, input_spec: Any, taps: tuple) -> Signals:
-        if self._spec is None and input_spec is not None:
-            self._spec = given_spec(input_spec)
-        self._spec = self._known_spec()
-        self._tap_keys = tuple(dict.fromkeys(taps))
-        self._taps = [_find(self._model, key) for key in self._tap_keys]
-        self._spec, concrete = settled(self._spec, self._trace)
-        self._prepare(concrete)
-        assert self._signals is not None
-        return self._signals
+        spec = self._reader.input_spec
+        if spec is None and input_spec is not None:
+            spec = given_spec(input_spec)
+        self._make_ready(*self._traced(self._reader.tapping(taps), spec))
+        return self._reader.spec
 
     def __call__(self, x: Any) -> Signals:
         if self._run is None:
             self.prepare(None, ())
-        flat = fit_to_spec(x, self._spec, self._names, repr(self))
+        flat = fit_to_spec(x, self._reader.input_spec, self._names, repr(self))
         self._suit([tensor.dtype for tensor in flat])
         assert self._run is not None
         results = list(self._run(*flat))
         if not tf.executing_eagerly():
-            for tensor, spec in zip(results, self._output_specs, strict=True):
+            for tensor, spec in zip(results, self._reader.spec.tensors(), strict=True):
                 tensor.set_shape(spec.shape)
-        return self._pack(results, self._from_probabilities)
+        return self._reader.spec.holding(results)
 
     def kinds(self) -> dict[str | None, str]:
-        return dict(self._kinds)
+        return dict(self._reader.kinds)
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
@@ -136,8 +124,8 @@ class Model(Teacher):
         It is the same for the same model in another process. Of what runs as Python inside of a
         model its answers to some made-up rows tell.
         """
-        _, concrete = settled(self._known_spec(), self._trace)
-        return identity.digest([self._precision, self._digest(concrete)])
+        digest = self._digest(*self._traced(self._reader, self._reader.input_spec))
+        return identity.digest([self._precision, digest])
 
     def refresh(self) -> bool:
         """Freeze the model anew, where it has other weights or computes something else by now.
@@ -152,11 +140,11 @@ class Model(Teacher):
         look = self._look()
         if look is not None and look == self._looked:
             return False
-        self._spec, concrete = settled(self._spec, self._trace)
-        if self._digest(concrete) == self._seen:
+        found = self._traced(self._reader, self._reader.input_spec)
+        if self._digest(*found) == self._seen:
             self._looked = look
             return False
-        self._prepare(concrete)
+        self._make_ready(*found)
         return True
 
     def count_params(self) -> int | None:
@@ -178,72 +166,51 @@ class Model(Teacher):
 
     def _suit(self, dtypes: list) -> None:
         """Run on these dtypes, where the model did not say what it takes."""
-        if dtypes != [spec.dtype for spec in keras.tree.flatten(self._spec)]:
+        spec = self._reader.input_spec
+        if dtypes != [one.dtype for one in keras.tree.flatten(spec)]:
             with tf.init_scope():
-                self._prepare(self._trace(with_dtypes(self._spec, dtypes)))
+                self._make_ready(*self._reader.traced(with_dtypes(spec, dtypes)))
 
-    def _trace(self, spec: Any) -> Any:
-        first, *second = at_open_sizes(spec, self._trace_at, repr(self))
-        self._spec = spec
-        self._sized = bool(second)
-        self._output_specs = self._flat_specs(first)
-        for other in second:
-            pairs = zip(self._output_specs, self._flat_specs(other), strict=True)
-            opened = [outputs.opened(*pair) for pair in pairs]
-            self._output_specs = [tf.TensorSpec(one.shape, one.dtype) for one in opened]
-        return first
-
-    def _trace_at(self, spec: Any) -> Any:
-        self._spec = spec
-        self._kinds = {}
-        specs = keras.tree.flatten(spec)
-        return engines.trace(self._forward, specs, autograph=is_legacy(self._model))
-
-    def _output_names(self) -> list[str] | None:
-        names = outputs.output_names if self._renamed else outputs.given_names
-        return names(self._model)
-
-    def _digest(self, concrete: Any) -> str:
-        found = [identity.of_function(concrete, concrete.outputs[: len(self._heads)])]
-        if identity.is_opaque(concrete):
-            found.append(identity.of_answers(self._probed()))
-        return identity.digest([*found, *self._kinds.values()])
-
-    def _probed(self) -> list:
-        """What the model answers to some made-up rows, for one that can't be read."""
-        rows = identity.made_up_rows(keras.tree.flatten(self._spec))
-        x = keras.tree.pack_sequence_as(self._spec, rows)
-        return self._forward(*fit_to_spec(x, self._spec, None, repr(self)))[: len(self._heads)]
-
-    def _warn_of_distributions(self) -> None:
-        for head, answer in zip(self._heads, self._probed(), strict=True):
-            if self._kinds[head] == "logits" and self._output == "auto":
-                outputs.warn_of_distribution(answer, head, repr(self))
-
-    def _known_spec(self) -> Any:
-        if self._spec is None:
+    def _traced(self, reader: ModelReader, spec: Any) -> tuple[ModelReader, Any]:
+        if spec is None:
             raise ValueError(
                 f"The teacher {self._model!r} does not say what it takes. Give its input's shape: "
                 f"keras_distill.teachers.Model(teacher, input_spec=keras.KerasTensor((None, ...)))."
             )
-        return self._spec
+        return settled(spec, reader.traced)[1]
 
-    def _prepare(self, concrete: Any) -> None:
-        specs = keras.tree.flatten(self._spec)
+    def _digest(self, reader: ModelReader, graph: Any) -> str:
+        found = [identity.of_function(graph, graph.outputs[: len(reader.spec.heads)])]
+        if identity.is_opaque(graph):
+            answers = [head.logits for head in self._probed(reader).heads.values()]
+            found.append(identity.of_answers(answers))
+        return identity.digest([*found, *reader.kinds.values()])
+
+    def _probed(self, reader: ModelReader) -> Signals:
+        """What the model answers to some made-up rows, for one that can't be read."""
+        rows = identity.made_up_rows(keras.tree.flatten(reader.input_spec))
+        x = keras.tree.pack_sequence_as(reader.input_spec, rows)
+        return reader(*fit_to_spec(x, reader.input_spec, None, repr(self)))
+
+    def _warn_of_distributions(self) -> None:
+        for name, head in self._probed(self._reader).heads.items():
+            if self._reader.kinds[name] == "logits" and self._output == "auto":
+                outputs.warn_of_distribution(head.logits, name, repr(self))
+
+    def _make_ready(self, reader: ModelReader, graph: Any) -> None:
+        self._reader = reader
+        specs = keras.tree.flatten(reader.input_spec)
         # A function does not tell its variables; its trace does.
-        self._captured = list(concrete.variables)
-        self._operations = engines.operations(concrete.graph)
-        self._signals = self._pack(
-            [outputs.spec(t) for t in self._output_specs], self._from_probabilities
-        )
+        self._captured = list(graph.variables)
+        self._operations = engines.operations(graph.graph)
         makers = {
-            "frozen": lambda: self._frozen(concrete),
+            "frozen": lambda: self._frozen(graph),
             "keras": lambda: self._forward,
             "litert": lambda: engines.litert_engine(
-                self._forward, specs, self._captured, self._output_specs
+                self._forward, specs, self._captured, reader.spec.tensors()
             ),
         }
-        if self._sized:
+        if reader.sized:
             self._check_sized()
             self.engine_used, self._run = "keras", self._forward
         elif not all(isinstance(spec, tf.TensorSpec) for spec in specs):
@@ -253,10 +220,13 @@ class Model(Teacher):
         else:
             self.engine_used = self._engine
             self._run = makers[self._engine]()
-        if identity.is_opaque(concrete):
+        if identity.is_opaque(graph):
             self._warn_of_distributions()
-        self._seen = "" if self.engine_used == "keras" else self._digest(concrete)
+        self._seen = "" if self.engine_used == "keras" else self._digest(reader, graph)
         self._looked = self._look()
+
+    def _forward(self, *tensors: Any) -> list:
+        return self._reader(*tensors).tensors()
 
     def _look(self) -> str | None:
         """What a quick look at a Keras model shows: its weights and its layers' attributes."""
@@ -273,7 +243,7 @@ class Model(Teacher):
             )
 
     def _shapes(self) -> Any:
-        return keras.tree.map_structure(lambda spec: tuple(spec.shape), self._spec)
+        return keras.tree.map_structure(lambda spec: tuple(spec.shape), self._reader.input_spec)
 
     def _on_sparse_or_ragged(self, makers: Mapping[str, Callable]) -> Callable:
         if self._engine == "litert":
@@ -297,34 +267,6 @@ class Model(Teacher):
             self.engine_used = "keras"
             return self._forward
 
-    def _forward(self, *flat: Any) -> list:
-        x = keras.tree.pack_sequence_as(self._spec, list(flat))
-        with taps.recording(self._taps) as recorder:
-            answer = _call(self._model, x)
-        heads = outputs.renamed(
-            outputs.by_head(answer, self._output_names()), self._renamed, repr(self)
-        )
-        for name, tensor in heads.items():
-            # Only the trace can tell; what runs eagerly later goes by what it found.
-            self._kinds.setdefault(name, outputs.kind(tensor, name, self._output))
-        logits = {name: outputs.as_logits(t, self._kinds[name]) for name, t in heads.items()}
-        self._heads = list(heads)
-        self._from_probabilities = [from_probs for _, from_probs in logits.values()]
-        return [t for t, _ in logits.values()] + recorder.outputs(answer)
-
-    def _pack(self, flat: list, from_probabilities: list[bool]) -> Signals:
-        count = len(self._heads)
-        tapped = dict(zip(self._tap_keys, flat[count:], strict=True))
-        return Signals.of_heads(
-            dict(zip(self._heads, flat[:count], strict=True)),
-            tapped,
-            dict(zip(self._heads, from_probabilities, strict=True)),
-            {name: self._kinds[name] == "sigmoid" for name in self._heads},
-        )
-
-    def _flat_specs(self, concrete: Any) -> list:
-        return [tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in concrete.outputs]
-
     def _fastest(self, makers: dict, specs: list) -> Callable:
         batch = [tf.zeros([32, *[d or 32 for d in s.shape[1:]]], s.dtype) for s in specs]
         timed = {}
@@ -345,18 +287,6 @@ class Model(Teacher):
 def as_teacher(teacher: Any) -> Teacher:
     """`teacher` itself, or a bare model or callable as a `Model` with the defaults."""
     return teacher if isinstance(teacher, Teacher) else Model(teacher)
-
-
-def _call(model: Any, x: Any):
-    if isinstance(model, keras.layers.Layer) or is_legacy(model):
-        return model(x, training=False)
-    return call_function(model, x)
-
-
-def _find(model: Any, key: Any) -> taps.Tap:
-    if not (isinstance(model, keras.layers.Layer) or is_legacy(model)):
-        raise ValueError(f"The teacher {model!r} is a bare callable: it has no layer {key!r}.")
-    return taps.find(model, key)
 
 
 def _check_model(model: Any) -> None:

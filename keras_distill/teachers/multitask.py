@@ -28,7 +28,7 @@ class MultiTask(Composite):
     >>> teacher = MultiTask({
     ...     "kind": Model(lambda x: x, input_spec=input_spec),
     ...     "size": Model(lambda x: x[:, :1], input_spec=input_spec)})
-    >>> teacher.prepare(None, ()).heads
+    >>> teacher.prepare(None, ()).names
     ('kind', 'size')
     """
 
@@ -75,7 +75,7 @@ class MultiTask(Composite):
     def join(self, answers: Sequence[Signals]) -> Signals:
         found = dict(zip(self._names, answers, strict=True))
         for name, signals in found.items():
-            if signals.heads:
+            if signals.names:
                 raise ValueError(
                     f"The teacher of {name!r} has the outputs {', '.join(signals.heads)}; a "
                     f"teacher of one output is wanted. Cut the model to it: "
@@ -86,9 +86,5 @@ class MultiTask(Composite):
             for name, signals in found.items()
             for path, tensor in signals.taps.items()
         }
-        return Signals(
-            {name: signals.logits for name, signals in found.items()},
-            taps,
-            {name: signals.from_probabilities for name, signals in found.items()},
-            {name: signals.from_sigmoid for name, signals in found.items()},
-        )
+        heads = {name: signals.heads[None] for name, signals in found.items()}
+        return Signals(heads=heads, taps=taps)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_distill.functional.tensors import inverse_sigmoid
-from keras_distill.signals import Signals
+from keras_distill.signals import Head, Signals
 from keras_distill.teachers.composite import Composite
 
 __all__ = ["Noisy"]
@@ -65,24 +65,18 @@ class Noisy(Composite):
 
     def join(self, answers: Sequence[Signals]) -> Signals:
         (signals,) = answers
-        heads = {name: signals.head(name) for name in signals.heads or (None,)}
-        return Signals.of_heads(
-            {name: self._noisy(head) for name, head in heads.items()},
-            signals.taps,
-            {name: head.from_probabilities for name, head in heads.items()},
-            {name: head.from_sigmoid for name, head in heads.items()},
-        )
+        return signals.changed(self._noisy)
 
     def undisturbed(self, x: Any, labels: Any) -> Signals:
         return self._members[0].undisturbed(x, labels)
 
-    def _noisy(self, head: Signals) -> Any:
+    def _noisy(self, head: Head) -> Any:
         if self._seeds is None:
             self._seeds = keras.random.SeedGenerator(self._start)
         logits = ops.cast(head.logits, "float32")
-        if head.from_sigmoid:
+        if head.kind == "sigmoid":
             logits = inverse_sigmoid(logits)
-        if head.from_probabilities:
+        if head.kind == "probabilities":
             logits -= ops.mean(logits, axis=-1, keepdims=True)
         noise = self.sigma * keras.random.normal(ops.shape(logits), seed=self._seeds)
         if self.probability < 1:
@@ -90,4 +84,4 @@ class Noisy(Composite):
             drawn = keras.random.uniform(shape, seed=self._seeds) < self.probability
             noise *= ops.cast(drawn, noise.dtype)
         logits *= 1.0 + noise
-        return ops.sigmoid(logits) if head.from_sigmoid else logits
+        return ops.sigmoid(logits) if head.kind == "sigmoid" else logits

@@ -12,6 +12,7 @@ from keras_distill import _keras, data, schedules
 from keras_distill.labels import check_unlabelled, measuring
 from keras_distill.objectives import Objective, Signals
 from keras_distill.signals import outputs
+from keras_distill.signals.reader import student_reader
 from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.cache import CachedBatch
 from keras_distill.teachers.model import as_teacher
@@ -19,7 +20,6 @@ from keras_distill.training import arguments, checks, resuming, saving, step
 from keras_distill.training.label_losses import HeadLoss, LabelReader
 from keras_distill.training.metrics import RunningMeans
 from keras_distill.training.settings import FollowSettings, Settings
-from keras_distill.training.student import StudentReader
 
 __all__ = ["Distiller"]
 
@@ -96,7 +96,7 @@ class Distiller(saving.SavedWithoutTeacher):
                 "teacher_preprocess= comes too late for a TeacherCache, whose teacher has answered "
                 "already. Give it to TeacherCache.build(teacher_preprocess=...)."
             )
-        self._reader = StudentReader(student, self._student_taps(), student_output)
+        self._reader = student_reader(student, self._student_taps(), student_output)
         self._teacher_spec = saving.Held(self._built_teacher(self._teacher))
         self._build_objectives()
         self.built = True
@@ -201,8 +201,8 @@ class Distiller(saving.SavedWithoutTeacher):
         checks.check_label_loss(loss, self._reader.kinds)
         checks.check_balances(self._objectives, loss)
         checks.warn_of_regression(loss, self._reader.kinds, self._objectives)
-        heads = self._reader.spec.heads
-        self._unlabelled = check_unlabelled(unlabelled, heads or (None,))
+        heads = tuple(self._reader.spec.heads)
+        self._unlabelled = check_unlabelled(unlabelled, heads)
         self._validate_objectives = checks.check_validated(validate_objectives, self._objectives)
         _keras.forget_compiled(self)
         super().compile(
@@ -216,8 +216,7 @@ class Distiller(saving.SavedWithoutTeacher):
             jit_compile=self._teacher.jit_compile(jit_compile),
             auto_scale_loss=auto_scale_loss,
         )
-        heads_count = len(keras.tree.flatten(self._reader.spec.logits))
-        self._log.reset(self._logged(), heads_count, labelled=loss is not None)
+        self._log.reset(self._logged(), len(heads), labelled=loss is not None)
 
     def get_compile_config(self) -> dict:
         """What `compile` was given."""
@@ -242,7 +241,8 @@ class Distiller(saving.SavedWithoutTeacher):
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         self._check_validation(given)
         if given.get("class_weight") is not None:
-            given = data.with_class_weight(given, keras.tree.flatten(self._reader.spec.logits)[0])
+            first, *_ = self._reader.spec.heads.values()
+            given = data.with_class_weight(given, first.logits)
         if self._teacher.refresh():
             self.train_function = self.test_function = None
         extra = [*self._teacher.callbacks(), FollowSettings()]

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_distill.objectives import Signals
+from keras_distill.signals.reader import student_reader
 from keras_distill.teachers.base import Teacher
 from keras_distill.training.distiller import Distiller
-from keras_distill.training.student import StudentReader
 
 __all__ = ["JointDistiller", "Peers"]
 
@@ -68,17 +68,21 @@ class JointDistiller(Distiller):
     def _pairs(
         self, x: Any, y: Any, student: Signals, training: bool = True
     ) -> list[tuple[Signals, Signals]]:
-        return [(ours, _constants(theirs)) for ours, theirs in self._teacher.pairs(student)]
+        # No gradient to whoever said it.
+        return [
+            (ours, theirs.holding(map(tf.stop_gradient, theirs.tensors())))
+            for ours, theirs in self._teacher.pairs(student)
+        ]
 
     def _for_each(self, given: Any) -> Any:
-        names = self._reader.spec.heads
+        names = self._reader.spec.names
         if given is None or (isinstance(given, Mapping) and set(given) <= set(names)):
             return given
         return {name: keras.tree.map_structure(_anew, given) for name in names}
 
     def _labels_for_each(self, data: Any) -> tuple:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        names = self._reader.spec.heads
+        names = self._reader.spec.names
         y, sample_weight = (
             part if part is None or isinstance(part, Mapping) else dict.fromkeys(names, part)
             for part in (y, sample_weight)
@@ -100,20 +104,10 @@ class Peers(Teacher):
         self._student, self._output, self.pairs = student, output, pairs
 
     def prepare(self, input_spec: Any, taps: tuple) -> Signals:
-        return self.pairs(StudentReader(self._student, taps, self._output).spec)[0][1]
+        return self.pairs(student_reader(self._student, taps, self._output).spec)[0][1]
 
     def fingerprint(self) -> str:
         return "peers"
-
-
-def _constants(signals: Signals) -> Signals:
-    """The same, with no gradient to whoever said it."""
-    return Signals(
-        {name: tf.stop_gradient(tensor) for name, tensor in signals.logits.items()},
-        {key: tf.stop_gradient(tensor) for key, tensor in signals.taps.items()},
-        signals.from_probabilities,
-        signals.from_sigmoid,
-    )
 
 
 def _anew(given: Any) -> Any:

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from keras_distill.data import no_keras3_model
 from keras_distill.objectives import Objective, Signals, SoftTargets
+from keras_distill.signals.reader import student_reader
 from keras_distill.training.joint import JointDistiller, Peers
 from keras_distill.training.saving import revive
-from keras_distill.training.student import StudentReader
 
 __all__ = ["MutualDistiller"]
 
@@ -95,7 +95,7 @@ def _pairs(students: Signals) -> list[tuple[Signals, Signals]]:
 
 def _rotated(signals: Signals, shift: int) -> Signals:
     """For each student, what the peer `shift` places further on says."""
-    names = signals.heads
+    names = signals.names
     peers = {name: names[(i + shift) % len(names)] for i, name in enumerate(names)}
     return signals.speaking_for(peers)
 
@@ -125,7 +125,7 @@ def _checked(students: Sequence[keras.Model]) -> list[keras.Model]:
 
 
 def _side_by_side(students: Sequence[keras.Model]) -> keras.Model:
-    specs = [StudentReader(student, (), "auto").input_spec for student in students]
+    specs = [student_reader(student).input_spec for student in students]
     shapes = [str(keras.tree.map_structure(lambda spec: tuple(spec.shape), s)) for s in specs]
     if len(set(shapes)) > 1:
         listed = ", ".join(f"{s.name!r} {shape}" for s, shape in zip(students, shapes, strict=True))

@@ -202,16 +202,15 @@ class Held:
 
 def signals_to_config(signals: Signals) -> dict:
     """Shapes and dtypes of Signals, in JSON's types."""
-    heads = signals.heads or (None,)
     return {
         "heads": [
             {
-                "name": head,
-                **_spec(signals.head(head).logits),
-                "from_probabilities": signals.head(head).from_probabilities,
-                "from_sigmoid": signals.head(head).from_sigmoid,
+                "name": name,
+                **_spec(head.logits),
+                "from_probabilities": head.kind == "probabilities",
+                "from_sigmoid": head.kind == "sigmoid",
             }
-            for head in heads
+            for name, head in signals.heads.items()
         ],
         "taps": {layer_name(key): _spec(tensor) for key, tensor in signals.taps.items()},
     }
@@ -220,12 +219,12 @@ def signals_to_config(signals: Signals) -> dict:
 def signals_from_config(config: Mapping[str, Any]) -> Signals:
     """Signals of `keras.KerasTensor`s that `signals_to_config` described."""
     taps = {key: _tensor(spec) for key, spec in config["taps"].items()}
-    heads = config["heads"]
-    return Signals.of_heads(
-        {head["name"]: _tensor(head) for head in heads},
+    heads = {head["name"]: head for head in config["heads"]}
+    return Signals(
+        {name: _tensor(head) for name, head in heads.items()},
         taps,
-        {head["name"]: head["from_probabilities"] for head in heads},
-        {head["name"]: head["from_sigmoid"] for head in heads},
+        {name: head["from_probabilities"] for name, head in heads.items()},
+        {name: head["from_sigmoid"] for name, head in heads.items()},
     )
 
 

@@ -85,7 +85,7 @@ def objective_terms(
                 theirs,
                 _of_head(labels, head, student),
                 _of_head(sample_weight, head, student),
-                (masks or {}).get(head if student.heads else None),
+                (masks or {}).get(head if student.names else None),
             )
             for student, teacher in pairs
             for head, ours, theirs in _matched(objective, student, teacher)
@@ -236,7 +236,7 @@ def pairs_of_heads(
 def _matched(
     objective: Objective, student: Signals, teacher: Signals
 ) -> list[tuple[str | None, Signals, Signals]]:
-    heads = student.heads or teacher.heads or (None,)
+    heads = student.names or teacher.names or (None,)
     if objective.output is not None:
         if objective.output not in heads:
             raise ValueError(
@@ -246,10 +246,10 @@ def _matched(
         heads = (objective.output,)
     elif objective.student_taps or objective.teacher_taps:
         heads = heads[:1]
-    elif (student.heads and not teacher.heads) or (teacher.heads and not student.heads):
+    elif (student.names and not teacher.names) or (teacher.names and not student.names):
         raise ValueError(
-            f"{objective.name}: the student has the outputs {student.heads or 'one'} and the "
-            f"teacher {teacher.heads or 'one'}. Say which is meant with output=."
+            f"{objective.name}: the student has the outputs {student.names or 'one'} and the "
+            f"teacher {teacher.names or 'one'}. Say which is meant with output=."
         )
     matched = [(h, _teacher_head(objective, h, student, teacher)) for h in heads]
     return [(h, student.head(h), teacher.head(t)) for h, t in matched]
@@ -259,13 +259,13 @@ def _teacher_head(
     objective: Objective, head: str | None, student: Signals, teacher: Signals
 ) -> str | None:
     """The teacher's head for one of the student's: by name, else by place where none has one."""
-    if not teacher.heads or head in teacher.heads:
+    if not teacher.names or head in teacher.names:
         return head
-    strangers = not set(student.heads) & set(teacher.heads)
-    if strangers and len(teacher.heads) == len(student.heads):
-        return teacher.heads[student.heads.index(head)]
-    ours, theirs = (", ".join(map(repr, signals.heads)) for signals in (student, teacher))
-    free = [name for name in teacher.heads if name not in student.heads] or teacher.heads
+    strangers = not set(student.names) & set(teacher.names)
+    if strangers and len(teacher.names) == len(student.names):
+        return teacher.names[student.names.index(head)]
+    ours, theirs = (", ".join(map(repr, signals.names)) for signals in (student, teacher))
+    free = [name for name in teacher.names if name not in student.names] or teacher.names
     raise ValueError(
         f"{objective.name}: the teacher has no output for the student's {head!r}. The student's "
         f"outputs are {ours}, the teacher's {theirs}; they go together by name, by place only "
@@ -278,8 +278,8 @@ def _teacher_head(
 def _of_head(structure: Any, head: str | None, student: Signals):
     if isinstance(structure, Mapping):
         return by_path(structure).get(head)
-    if isinstance(structure, (list, tuple)) and head in student.heads:
-        return list(by_path(structure).values())[student.heads.index(head)]
+    if isinstance(structure, (list, tuple)) and head in student.names:
+        return list(by_path(structure).values())[student.names.index(head)]
     return structure
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy import special
 
 import keras_distill as kd
+from keras_distill.signals.reader import ModelReader
 from keras_distill.teachers import engines
 
 CLASSES = 10
@@ -517,15 +518,14 @@ def test_a_teacher_that_has_not_changed_is_not_traced_again(monkeypatch):
     model = keras.Sequential([keras.Input((3,)), rescaling, keras.layers.Dense(3)])
     teacher = kd.teachers.Model(model)
     before = teacher(np.ones((1, 3), "float32")).logits
-    traces = []
-    monkeypatch.setattr(
-        teacher, "_trace", lambda *args, f=teacher._trace: traces.append(1) or f(*args)
-    )
+    traces, traced = [], ModelReader.traced
+    monkeypatch.setattr(ModelReader, "traced", lambda *args: traces.append(1) or traced(*args))
     assert not teacher.refresh()
     assert not teacher.refresh()
     assert traces == []
     rescaling.scale = 4.0
     assert teacher.refresh()
+    assert traces == [1]
     # The bias begins at zero.
     np.testing.assert_allclose(teacher(np.ones((1, 3), "float32")).logits, 2 * before, rtol=1e-6)
 

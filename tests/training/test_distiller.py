@@ -599,7 +599,7 @@ def test_outputs_in_several_levels_are_heads_by_their_path(kind):
     labels = NESTED[kind](np.zeros((8, 4)), np.ones((8, 4)), y)
     losses = NESTED[kind]("mse", "mse", label_loss())
     student, teacher = build(3), build(9)
-    heads = kd.teachers.Model(teacher).prepare(None, ()).heads
+    heads = kd.teachers.Model(teacher).prepare(None, ()).names
     assert "/" in heads[0]
     objectives = [kd.LogitsMSE(), kd.SoftTargets(output=heads[-1])]
     distiller = kd.Distiller(student, teacher, objectives)

@@ -67,16 +67,15 @@ class Answers:
           ValueError: an axis of unknown size, or more classes asked for than there are.
         """
         signals = self._signals
-        names = signals.heads or (None,)
         heads = tuple(
             Output(
                 name,
-                _known(signals.head(name).logits, "output" if name is None else name),
-                _dtype(signals.head(name).logits),
-                bool(signals.head(name).from_probabilities),
-                bool(signals.head(name).from_sigmoid),
+                _known(head.logits, "output" if name is None else name),
+                _dtype(head.logits),
+                from_probabilities=head.kind == "probabilities",
+                from_sigmoid=head.kind == "sigmoid",
             )
-            for name in names
+            for name, head in signals.heads.items()
         )
         layers = tuple(
             Output(layer_name(key), _known(signals.taps[key], layer_name(key)), _dtype(tap))
@@ -292,7 +291,7 @@ def _runs(shards: list[Shard]) -> Iterator[list[Shard]]:
 
 
 def _flat(signals: Signals, keys: tuple) -> list:
-    heads = [signals.head(name).logits for name in signals.heads or (None,)]
+    heads = [head.logits for head in signals.heads.values()]
     return [*heads, *(signals.taps[key] for key in keys)]
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.signals import Signals
+from keras_distill.signals import Head, Signals
 from keras_distill.teachers.cache.layout import Layout, Output, field
 
 __all__ = ["decode", "encode", "promised", "restore"]
@@ -31,7 +31,7 @@ def encode(signals: Signals, keys: tuple, layout: Layout) -> tuple[dict[str, Any
     fields: dict[str, Any] = {}
     bad = tf.zeros((), "int32")
     for head in layout.heads:
-        logits = tf.cast(signals.head(head.name).logits, "float32")
+        logits = tf.cast(signals.heads[head.name].logits, "float32")
         bad += _misfits(logits, _LARGEST[layout.dtype])
         # A class masked out by -inf or -1e9 has no share, and keeps none.
         largest = _LARGEST[layout.dtype]
@@ -55,13 +55,10 @@ def decode(fields: Mapping[str, Any], taps: Mapping[Any, str], layout: Layout) -
       fields: by name, as the records hold them.
       taps: the objectives' keys and the names of the layers that they mean.
     """
-    logits = {head.name: _decode_head(fields, head, layout) for head in layout.heads}
     layers = {layer.name: layer for layer in layout.layers}
-    return Signals.of_heads(
-        logits,
-        {key: _decode_layer(fields, layers[name], layout) for key, name in taps.items()},
-        {head.name: head.from_probabilities for head in layout.heads},
-        {head.name: head.from_sigmoid for head in layout.heads},
+    return Signals(
+        heads={o.name: Head(_decode_head(fields, o, layout), o.kind) for o in layout.heads},
+        taps={key: _decode_layer(fields, layers[name], layout) for key, name in taps.items()},
     )
 
 
@@ -72,11 +69,9 @@ def promised(taps: Mapping[Any, str], layout: Layout) -> Signals:
         return keras.KerasTensor((None, *output.shape), dtype=output.dtype)
 
     layers = {layer.name: symbolic(layer) for layer in layout.layers}
-    return Signals.of_heads(
-        {head.name: symbolic(head) for head in layout.heads},
-        {key: layers[name] for key, name in taps.items()},
-        {head.name: head.from_probabilities for head in layout.heads},
-        {head.name: head.from_sigmoid for head in layout.heads},
+    return Signals(
+        heads={head.name: Head(symbolic(head), head.kind) for head in layout.heads},
+        taps={key: layers[name] for key, name in taps.items()},
     )
 
 

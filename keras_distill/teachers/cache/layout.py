@@ -35,6 +35,13 @@ class Output:
     from_probabilities: bool = False
     from_sigmoid: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Of a head, as in `signals.Head`."""
+        if self.from_sigmoid:
+            return "sigmoid"
+        return "probabilities" if self.from_probabilities else "logits"
+
     def __post_init__(self) -> None:
         if not all(type(size) is int and size >= 0 for size in self.shape):
             raise ValueError(f"{self.name or 'output'} has the shape {self.shape}.")

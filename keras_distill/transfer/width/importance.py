@@ -13,7 +13,7 @@ from keras_distill.data import batches
 from keras_distill.graph.copying import weight_paths
 from keras_distill.graph.replay import Graph, Value, functional
 from keras_distill.signals.meaning import kind_of
-from keras_distill.signals.outputs import as_logits
+from keras_distill.signals.outputs import head_of
 from keras_distill.transfer.width.channels import Channels
 from keras_distill.transfer.width.survey import Role
 
@@ -210,7 +210,7 @@ def _loss_of(model: Any, loss: Any) -> Any:
 
 
 def _cross_entropy(labels: Any, output: Any) -> Any:
-    logits, _ = as_logits(output, kind_of(output))
+    logits = head_of(output, kind_of(output)).logits
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 

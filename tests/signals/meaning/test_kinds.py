@@ -200,7 +200,7 @@ def run(name, x):
         found["kind"] = kind_of(output)
         ending = {"probabilities": "Softmax", "sigmoid": "Sigmoid"}.get(found["kind"], "none")
         found["behind"] = logits = logits_behind(output, ending)
-        as_logits, _ = outputs.as_logits(output, found["kind"])
+        as_logits = outputs.head_of(output, found["kind"]).logits
         return output, as_logits, output if logits is None else logits
 
     answers = tf.function(forward, autograph=False)(x)
@@ -237,7 +237,7 @@ def test_reached_logits_carry_the_gradient_of_what_is_behind(name):
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            logits, _ = outputs.as_logits(model(x), "probabilities")
+            logits = outputs.head_of(model(x), "probabilities").logits
             value = tf.reduce_sum(tf.square(logits))
         return tape.gradient(value, x), value
 

@@ -168,7 +168,7 @@ def test_several_heads_are_cached_by_name(data, tmp_path):
     (batch,) = next(iter(cache.dataset(70, shuffle=False)))
     found = cache(batch)
     np.testing.assert_allclose(found.logits["b"], teacher(data[0])["b"], atol=1e-6)
-    assert found.heads == ("a", "b")
+    assert found.names == ("a", "b")
 
 
 def test_what_does_not_come_from_the_cache_is_refused(cache, teacher, data, tmp_path):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.teachers.callables import signature_inputs
+from keras_distill.signals.callables import signature_inputs
 
 __all__ = [
     "GuessedSpec",
