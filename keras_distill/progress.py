@@ -1,9 +1,30 @@
-"""A long work's progress, as one bar."""
+"""A long work's progress: one bar, and what the library has to say.
+
+That is said to the logger "keras_distill" at level INFO, whose handler writes it to the standard
+output. `logging.getLogger("keras_distill").setLevel("WARNING")` makes it silent, a handler given to
+it before the import takes the other's place.
+"""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 
-__all__ = ["bar"]
+__all__ = ["LOG", "bar"]
+
+LOG = logging.getLogger("keras_distill")
+
+
+class _Output(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Notebooks and tests put another stream in the place of `sys.stdout`.
+        print(self.format(record), flush=True)
+
+
+if not LOG.handlers:
+    LOG.addHandler(_Output())
+    LOG.setLevel(logging.INFO)
+    # Where an application's or Colab's root has a handler, it would be said twice.
+    LOG.propagate = False
 
 
 @contextlib.contextmanager

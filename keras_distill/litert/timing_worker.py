@@ -76,4 +76,6 @@ def _peak() -> int:
 
 if __name__ == "__main__":
     runs, warmup, threads, limit = sys.argv[2:6]
-    print(json.dumps(measure(sys.argv[1], int(runs), int(warmup), int(threads), float(limit))))
+    sys.stdout.write(
+        json.dumps(measure(sys.argv[1], int(runs), int(warmup), int(threads), float(limit))) + "\n"
+    )

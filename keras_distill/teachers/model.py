@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.progress import LOG
 from keras_distill.signals import Signals, outputs
 from keras_distill.signals.callables import told_kinds
 from keras_distill.signals.reader import ModelReader
@@ -280,7 +281,7 @@ class Model(Teacher):
                 timed[name] = (engines.seconds(tf.function(run, autograph=False), batch), run)
         self.engine_used = min(timed, key=lambda name: timed[name][0])
         figures = ", ".join(f"{name} {s * 1e3:.1f} ms" for name, (s, _) in timed.items())
-        print(f"Teacher engine: {self.engine_used} (a batch of 32: {figures})")
+        LOG.info("Teacher engine: %s (a batch of 32: %s)", self.engine_used, figures)
         return timed[self.engine_used][1]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_distill import _json
 from keras_distill.objectives import Objective
+from keras_distill.progress import LOG
 from keras_distill.teachers import Teacher
 from keras_distill.teachers.model import Model, as_teacher
 from keras_distill.training import checks
@@ -99,7 +100,7 @@ def distill_chain(
     except KeyboardInterrupt:
         if verbose:
             kept = output.finished_words()
-            print(f"Stopped. {kept} The same call goes on from there.", flush=True)
+            LOG.info("Stopped. %s The same call goes on from there.", kept)
         raise
 
 
@@ -153,7 +154,7 @@ class _Chain:
             if verbose:
                 whose = f"{self._names[i + 1]} learned from {self._names[i]}"
                 kept = " (finished earlier)" if reused else ""
-                print(f"{i + 1}/{len(self._models)} {whose}: {words}{kept}", flush=True)
+                LOG.info("%d/%d %s: %s%s", i + 1, len(self._models), whose, words, kept)
             history = _json.read(record)
             seconds = folder.seconds()[stage.name]
             generations.append(self._generation(i, seconds, history, weights))

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_distill._extras import install_hint
+from keras_distill.progress import LOG
 from keras_distill.teachers.cache import folder as folders
 from keras_distill.teachers.cache.cache import TeacherCache
 from keras_distill.teachers.cache.fingerprints import of_code
@@ -168,12 +169,12 @@ def _await(tasks: dict[Any, str], verbose: bool) -> None:
                 failures[tasks[done]] = failure
             if verbose:
                 words = "FAILED" if tasks[done] in failures else "finished"
-                print(f"{tasks[done]}: {words}; {len(left)} to go", flush=True)
+                LOG.info("%s: %s; %d to go", tasks[done], words, len(left))
     except BaseException:
         for task in left:
             # What is whole on disk stays, whenever the worker ends.
             ray.cancel(task, force=True)
-        print("Stopped. What is finished stays; the same call goes on from there.", flush=True)
+        LOG.info("Stopped. What is finished stays; the same call goes on from there.")
         raise
     for name, error in failures.items():
         kind = ValueError if isinstance(error, ValueError) else RuntimeError

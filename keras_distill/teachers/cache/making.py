@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill.progress import bar
+from keras_distill.progress import LOG, bar
 from keras_distill.teachers import identity
 from keras_distill.teachers.cache import locking
 from keras_distill.teachers.cache.building import Answers, Builder
@@ -285,7 +285,7 @@ def _explained(folder: Path):
     try:
         yield
     except KeyboardInterrupt:
-        print(f"Stopped. What is finished in {folder} stays; the same call goes on from there.")
+        LOG.info("Stopped. What is finished in %s stays; the same call goes on from there.", folder)
         raise
 
 
