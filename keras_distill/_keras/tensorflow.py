@@ -1,15 +1,18 @@
 """What is used of TensorFlow's private parts, read from TensorFlow 2.21."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants, kernels
 from tensorflow.python.grappler import tf_optimizer
+from tensorflow.python.ops import resource_variable_ops
 
 __all__ = [
     "devices_of",
     "graph_of_function",
+    "outside_the_trace",
     "reshuffled",
     "rewritten",
     "upstream",
@@ -75,3 +78,21 @@ def rewritten(config: Any, meta: Any) -> Any:
 def devices_of(operation: str) -> set[str]:
     """The devices that an operation has kernels for (`get_registered_kernels_for_op`)."""
     return {k.device_type for k in kernels.get_registered_kernels_for_op(operation).kernel}
+
+
+@contextlib.contextmanager
+def outside_the_trace() -> Iterator[None]:
+    """Variables made in here are made as they would be in no `tf.function`.
+
+    Where one is made by the function's own creator, TensorFlow traces the function twice.
+    `default_variable_creator_v2`; under a strategy the variables are the strategy's, as ever.
+    """
+    if tf.distribute.has_strategy():
+        yield
+        return
+
+    def creator(next_creator: Any, **options: Any) -> Any:
+        return resource_variable_ops.default_variable_creator_v2(**options)
+
+    with tf.init_scope(), tf.variable_creator_scope(creator):
+        yield

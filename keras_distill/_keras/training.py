@@ -9,6 +9,8 @@ import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, MetricsList
 
+from keras_distill._keras.tensorflow import outside_the_trace
+
 __all__ = [
     "Directions",
     "LossRoute",
@@ -137,7 +139,8 @@ class _Router(CompileLoss):
             self._listen()
 
     def build(self, y_true: Any, y_pred: Any) -> None:
-        self._compiled.build(y_true, y_pred)
+        with outside_the_trace():
+            self._compiled.build(y_true, y_pred)
         self._listen()
 
     def _listen(self) -> None:
@@ -191,7 +194,8 @@ def metric_routes(
     if isinstance(y, Mapping) and names:
         y = {**dict.fromkeys(names), **y}
     if not compiled.built:
-        compiled.build(y, y_pred)
+        with outside_the_trace():
+            compiled.build(y, y_pred)
     labels, answers = compiled._flatten_y(y), compiled._flatten_y(y_pred)
     weights = [None] if sample_weight is None else compiled._flatten_y(sample_weight)
     if len(weights) < len(labels):

@@ -308,6 +308,9 @@ class Distiller(saving.SavedWithoutTeacher):
         variables = self.trainable_variables
         checks.check_trainable(self.student, variables)
         scheduled = step.scheduled_values(self._objectives, objectives, *pairs[0])
+        if not self.optimizer.built:
+            with _keras.outside_the_trace():
+                self.optimizer.build(variables)
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._measure(tape, parts)
         self._after_update()

@@ -1,4 +1,4 @@
-"""A checkpoint of the student alone."""
+"""A checkpoint of the student alone; a step that is traced once."""
 
 import keras
 import numpy as np
@@ -65,3 +65,34 @@ def test_a_fit_without_a_student_is_refused(tmp_path):
     checkpoint = kd.callbacks.StudentCheckpoint(tmp_path / "best.keras")
     with pytest.raises(TypeError, match=r"ModelCheckpoint\."):
         plain.fit(*ROWS, verbose=0, callbacks=[checkpoint])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", keras.optimizers.SGD(0.1, use_ema=True)])
+def test_the_step_is_traced_once(optimizer):
+    traced = []
+
+    class Counted(kd.Distiller):
+        def train_step(self, data):
+            traced.append(data)
+            return super().train_step(data)
+
+    distiller = Counted(dense(4, 1), dense(8, 2))
+    distiller.compile(optimizer, LOSS, metrics=["accuracy"])
+    distiller.fit(*ROWS, batch_size=8, epochs=2, validation_data=ROWS, verbose=0)
+    assert len(traced) == 1
+
+
+class Thaw(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.student.layers[0].trainable = True
+
+
+def test_the_optimizer_is_built_for_what_a_callback_leaves_to_train():
+    student = dense(4, 1)
+    student.layers[0].trainable = False
+    before = student.layers[0].get_weights()
+    distiller = kd.Distiller(student, dense(8, 2))
+    distiller.compile("adam", LOSS)
+    distiller.fit(*ROWS, verbose=0, callbacks=[Thaw()])
+    assert np.abs(student.layers[0].get_weights()[0] - before[0]).max() > 0
+    assert len(distiller.optimizer.variables) == 2 + 2 * 4
