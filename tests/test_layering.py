@@ -19,7 +19,6 @@ ORDER = [
     "progress",
     "schedules",
     "functional",
-    "labels",
     "data",
     "graph",
     "litert",

@@ -8,16 +8,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import _keras, data, schedules
-from keras_distill.labels import check_unlabelled, measuring
+from keras_distill import _keras, schedules
 from keras_distill.objectives import Objective, Signals
 from keras_distill.signals import outputs
 from keras_distill.signals.reader import student_reader
 from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.cache import CachedBatch
 from keras_distill.teachers.model import as_teacher
-from keras_distill.training import arguments, checks, resuming, saving, step
+from keras_distill.training import arguments, checks, fit_arguments, resuming, saving, step
 from keras_distill.training.label_losses import HeadLoss, LabelReader
+from keras_distill.training.labels import check_unlabelled, measuring
 from keras_distill.training.metrics import RunningMeans
 from keras_distill.training.settings import FollowSettings, Settings
 
@@ -242,7 +242,7 @@ class Distiller(saving.SavedWithoutTeacher):
         self._check_validation(given)
         if given.get("class_weight") is not None:
             first, *_ = self._reader.spec.heads.values()
-            given = data.with_class_weight(given, first.logits)
+            given = fit_arguments.with_class_weight(given, first.logits)
         if self._teacher.refresh():
             self.train_function = self.test_function = None
         extra = [*self._teacher.callbacks(), FollowSettings()]
@@ -435,11 +435,11 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _check_validation(self, given: Mapping[str, Any]) -> None:
         """What `fit` was given to validate on can be, before the epoch that comes first."""
-        x, y, _ = data.validation_of(given)
+        x, y, _ = fit_arguments.validation_of(given)
         if x is None:
             return
         self._check_something_to_evaluate()
-        unlabelled = data.lacks_labels(x, y)
+        unlabelled = fit_arguments.lacks_labels(x, y)
         if unlabelled and _keras.compiled(self)[0] is not None:
             raise ValueError(_NO_LABELS)
         if self._validates:

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.functional.tensors import UNLABELLED
-from keras_distill.labels import (
+from keras_distill.training import label_metrics
+from keras_distill.training.labels import (
     both_known,
     by_index,
     cleaned,
@@ -27,7 +28,6 @@ from keras_distill.labels import (
     weight_by_position,
     weight_of_rank,
 )
-from keras_distill.training import label_metrics
 
 __all__ = ["HeadLoss", "LabelReader"]
 

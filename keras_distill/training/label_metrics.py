@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.labels import (
+from keras_distill.training.labels import (
     COUNTS,
     aligned,
     both_known,

@@ -15,11 +15,11 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.labels import aligned
 from keras_distill.objectives.base import Objective
 from keras_distill.schedules import TeacherEntropy
 from keras_distill.signals import Signals
 from keras_distill.signals.outputs import by_path
+from keras_distill.training.labels import aligned
 
 __all__ = [
     "Total",

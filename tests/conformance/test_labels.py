@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 import keras_distill as kd
-from keras_distill import data as kd_data
-from keras_distill.training import step
+from keras_distill.training import fit_arguments, step
 
 layers, losses = keras.layers, keras.losses
 ROWS, TIME, CLASSES = 8, 5, 3
@@ -571,10 +570,12 @@ def test_class_weight_is_of_each_label(name):
     dataset = tf.data.Dataset.from_tensor_slices((TOKENS, y)).batch(ROWS)
     given = {"x": dataset, "class_weight": CLASS_WEIGHT}
     output = SPEC[known.ndim + 1]
-    found = kd_data.with_class_weight(given, output)
+    found = fit_arguments.with_class_weight(given, output)
     assert found["class_weight"] is None
     np.testing.assert_allclose(next(iter(found["x"]))[2], expected)
-    arrays = kd_data.with_class_weight({"x": TOKENS, "y": y, "class_weight": CLASS_WEIGHT}, output)
+    arrays = fit_arguments.with_class_weight(
+        {"x": TOKENS, "y": y, "class_weight": CLASS_WEIGHT}, output
+    )
     if kind.by_position:
         np.testing.assert_allclose(arrays["sample_weight"], expected)
     else:  # Keras' own are right.
@@ -591,9 +592,9 @@ def test_class_weight_is_refused_where_it_has_no_meaning():
     ]:
         given = {"x": dataset(data).batch(4), "class_weight": CLASS_WEIGHT}
         with pytest.raises(ValueError, match=message):
-            kd_data.with_class_weight(given, SPEC[3])
+            fit_arguments.with_class_weight(given, SPEC[3])
     with pytest.raises(ValueError, match="validation_data="):
-        kd_data.with_class_weight(
+        fit_arguments.with_class_weight(
             {"x": x, "y": y, "validation_split": 0.5, "class_weight": CLASS_WEIGHT}, SPEC[3]
         )
 
