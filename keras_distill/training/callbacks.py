@@ -7,7 +7,7 @@ import keras
 
 from keras_distill import _files
 from keras_distill.data import qualified_name
-from keras_distill.training.saving import SavedWithoutTeacher
+from keras_distill.training.saving import WholeFiles
 
 __all__ = ["StudentCheckpoint"]
 
@@ -30,7 +30,7 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def set_model(self, model: Any) -> None:
         """Take up whose student is kept."""
-        if not isinstance(model, SavedWithoutTeacher):
+        if not isinstance(model, WholeFiles):
             raise TypeError(
                 f"StudentCheckpoint keeps a distiller's student, and this fit is of "
                 f"{qualified_name(model)}. Use keras.callbacks.ModelCheckpoint."
@@ -41,7 +41,7 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
 class _StudentsFile:
     """What ModelCheckpoint asks of a model: the distiller's metrics, the student's files."""
 
-    def __init__(self, distiller: SavedWithoutTeacher):
+    def __init__(self, distiller: WholeFiles):
         self._distiller = distiller
 
     @property

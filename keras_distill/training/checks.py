@@ -62,7 +62,7 @@ def check_student(student: Any) -> None:
     if not isinstance(student, keras.Model):
         words = no_keras3_model(student, "The student must be a keras.Model (Keras 3)")
         raise TypeError(f"{words} The order is Distiller(student, teacher, objectives).")
-    if isinstance(student, saving.SavedWithoutTeacher):
+    if isinstance(student, saving.WholeFiles):
         raise TypeError(
             f"The student {student.name!r} is itself a {type(student).__name__}. Give its "
             f"student: {student.name}.student."

@@ -25,7 +25,7 @@ __all__ = ["Distiller"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class Distiller(saving.SavedWithoutTeacher):
+class Distiller(saving.WholeFiles):
     """Trains `student` on labels and on what `teacher` says of the same batch.
 
     `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
@@ -60,6 +60,10 @@ class Distiller(saving.SavedWithoutTeacher):
     >>> sorted(logs.history)
     ['label_loss', 'loss', 'soft_targets']
     """
+
+    # Of a fit with a backup, and of the weights that were loaded last.
+    epochs_behind: int | None = None
+    epochs_loaded: int | None = None
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class Distiller(saving.SavedWithoutTeacher):
                 "already. Give it to TeacherCache.build(teacher_preprocess=...)."
             )
         self._reader = student_reader(student, self._student_taps(), student_output)
-        self._teacher_spec = saving.Held(self._built_teacher(self._teacher))
+        self._teacher_spec = self._built_teacher(self._teacher)
         self._build_objectives()
         self.built = True
         checks.warn_of_swap(student, self._teacher.count_params())
@@ -217,6 +221,63 @@ class Distiller(saving.SavedWithoutTeacher):
             auto_scale_loss=auto_scale_loss,
         )
         self._log.reset(self._logged(), len(heads), labelled=loss is not None)
+
+    def save_own_variables(self, store: Any) -> None:
+        """What Keras leaves out of a weight file: random state, and what moves of the teacher."""
+        saving.write_state(
+            store, saving.seed_states(self), self.teacher_state(), self.epochs_behind
+        )
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take up what `save_own_variables` wrote."""
+        self.epochs_loaded = saving.read_state(store, saving.seed_states(self), self._teacher)
+
+    def get_config(self) -> dict:
+        """What rebuilds this distiller, its teacher's shapes in place of its teacher.
+
+        Raises:
+          ValueError: a lambda among the preprocessing functions.
+        """
+        arguments = {
+            "student": self.student,
+            "objectives": self._objectives,
+            "label_weight": self._label_weight,
+            "student_preprocess": self._student_preprocess,
+            "teacher_preprocess": self._teacher_preprocess,
+            "student_output": self._student_output,
+            "name": self.name,
+        }
+        return saving.config_of(arguments, self._teacher_spec)
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Any:
+        """A distiller without its teacher: it evaluates and predicts."""
+        return cls(**saving.arguments_of_config(config, custom_objects))
+
+    @staticmethod
+    def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> Any:
+        """A saved distiller with its teacher back, ready to train on.
+
+        Args:
+          path: a `.keras` file that `save` wrote.
+          teacher: as the constructor takes it.
+          custom_objects: as `keras.saving.load_model` takes them.
+
+        Raises:
+          ValueError: the teacher's outputs are not those the distiller was built with.
+        """
+        distiller = keras.saving.load_model(path, custom_objects=custom_objects)
+        distiller._attach(as_teacher(teacher))
+        return distiller
+
+    def _attach(self, teacher: Teacher) -> None:
+        saving.check_signals(self._built_teacher(teacher), self._teacher_spec)
+        held = self._teacher.held if isinstance(self._teacher, Absent) else []
+        # A teacher that did not learn in the file's training begins to now.
+        for variable, value in zip(teacher.state, held, strict=False):
+            variable.assign(value)
+        self._teacher = teacher
+        self.train_function = self.test_function = None
 
     def get_compile_config(self) -> dict:
         """What `compile` was given."""
@@ -352,7 +413,7 @@ class Distiller(saving.SavedWithoutTeacher):
 
     def _build_objectives(self) -> None:
         """Learn every shape, and let the objectives make their adapters."""
-        student, teacher = self._learner_spec(), self._teacher_spec.signals
+        student, teacher = self._learner_spec(), self._teacher_spec
         adapters: dict[str, keras.layers.Layer] = {}
         for objective in self._objectives:
             for ours, theirs, _ in step.pairs_of_heads(objective, student, teacher):

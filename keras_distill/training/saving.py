@@ -1,7 +1,7 @@
 """What of a distiller goes into a file: signals' shapes, functions by name, random state."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,90 +11,21 @@ from keras_distill import _files, _keras
 from keras_distill.objectives.base import layer_name
 from keras_distill.signals import Signals
 from keras_distill.teachers.base import Absent, Teacher
-from keras_distill.teachers.model import as_teacher
 
 __all__ = [
-    "Held",
-    "SavedWithoutTeacher",
-    "function_to_config",
-    "refuse_lambdas",
+    "WholeFiles",
+    "arguments_of_config",
+    "check_signals",
+    "config_of",
+    "read_state",
     "revive",
     "seed_states",
-    "signals_from_config",
-    "signals_to_config",
+    "write_state",
 ]
 
 
-class SavedWithoutTeacher(keras.Model):
-    """Files that hold all of a model's state, seed generators too, and appear whole or not at all.
-
-    Keras' own weight files omit the seed generators, and a Dropout would resume elsewhere.
-    """
-
-    student: keras.Model
-    _teacher: Teacher
-    _teacher_spec: "Held"
-    _objectives: list
-    _label_weight: Any
-    _student_preprocess: Callable | None
-    _teacher_preprocess: Callable | None
-    _student_output: str
-    epochs_behind: int | None = None
-    epochs_loaded: int | None = None
-
-    def save_own_variables(self, store: Any) -> None:
-        """Every seed generator's state: Keras' weight files omit them, and a Dropout needs them.
-
-        Besides what moves of the teacher, and how many epochs a fit with a backup has behind it.
-        """
-        for index, state in enumerate(seed_states(self)):
-            store[f"seed_{index}"] = keras.ops.convert_to_numpy(state)
-        for index, state in enumerate(self.teacher_state()):
-            store[f"teacher_{index}"] = keras.ops.convert_to_numpy(state)
-        if self.epochs_behind is not None:
-            store["epochs"] = np.asarray(self.epochs_behind, "int64")
-
-    def teacher_state(self) -> tuple:
-        """The variables of a teacher that training moves: its noise, its moving average."""
-        return ()
-
-    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.load_weights`, the optimiser's state included.
-
-        Keras skips the state of an optimiser that has not made a step yet, with a warning.
-        """
-        if self.compiled and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        super().load_weights(filepath, *args, **kwargs)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Take the seed generators up where they were.
-
-        Without its teacher, what a file holds of it is kept until one is given.
-        """
-        if isinstance(self._teacher, Absent):
-            store = {key: store[key] for key in store.keys()}  # noqa: SIM118
-            names = sorted(
-                (key for key in store if key.startswith("teacher_")),
-                key=lambda key: int(key.rpartition("_")[2]),
-            )
-            self._teacher.held = [store.pop(name)[...] for name in names]
-        kinds = {
-            "seed": (seed_states(self), "seed generators' states", "student"),
-            "teacher": (self.teacher_state(), "states of a teacher that training moves", "teacher"),
-        }
-        for kind, (states, words, whose) in kinds.items():
-            held = [key for key in store.keys() if key.startswith(f"{kind}_")]  # noqa: SIM118
-            if len(held) != len(states):
-                raise ValueError(
-                    f"The checkpoint holds {len(held)} {words} and this distiller's {whose} has "
-                    f"{len(states)}: it is another {whose}'s."
-                )
-        for kind, (states, _, _) in kinds.items():
-            for index, state in enumerate(states):
-                state.assign(store[f"{kind}_{index}"])
-        self.epochs_loaded = int(store["epochs"][()]) if "epochs" in set(store.keys()) else None
+class WholeFiles(keras.Model):
+    """A model whose files appear whole or not at all, and hold no lambda's code."""
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.save`; the file holds no teacher, and appears whole or not at all.
@@ -128,76 +59,101 @@ class SavedWithoutTeacher(keras.Model):
         with _files.whole(path) as fresh:
             super().save_weights(fresh, **kwargs)
 
-    def get_config(self) -> dict:
-        """What rebuilds this distiller, its teacher's shapes in place of its teacher.
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.load_weights`, the optimiser's state included.
 
-        Raises:
-          ValueError: a lambda among the preprocessing functions.
+        Keras skips the state of an optimiser that has not made a step yet, with a warning.
         """
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "student": serialize(self.student),
-            "objectives": [serialize(o) for o in self._objectives],
-            "label_weight": serialize(self._label_weight),
-            "student_preprocess": function_to_config(
-                self._student_preprocess, "student_preprocess"
-            ),
-            "teacher_preprocess": function_to_config(
-                self._teacher_preprocess, "teacher_preprocess"
-            ),
-            "student_output": self._student_output,
-            "name": self.name,
-            "teacher_spec": signals_to_config(self._teacher_spec.signals),
-        }
+        if self.compiled and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        super().load_weights(filepath, *args, **kwargs)
 
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Any:
-        """A distiller without its teacher: it evaluates and predicts."""
-        functions = ("student_preprocess", "teacher_preprocess")
-        revived = revive(
-            config, ("student", "objectives", "label_weight", *functions), custom_objects
-        )
-        config = {**config, **revived}
-        spec = signals_from_config(config.pop("teacher_spec"))
-        return cls(teacher=Absent(spec), **config)
 
-    @staticmethod
-    def load(path: Any, teacher: Any, custom_objects: dict | None = None) -> Any:
-        """A saved distiller with its teacher back, ready to train on.
+def write_state(
+    store: Any, seeds: Sequence[Any], teacher: Sequence[Any], epochs: int | None
+) -> None:
+    """Into a weight file, what Keras leaves out of it.
 
-        Args:
-          path: a `.keras` file that `save` wrote.
-          teacher: as the constructor takes it.
-          custom_objects: as `keras.saving.load_model` takes them.
+    Args:
+      store: of the model's own variables, as `save_own_variables` gets it.
+      seeds: the seed generators' states, without which a Dropout would resume elsewhere.
+      teacher: the variables of a teacher that training moves: its noise, its moving average.
+      epochs: how many a fit with a backup has behind it, or None.
+    """
+    for kind, states in (("seed", seeds), ("teacher", teacher)):
+        for index, state in enumerate(states):
+            store[f"{kind}_{index}"] = keras.ops.convert_to_numpy(state)
+    if epochs is not None:
+        store["epochs"] = np.asarray(epochs, "int64")
 
-        Raises:
-          ValueError: the teacher's outputs are not those the distiller was built with.
-        """
-        distiller = keras.saving.load_model(path, custom_objects=custom_objects)
-        distiller._attach(as_teacher(teacher))
-        return distiller
 
-    def _attach(self, teacher: Teacher) -> None:
-        found = signals_to_config(self._built_teacher(teacher))
-        expected = signals_to_config(self._teacher_spec.signals)
-        if found != expected:
+def read_state(store: Any, seeds: Sequence[Any], teacher: Teacher) -> int | None:
+    """Take up what `write_state` wrote; of an absent teacher it is kept until one is given.
+
+    Returns:
+      The epochs.
+
+    Raises:
+      ValueError: it is the state of other models.
+    """
+    held = {key: store[key] for key in store.keys()}  # noqa: SIM118
+    of_seeds, of_teacher = _numbered(held, "seed"), _numbered(held, "teacher")
+    if isinstance(teacher, Absent):
+        teacher.held, of_teacher = [array[...] for array in of_teacher], []
+    _check_count(of_seeds, seeds, "seed generators' states", "student")
+    _check_count(of_teacher, teacher.state, "states of a teacher that training moves", "teacher")
+    states = zip((*seeds, *teacher.state), (*of_seeds, *of_teacher), strict=True)
+    for state, array in states:
+        state.assign(array)
+    return int(held["epochs"][()]) if "epochs" in held else None
+
+
+def config_of(arguments: Mapping[str, Any], teacher_spec: Signals) -> dict:
+    """A distiller's arguments as Keras saves them, its teacher's shapes in place of its teacher.
+
+    Raises:
+      ValueError: a lambda among the preprocessing functions, which could only be saved as code.
+    """
+    for name, value in arguments.items():
+        if getattr(value, "__name__", "") == "<lambda>":
             raise ValueError(
-                f"This teacher's outputs are not those the distiller was built with.\n"
-                f"expected: {expected}\ngot:      {found}"
+                f"{name} is a lambda, and a file holds no code. Write a named function and "
+                f"register it with @keras.saving.register_keras_serializable()."
             )
-        held = self._teacher.held if isinstance(self._teacher, Absent) else []
-        # A teacher that did not learn in the file's training begins to now.
-        for variable, value in zip(teacher.state, held, strict=False):
-            variable.assign(value)
-        self._teacher = teacher
-        self.train_function = self.test_function = None
+    saved = {key: keras.saving.serialize_keras_object(one) for key, one in arguments.items()}
+    return {**saved, "teacher_spec": signals_to_config(teacher_spec)}
 
 
-class Held:
-    """Keeps Signals where Keras' attribute tracking does not look into them."""
+def arguments_of_config(config: Mapping[str, Any], custom_objects: dict | None) -> dict:
+    """A distiller's arguments, of what `config_of` gave; its teacher is `Absent`."""
+    parts = ("student", "objectives", "label_weight", "student_preprocess", "teacher_preprocess")
+    arguments = {**config, **revive(config, parts, custom_objects)}
+    spec = signals_from_config(arguments.pop("teacher_spec"))
+    return {**arguments, "teacher": Absent(spec)}
 
-    def __init__(self, signals: Signals):
-        self.signals = signals
+
+def check_signals(found: Signals, expected: Signals) -> None:
+    """ValueError where a teacher's outputs are not those that a distiller was built with."""
+    came, wanted = signals_to_config(found), signals_to_config(expected)
+    if came != wanted:
+        raise ValueError(
+            f"This teacher's outputs are not those the distiller was built with.\n"
+            f"expected: {wanted}\ngot:      {came}"
+        )
+
+
+def _check_count(held: Sequence[Any], states: Sequence[Any], words: str, whose: str) -> None:
+    if len(held) != len(states):
+        raise ValueError(
+            f"The checkpoint holds {len(held)} {words} and this distiller's {whose} has "
+            f"{len(states)}: it is another {whose}'s."
+        )
+
+
+def _numbered(held: Mapping[str, Any], kind: str) -> list[Any]:
+    names = [key for key in held if key.startswith(f"{kind}_")]
+    return [held[name] for name in sorted(names, key=lambda name: int(name.rpartition("_")[2]))]
 
 
 def signals_to_config(signals: Signals) -> dict:
@@ -232,20 +188,6 @@ def revive(config: Mapping, keys: Sequence[str], custom_objects: dict | None) ->
     """The objects that a config holds under these keys."""
     read = keras.saving.deserialize_keras_object
     return {key: read(config[key], custom_objects) for key in keys}
-
-
-def function_to_config(function: Callable | None, argument: str) -> Any:
-    """A preprocessing function, serialised by its registered name.
-
-    Raises:
-      ValueError: a lambda, which could only be saved as code.
-    """
-    if getattr(function, "__name__", "") == "<lambda>":
-        raise ValueError(
-            f"{argument} is a lambda, and a file holds no code. Write a named function and "
-            f"register it with @keras.saving.register_keras_serializable()."
-        )
-    return keras.saving.serialize_keras_object(function)
 
 
 def refuse_lambdas(config: Any) -> None:
