@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.litert.runner import TFLiteRunner
 
 __all__ = ["call_function", "signature_inputs", "told_kinds"]
@@ -33,7 +34,7 @@ def told_kinds(model: Any) -> Any:
     return dict(found) if len(found) > 1 else {None: found[0][1]}
 
 
-def call_function(function: Callable, x: Any) -> Any:
+def call_function(function: Callable[..., Any], x: Tensor) -> Tensor:
     """`function(x)` inside a graph, be it TensorFlow's or plain NumPy.
 
     A function that needs values (a LiteRT runner) runs behind `tf.numpy_function`; the shape of
@@ -49,11 +50,11 @@ def call_function(function: Callable, x: Any) -> Any:
         return _behind_numpy(function, x)
 
 
-def _behind_numpy(function: Callable, x: Any) -> Any:
+def _behind_numpy(function: Callable[..., Any], x: Tensor) -> Tensor:
     flat = keras.tree.flatten(x)
     zeros = [np.zeros((1, *t.shape[1:]), t.dtype.as_numpy_dtype) for t in flat]
 
-    def run(*arrays: np.ndarray) -> list:
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
         answer = function(keras.tree.pack_sequence_as(x, list(arrays)))
         return [np.asarray(part) for part in keras.tree.flatten(answer)]
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill import _keras
+from keras_distill.functional.tensors import Tensor
 from keras_distill.signals import Head, Signals
 from keras_distill.signals.meaning import kind_of, logits_behind
 
@@ -39,7 +40,7 @@ _LOWEST = -1e9
 _ROUNDING = 1e-2
 
 
-def by_head(outputs: Any, names: Any = None) -> dict[str | None, Any]:
+def by_head(outputs: Tensor, names: Any = None) -> dict[str | None, Tensor]:
     """A model's outputs by head; a single output has the head None.
 
     In a structure of several levels the path is the name: `"boxes/0"`.
@@ -72,7 +73,7 @@ def by_path(structure: Any) -> dict[Any, Any]:
     }
 
 
-def head_of(output: Any, kind: str) -> Head:
+def head_of(output: Tensor, kind: str) -> Head:
     """What a model's output says.
 
     Args:
@@ -89,7 +90,7 @@ def head_of(output: Any, kind: str) -> Head:
     return Head(_with_logits(output), "sigmoid") if kind == "sigmoid" else Head(output)
 
 
-def _with_logits(output: Any) -> Any:
+def _with_logits(output: Tensor) -> Tensor:
     """A sigmoid's output that holds its input where Keras' own layers leave it for their losses."""
     logits = logits_behind(output, "Sigmoid")
     if logits is None or _keras.kept_logits(output) is not None:
@@ -99,7 +100,7 @@ def _with_logits(output: Any) -> Any:
     return output
 
 
-def kind(output: Any, head: str | None, said: Any) -> str:
+def kind(output: Tensor, head: str | None, said: Any) -> str:
     """What an output means: as it was said to, or as its graph tells.
 
     Args:
@@ -139,7 +140,7 @@ def given_names(model: Any) -> list[str] | None:
     return None if all(_is_made_up(model, name) for name in names) else names
 
 
-def renamed(heads: dict, names: Mapping[str, str], owner: str) -> dict:
+def renamed(heads: dict[Any, Tensor], names: Mapping[str, str], owner: str) -> dict[Any, Tensor]:
     """Outputs by head, some under another name.
 
     Args:
@@ -167,7 +168,7 @@ def swapped(heads: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def warn_of_distribution(answer: Any, head: str | None, owner: str) -> None:
+def warn_of_distribution(answer: Tensor, head: str | None, owner: str) -> None:
     """Warn where an answer that counts as logits is made of probabilities.
 
     Args:
@@ -201,7 +202,7 @@ def finite(signals: Signals, owner: Any) -> Signals:
     return signals.changed(lambda head: _finite(head.logits, message))
 
 
-def _finite(logits: Any, message: str) -> Any:
+def _finite(logits: Tensor, message: str) -> Tensor:
     logits = tf.convert_to_tensor(logits)
     if not logits.dtype.is_floating:
         return logits
@@ -218,13 +219,13 @@ def _is_made_up(model: Any, name: str) -> bool:
     return re.sub(r"_\d+$", "", name).replace("_", "") == kind.lower()
 
 
-def spec(tensor: Any) -> keras.KerasTensor:
+def spec(tensor: Tensor) -> keras.KerasTensor:
     """A tensor's shape and dtype, batch None."""
     shape = (None, *tuple(tensor.shape)[1:])
     return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(tensor.dtype))
 
 
-def opened(first: Any, second: Any) -> keras.KerasTensor:
+def opened(first: Tensor, second: Tensor) -> keras.KerasTensor:
     """The spec of a tensor that a model gave at two sizes: open where the two differ."""
     pairs = zip(first.shape, second.shape, strict=True)
     shape = tuple(ours if ours == theirs else None for ours, theirs in pairs)

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.signals import Signals, outputs
 from keras_distill.signals.callables import call_function
 from keras_distill.signals.specs import at_open_sizes, input_spec_of, is_legacy, settled
@@ -56,15 +58,15 @@ class ModelReader:
         """
         return dataclasses.replace(self, taps={key: _find(self.model, key) for key in keys})
 
-    def recording(self) -> Any:
+    def recording(self) -> AbstractContextManager[Recorder]:
         """A context in which the model's forward is recorded."""
         return recording(list(self.taps.values()))
 
-    def heads(self, answer: Any) -> dict[str | None, Any]:
+    def heads(self, answer: Tensor) -> dict[str | None, Any]:
         """What the model returned, by head."""
         return outputs.renamed(outputs.by_head(answer, self.names), self.renamed, self.owner)
 
-    def signals(self, answer: Any, recorder: Recorder) -> Signals:
+    def signals(self, answer: Tensor, recorder: Recorder) -> Signals:
         """Signals of what the model returned under `recording`."""
         heads = self.heads(answer).items()
         return Signals(
@@ -72,7 +74,7 @@ class ModelReader:
             taps=dict(zip(self.taps, recorder.outputs(answer), strict=True)),
         )
 
-    def __call__(self, *tensors: Any) -> Signals:
+    def __call__(self, *tensors: Tensor) -> Signals:
         """Signals of one forward, in inference, on flat tensors of `input_spec`."""
         return self.signals(*self._answer(tensors))
 
@@ -95,7 +97,7 @@ class ModelReader:
     def _traced(self, input_spec: Any) -> tuple["ModelReader", Any]:
         asked, found = dataclasses.replace(self, input_spec=input_spec), []
 
-        def forward(*tensors: Any) -> list[Any]:
+        def forward(*tensors: Tensor) -> list[Tensor]:
             answer, recorder = asked._answer(tensors)
             heads = asked.heads(answer).items()
             kinds = {name: outputs.kind(tensor, name, self.output) for name, tensor in heads}
@@ -109,7 +111,7 @@ class ModelReader:
         graph = function.get_concrete_function(*keras.tree.flatten(input_spec))
         return found[-1], graph
 
-    def _answer(self, tensors: Sequence[Any]) -> tuple[Any, Recorder]:
+    def _answer(self, tensors: Sequence[Tensor]) -> tuple[Any, Recorder]:
         x = keras.tree.pack_sequence_as(self.input_spec, list(tensors))
         with self.recording() as recorder:
             if _is_model(self.model):
@@ -138,6 +140,7 @@ def student_reader(
             f"give it an Input."
         )
     reader = ModelReader(model, owner, names=names, output=output).tapping(keys)
+    found: ModelReader
     _, (found, _) = settled(spec, reader.traced)
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_distill._keras import reshaped
+from keras_distill.functional.tensors import Tensor
 
 __all__ = ["Head", "Signals"]
 
@@ -21,7 +22,7 @@ class Head:
         in a softmax whose input could not be reached; "sigmoid", where they are what that gave.
     """
 
-    logits: Any
+    logits: Tensor
     kind: str = "logits"
 
 
@@ -66,7 +67,7 @@ class Signals:
         object.__setattr__(self, "taps", taps or {})
 
     @property
-    def names(self) -> tuple:
+    def names(self) -> tuple[str, ...]:
         """Names of the model's outputs; empty for a model of one."""
         return () if list(self.heads) == [None] else tuple(self.heads)
 
@@ -90,7 +91,7 @@ class Signals:
         """What the one head says, as `Head.kind`; a dict by head like `logits`."""
         return self._by_head(lambda head: head.kind)
 
-    def log_probs(self, temperature: Any = 1.0):
+    def log_probs(self, temperature: float | Tensor = 1.0) -> Tensor:
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
         logits = ops.cast(self.logits, "float32")
         return ops.log_softmax(logits / ops.cast(temperature, logits.dtype), axis=-1)
@@ -109,7 +110,7 @@ class Signals:
     def folded(self, positions: int) -> "Signals":
         """One head's signals with `positions` axes of positions in the batch, without taps."""
 
-        def fold(logits):
+        def fold(logits: Tensor) -> Tensor:
             return ops.reshape(logits, (-1, *logits.shape[positions + 1 :]))
 
         return Signals(heads=self.changed(lambda head: reshaped(head.logits, fold)).heads)
@@ -119,16 +120,16 @@ class Signals:
         found = {name: self.heads[said] for name, said in heads.items()}
         return Signals(heads=found, taps=self.taps)
 
-    def changed(self, logits_of: Callable[[Head], Any]) -> "Signals":
+    def changed(self, logits_of: Callable[[Head], Tensor]) -> "Signals":
         """These signals with other logits, of the same kinds."""
         found = {name: Head(logits_of(head), head.kind) for name, head in self.heads.items()}
         return Signals(heads=found, taps=self.taps)
 
-    def tensors(self) -> list[Any]:
+    def tensors(self) -> list[Tensor]:
         """Every head's logits and every tap."""
         return [*(head.logits for head in self.heads.values()), *self.taps.values()]
 
-    def holding(self, tensors: Iterable[Any]) -> "Signals":
+    def holding(self, tensors: Iterable[Tensor]) -> "Signals":
         """These signals with others in the place of `tensors`."""
         rest = iter(tensors)
         return Signals(

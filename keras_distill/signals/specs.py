@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.functional.tensors import Tensor
 from keras_distill.signals.callables import signature_inputs
 
 __all__ = [
@@ -102,7 +103,7 @@ def settled(
     raise errors[0]
 
 
-def at_open_sizes(spec: Any, run: Callable[[Any], Any], owner: str) -> list:
+def at_open_sizes(spec: Any, run: Callable[[Any], Any], owner: str) -> list[Tensor]:
     """What a model gives for axes of unknown size; of one that needs known ones, at two sizes each.
 
     What differs between the two is open, what is the same is fixed.
@@ -132,7 +133,7 @@ def at_open_sizes(spec: Any, run: Callable[[Any], Any], owner: str) -> list:
         raise
 
 
-def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
+def fit_to_spec(x: Tensor, spec: Any, names: list[str] | None, owner: str) -> list[Tensor]:
     """A batch as flat tensors of the model's own dtypes, in the spec's order.
 
     Args:
@@ -160,7 +161,7 @@ def fit_to_spec(x: Any, spec: Any, names: list[str] | None, owner: str) -> list:
     return tensors
 
 
-def _fit(x: Any, spec: tf.TensorSpec):
+def _fit(x: Tensor, spec: tf.TensorSpec) -> Tensor:
     if not isinstance(spec, GuessedSpec) or (x.dtype.is_floating and spec.dtype.is_floating):
         x = tf.cast(x, spec.dtype)
     # As Keras does: a missing or a superfluous last axis of one.
@@ -172,7 +173,7 @@ def _fit(x: Any, spec: tf.TensorSpec):
 
 
 def _sized(spec: Any, rows: int, size: int) -> Any:
-    def known(one):
+    def known(one: tf.TypeSpec) -> tf.TypeSpec:
         if not isinstance(one, tf.TensorSpec) or one.shape.rank is None:
             return one
         return type(one)([rows, *(axis or size for axis in one.shape[1:])], one.dtype)
@@ -180,7 +181,7 @@ def _sized(spec: Any, rows: int, size: int) -> Any:
     return keras.tree.map_structure(known, spec)
 
 
-def _as_taken(x: Any, spec: Any, owner: str):
+def _as_taken(x: Tensor, spec: tf.TensorSpec, owner: str) -> Tensor:
     """A tensor that is sparse, ragged or dense as the model takes it."""
     x = x if tf.is_tensor(x) else tf.convert_to_tensor(x)
     if isinstance(spec, tf.SparseTensorSpec):
@@ -199,7 +200,7 @@ def _as_taken(x: Any, spec: Any, owner: str):
     return x
 
 
-def _misfit(owner: str, x: Any, spec: Any) -> ValueError:
+def _misfit(owner: str, x: Tensor, spec: Any) -> ValueError:
     came = keras.tree.map_structure(lambda t: tuple(t.shape), x)
     expected = keras.tree.map_structure(lambda s: tuple(s.shape), spec)
     return ValueError(
@@ -246,7 +247,7 @@ def _is_shape(value: Any) -> bool:
     )
 
 
-def _tensor_spec(tensor: Any) -> tf.TypeSpec:
+def _tensor_spec(tensor: Tensor) -> tf.TypeSpec:
     shape = (None, *tuple(tensor.shape)[1:])
     dtype = getattr(tensor.dtype, "name", tensor.dtype)
     if isinstance(tensor, tf.SparseTensorSpec) or getattr(tensor, "sparse", False):

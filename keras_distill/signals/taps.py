@@ -12,18 +12,19 @@ import difflib
 import functools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
 from keras_distill import _keras
+from keras_distill.functional.tensors import Tensor
 
 __all__ = ["Tap", "find", "layer_paths", "recording"]
 
 _state = threading.local()
 _lock = threading.Lock()
-_open_recorders: collections.Counter = collections.Counter()
+_open_recorders: collections.Counter[int] = collections.Counter()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +113,20 @@ class Recorder:
 
     def __init__(self, taps: Sequence[Tap]):
         self._taps = tuple(taps)
-        self._calls: dict[int, list] = {id(tap.layer): [] for tap in taps}
+        self._calls: dict[int, list[Tensor]] = {id(tap.layer): [] for tap in taps}
         self._inputs: dict[int, dict[int, Any]] = {}
         for tap in taps:
             if tap.owner is not None:
                 self._inputs.setdefault(id(tap.owner), {})[id(tap.layer)] = tap.layer
 
-    def note(self, layer: Any, inputs: Any, outputs: Any) -> None:
+    def note(self, layer: Any, inputs: Tensor, outputs: Tensor) -> None:
         """Keep what `layer` was called with, if it is a model with a tapped input, and returned."""
         for key, tapped in self._inputs.get(id(layer), {}).items():
             self._calls[key].append(_input_tensor(layer, tapped, inputs))
         if id(layer) in self._calls:
             self._calls[id(layer)].append(outputs)
 
-    def outputs(self, model_outputs: Any) -> list:
+    def outputs(self, model_outputs: Tensor) -> list[Tensor]:
         """One tensor a tap, in order.
 
         Args:
@@ -138,7 +139,7 @@ class Recorder:
         graph = getattr(keras.tree.flatten(model_outputs)[0], "graph", None)
         return [self.output(tap, graph) for tap in self._taps]
 
-    def output(self, tap: Tap, graph: Any):
+    def output(self, tap: Tap, graph: Any) -> Tensor:
         """What one layer gave, in the graph (None for eagerly) of the model's outputs."""
         calls = self._calls[id(tap.layer)]
         if tap.call >= len(calls):
@@ -180,9 +181,9 @@ def _uninstall(layer: Any) -> None:
                 layer.__dict__["call"] = own
 
 
-def _recorded(layer: Any, call: Any, own_call: Any):
+def _recorded(layer: Any, call: Any, own_call: Any) -> Callable[..., Any]:
     @functools.wraps(call)
-    def recorded(*args, **kwargs):
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         outputs = call(*args, **kwargs)
         recorder = getattr(_state, "recorder", None)
         if recorder is not None:
@@ -197,7 +198,7 @@ def layer_paths(model: Any) -> dict[str, Any]:
     """The layers of a model and of the models nested in it, by path."""
     paths: dict[str, Any] = {}
 
-    def walk(parent: Any, prefix: str, above: tuple) -> None:
+    def walk(parent: Any, prefix: str, above: tuple[int, ...]) -> None:
         for layer in _children(parent):
             path = f"{prefix}{layer.name}"
             if id(layer) in above:
@@ -228,7 +229,7 @@ def _is_input(layer: Any) -> bool:
     return type(layer).__name__ == "InputLayer"
 
 
-def _input_tensor(model: Any, layer: Any, inputs: Any) -> Any:
+def _input_tensor(model: Any, layer: Any, inputs: Tensor) -> Tensor:
     """What an input of a model is in one call, cast and shaped as its layers get it."""
     tensors = _keras.standardized(model, inputs)
     return tensors[[id(_keras.history(tensor)[0]) for tensor in model.inputs].index(id(layer))]

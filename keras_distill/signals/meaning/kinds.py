@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.signals.meaning.sums import (
@@ -58,24 +59,24 @@ class _Place:
       calls: the operations that call the function it is in, the outermost first.
     """
 
-    tensor: Any
+    tensor: tf.Tensor
     axis: int | None = -1
     cut: bool = False
-    calls: tuple = ()
+    calls: tuple[tf.Operation, ...] = ()
 
     @property
-    def op(self) -> Any:
+    def op(self) -> tf.Operation:
         return self.tensor.op
 
     @property
     def index(self) -> int:
-        return self.tensor.value_index
+        return int(self.tensor.value_index)
 
-    def to(self, tensor: Any, **changes: Any) -> "_Place":
+    def to(self, tensor: tf.Tensor, **changes: Any) -> "_Place":
         return dataclasses.replace(self, tensor=tensor, **changes)
 
 
-def kind_of(output: Any) -> str:
+def kind_of(output: tf.Tensor) -> str:
     """What an output means: "probabilities", "sigmoid" or "logits".
 
     Args:
@@ -146,14 +147,14 @@ def _sources(place: _Place) -> Iterator[_Place]:
                 yield place.to(body.outputs[place.index], calls=call)
 
 
-def _before_transpose(op: Any, axis: int | None) -> int | None:
+def _before_transpose(op: tf.Operation, axis: int | None) -> int | None:
     order = static(op.inputs[1])
     if axis is None or order is None:
         return None
     return int(order[axis]) - len(order)
 
 
-def _before_moving(place: _Place, source: Any) -> dict:
+def _before_moving(place: _Place, source: tf.Tensor) -> dict[str, Any]:
     before, after = source.shape, place.tensor.shape
     if place.axis is None or before.rank is None or after.rank is None:
         return {"axis": None}
@@ -165,7 +166,7 @@ def _before_moving(place: _Place, source: Any) -> dict:
     return {"cut": True} if new == 1 and place.op.type in _CUTS else {"axis": None}
 
 
-def _drops_last(op: Any, rank: int) -> bool:
+def _drops_last(op: tf.Operation, rank: int) -> bool:
     """Whether an operation that takes one of an axis' places does so with the last axis."""
     if op.type == "StridedSlice":
         count = op.inputs[3].shape[0]
@@ -174,10 +175,10 @@ def _drops_last(op: Any, rank: int) -> bool:
     if op.type == "GatherV2":
         axis = static(op.inputs[2])
         return axis is None or axis % rank == rank - 1
-    return op.type == "Unpack" and op.get_attr("axis") % rank == rank - 1
+    return bool(op.type == "Unpack" and op.get_attr("axis") % rank == rank - 1)
 
 
-def _before_mean(op: Any, axis: int | None) -> int | None:
+def _before_mean(op: tf.Operation, axis: int | None) -> int | None:
     averaged, rank = static(op.inputs[1]), op.inputs[0].shape.rank
     if axis != -1 or averaged is None or rank is None:
         return None
@@ -237,5 +238,5 @@ def _outside(place: _Place) -> _Place:
     return place
 
 
-def _body(op: Any, attribute: str) -> Any:
+def _body(op: tf.Operation, attribute: str) -> Any:
     return _keras.graph_of_function(op.graph, op.get_attr(attribute).name)

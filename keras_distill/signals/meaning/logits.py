@@ -1,5 +1,6 @@
 """The logits behind an output, where the graph still has them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -9,7 +10,7 @@ from keras_distill import _keras
 __all__ = ["logits_behind"]
 
 
-def logits_behind(output: Any, ending: str) -> Any:
+def logits_behind(output: tf.Tensor, ending: str) -> tf.Tensor | None:
     """The logits of which an output is the softmax or sigmoid, or None where they can't be reached.
 
     What only moves numbers between the two is done to the logits as well.
@@ -37,7 +38,7 @@ def logits_behind(output: Any, ending: str) -> Any:
     return again
 
 
-def _sliced(op: Any, logits: Any) -> Any:
+def _sliced(op: tf.Operation, logits: tf.Tensor) -> tf.Tensor:
     masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
     return tf.raw_ops.StridedSlice(
         input=logits,
@@ -48,7 +49,7 @@ def _sliced(op: Any, logits: Any) -> Any:
     )
 
 
-def _resized(op: Any, logits: Any) -> Any:
+def _resized(op: tf.Operation, logits: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.ResizeNearestNeighbor(
         images=logits,
         size=op.inputs[1],
@@ -57,12 +58,12 @@ def _resized(op: Any, logits: Any) -> Any:
     )
 
 
-def _reshaped(op: Any, logits: Any) -> Any:
+def _reshaped(op: tf.Operation, logits: tf.Tensor) -> tf.Tensor:
     return tf.reshape(logits, tf.shape(op.outputs[0]))
 
 
 # How an operation that only moves numbers is done to others. Written out, for a tape to see it.
-_AGAIN = {
+_AGAIN: dict[str, Callable[[tf.Operation, Any], tf.Tensor]] = {
     "BroadcastTo": lambda op, x: tf.broadcast_to(x, op.inputs[1]),
     "Cast": lambda op, x: tf.cast(x, op.outputs[0].dtype),
     "ConcatV2": lambda op, x: tf.concat(x, op.inputs[-1]),

@@ -1,16 +1,19 @@
 """Graph tensors as sums with constant factors, and functions written out in their parts."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 __all__ = ["bounded", "is_sigmoid", "is_softmax", "linear", "near", "static", "through"]
 
+# A number, and factors of tensors.
+Sum: TypeAlias = tuple[float, list[tuple[float, tf.Tensor]]]
+
 _TOLERANCE = 1e-3  # what half precision leaves of a constant
 
 
-def linear(tensor: Any) -> tuple[float, list[tuple[float, Any]]]:
+def linear(tensor: tf.Tensor) -> Sum:
     """A tensor as a number plus a sum of factors times tensors."""
     if (number := _scalar(tensor)) is not None:
         return number, []
@@ -30,12 +33,12 @@ def linear(tensor: Any) -> tuple[float, list[tuple[float, Any]]]:
     return 0.0, [(1.0, tensor)]
 
 
-def _scaled(parts: tuple, factor: float) -> tuple[float, list[tuple[float, Any]]]:
+def _scaled(parts: Sum, factor: float) -> Sum:
     bias, terms = parts
     return bias * factor, [(factor * each, tensor) for each, tensor in terms]
 
 
-def is_sigmoid(op: Any) -> bool:
+def is_sigmoid(op: tf.Operation) -> bool:
     """Whether an operation ends `1 / (1 + exp(-x))`, or a hard sigmoid."""
     if op.type != "RealDiv":
         return False
@@ -49,7 +52,7 @@ def is_sigmoid(op: Any) -> bool:
     return unit and through(terms[0][1]).op.type == "Exp"
 
 
-def is_softmax(op: Any) -> bool:
+def is_softmax(op: tf.Operation) -> bool:
     """Whether an operation ends `exp(x) / sum(exp(x))` over the last axis."""
     if op.type != "RealDiv":
         return False
@@ -63,14 +66,14 @@ def is_softmax(op: Any) -> bool:
     return over_classes and summed.type == "Exp" and summed.inputs[0] is above.inputs[0]
 
 
-def through(tensor: Any) -> Any:
+def through(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor behind casts."""
     while tensor.op.type in ("Cast", "Identity"):
         tensor = tensor.op.inputs[0]
     return tensor
 
 
-def bounded(op: Any) -> Any:
+def bounded(op: tf.Operation) -> tf.Tensor | None:
     """What a maximum or minimum with a constant bounds; None for other operations."""
     if op.type not in ("Maximum", "Minimum"):
         return None
@@ -78,7 +81,7 @@ def bounded(op: Any) -> Any:
     return free[0] if len(free) == 1 else None
 
 
-def static(tensor: Any) -> Any:
+def static(tensor: tf.Tensor) -> Any:
     """A tensor's value where constants decide it, as an array; else None.
 
     Besides what TensorFlow folds, the order in which it swaps a softmax's axis to the end.
@@ -107,7 +110,7 @@ def near(value: float, expected: float) -> bool:
     return abs(value - expected) < _TOLERANCE
 
 
-def _scalar(tensor: Any) -> float | None:
+def _scalar(tensor: tf.Tensor) -> float | None:
     if tensor.shape.num_elements() != 1 or not tensor.dtype.is_floating:
         return None
     value = tf.get_static_value(tensor)
