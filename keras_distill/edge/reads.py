@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_distill.graph.replay import Step
 from keras_distill.litert.quiet import quiet_tensorflow
 
-__all__ = ["float_operations", "is_read_exactly", "is_read_whole", "traced"]
+__all__ = ["constants", "float_operations", "is_read_exactly", "is_read_whole", "traced"]
 
 # LiteRT computes these on real numbers alone, whatever their ranges.
 _FLOAT = frozenset(
@@ -50,6 +50,14 @@ def float_operations(step: Step) -> tuple[str, ...]:
     found = traced(step)
     operations = [] if found is None else found.graph.get_operations()
     return tuple(dict.fromkeys(one.type for one in operations if one.type in _FLOAT))
+
+
+def constants(step: Step) -> list[Any]:
+    """The numbers that are written into a step of a model, as arrays."""
+    found = traced(step)
+    operations = [] if found is None else found.graph.get_operations()
+    protos = [one.get_attr("value") for one in operations if one.type == "Const"]
+    return [tf.make_ndarray(proto) for proto in protos]
 
 
 def is_read_exactly(tensor: Any) -> bool:

@@ -25,11 +25,12 @@ from keras_distill import _files
 from keras_distill.litert import launch
 from keras_distill.litert.process import EndedError, Processes, signal_name
 from keras_distill.litert.quiet import quiet_tensorflow
-from keras_distill.litert.saved_graph import nodes_of
+from keras_distill.litert.saved_graph import nodes_of, readers_of_tensor
 from keras_distill.litert.serve import in_bytes
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
+_NO_RANGE = r"Empty min/max for tensor (\S+)"
 _SCRATCH = "keras_distill_convert"
 
 
@@ -238,6 +239,13 @@ def _reason(request: dict[str, Any], code: int, text: str) -> str:
             f"could not convert op {legalize or quantize}. Replace the layer that uses it, or "
             f"try {'allow_flex=True' if legalize else 'dynamic_int8'}."
         )
+    if _named(_NO_RANGE, text):
+        nodes = [name.rpartition("/")[2] for name in _failed_nodes(request, code, text)]
+        return (
+            f"it computes with whole numbers ({', '.join(dict.fromkeys(nodes))}), and at int16x8 "
+            f"the converter looks for their range. Compute them before the model, or take "
+            f"precision='int8'."
+        )
     if code < 0:
         return (
             f"the converter's process was killed by {signal_name(code)}. Recurrent "
@@ -260,6 +268,8 @@ def _failed_nodes(request: dict[str, Any], code: int, text: str) -> list[str]:
     if code < 0:
         with contextlib.suppress(OSError):
             return nodes_of(request["saved_model"], ("While", "StatelessWhile"))
+    if tensor := _named(_NO_RANGE, text):
+        return readers_of_tensor(request["saved_model"], tensor)
     errors = [line for line in text.splitlines() if "error:" in line]
     found = [re.search(r'fused\["\w+:", "([^"@]+)@', line) for line in errors]
     return list(dict.fromkeys(one.group(1) for one in found if one))

@@ -18,10 +18,11 @@ __all__ = [
 
 # What TensorFlow calls the output of an operation, where it is not "output".
 _OUTPUTS = {
-    **dict.fromkeys(("Neg", "Square", "Cast", "Exp"), "y"),
-    **dict.fromkeys(("Sub", "Mul", "AddV2", "Equal", "FloorDiv", "Minimum"), "z"),
-    **dict.fromkeys(("SquaredDifference", "Maximum"), "z"),
+    **dict.fromkeys(("Neg", "Square", "Cast", "Exp", "LogicalNot"), "y"),
+    **dict.fromkeys(("Sub", "Mul", "AddV2", "Equal", "NotEqual", "Less"), "z"),
+    **dict.fromkeys(("FloorDiv", "Minimum", "SquaredDifference", "Maximum"), "z"),
     **dict.fromkeys(("Relu", "Selu"), "activations"),
+    "FakeQuantWithMinMaxVars": "outputs",
 }
 
 
@@ -49,8 +50,8 @@ def is_real(kind: int) -> bool:
     return tf.dtypes.as_dtype(kind).is_floating
 
 
-def constant(near: Any, name: str, value: float, kind: int) -> Any:
-    """A node that gives a number, named below the node `near`."""
+def constant(near: Any, name: str, value: Any, kind: int) -> Any:
+    """A node that gives a number, or an array of them, named below the node `near`."""
     import tensorflow as tf
 
     made = new_node(near, name, "Const", [], dtype=kind)

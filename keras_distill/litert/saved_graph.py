@@ -9,7 +9,7 @@ from typing import Any
 from .nodes import output_of
 from .spellings import Spelling, rounds
 
-__all__ = ["nodes_of", "respell"]
+__all__ = ["nodes_of", "readers_of_tensor", "respell"]
 
 
 def respell(folder: str, precision: str, *, calibrated: bool = False) -> None:
@@ -25,24 +25,64 @@ def respell(folder: str, precision: str, *, calibrated: bool = False) -> None:
     path = Path(folder, "saved_model.pb")
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta in saved.meta_graphs:
+        _write_in_numbers(meta)
         for function in meta.graph_def.library.function:
             for spellings in rounds(precision, calibrated):
                 _respell_function(function, spellings)
     path.write_bytes(saved.SerializeToString())
 
 
+def _write_in_numbers(meta: Any) -> None:
+    """Into functions, the tensors that they were traced with: an array made before the model was.
+
+    A function reads them as it reads variables, and nothing in it tells their numbers.
+    """
+    objects, library = meta.object_graph_def, meta.graph_def.library.function
+    values = {node.name: node for node in meta.graph_def.node if node.op == "Const"}
+    for function in library:
+        if function.signature.name not in objects.concrete_functions:
+            continue
+        bound = objects.concrete_functions[function.signature.name].bound_inputs
+        arguments = function.signature.input_arg[len(function.signature.input_arg) - len(bound) :]
+        known = {}
+        for argument, number in zip(arguments, bound, strict=True):
+            value = values.get(objects.nodes[number].constant.operation)
+            read = any(argument.name in node.input for node in function.node_def)
+            if value is not None and read:
+                known[argument.name] = f"{argument.name}/known:output:0"
+                function.node_def.append(_copied(value))
+                function.node_def[-1].name = f"{argument.name}/known"
+        for node in function.node_def if known else ():
+            node.input[:] = [known.get(read, read) for read in node.input]
+
+
 def nodes_of(folder: str, operations: Sequence[str]) -> list[str]:
     """The names of a SavedModel's nodes that are one of `operations`."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = Path(folder, "saved_model.pb").read_bytes()
     return [
         node.name
-        for meta in saved_model_pb2.SavedModel.FromString(content).meta_graphs
-        for function in meta.graph_def.library.function
+        for function in _functions(folder)
         for node in function.node_def
         if node.op in operations
     ]
+
+
+def readers_of_tensor(folder: str, tensor: str) -> list[str]:
+    """The names of a SavedModel's nodes that read what a .tflite calls `tensor`, and of its maker.
+
+    The converter calls a node's output by the node, and an input by its signature's name.
+    """
+    name = tensor.removeprefix("serving_default_").removesuffix(":0")
+    nodes = [node for function in _functions(folder) for node in function.node_def]
+    readers = [node.name for node in nodes if any(name == one.split(":")[0] for one in node.input)]
+    return [*(node.name for node in nodes if node.name == name), *readers]
+
+
+def _functions(folder: str) -> list[Any]:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = Path(folder, "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(content)
+    return [one for meta in saved.meta_graphs for one in meta.graph_def.library.function]
 
 
 def _respell_function(function: Any, spellings: Mapping[str, Spelling]) -> None:

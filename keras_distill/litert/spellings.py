@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .masked_scores import closer_added, closer_masked
+from .masked_scores import closer_added, closer_masked, mask_last, nearer_number, within_range
 from .nodes import constant, int32, is_real, maker_of, new_node, output_of, readers_of, renamed
 
 __all__ = ["Spelling", "rounds"]
@@ -154,11 +154,11 @@ def _summed(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [mean, all_of_them, left, ratio, count, answer]
 
 
-def _weighed(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _weighed(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     """where(c, a, b) = c a + (1 - c) b: SELECT takes what has two ranges for of one."""
     condition, a, b, *control = node.input
     kind = node.attr["T"].type
-    if not is_real(kind):
+    if not is_real(kind) or all(_is_number(side, makers) for side in (a, b)):
         return None
     one, zero = constant(node, "one", 1.0, kind), constant(node, "zero", 0.0, kind)
     chosen = new_node(
@@ -169,6 +169,43 @@ def _weighed(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     second = new_node(node, "second", "Mul", [output_of(rest), b], T=kind)
     parts = [output_of(first), output_of(second), *control]
     return [one, zero, chosen, rest, first, second, renamed(node, "AddV2", parts, T=kind)]
+
+
+def _without_turn(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+    """Keras counts ids below zero from the end, in whole numbers that no int16 file computes."""
+    condition, turned, x, *control = node.input
+    found, added = maker_of(condition, makers), maker_of(turned, makers)
+    kind = node.attr["T"].type
+    if is_real(kind) or found is None or found.op != "Less" or added is None:
+        return None
+    if added.op != "AddV2" or x not in added.input or found.input[0] != x:
+        return None
+    return [renamed(node, "Identity", [x, *control], T=kind)]
+
+
+def _as_truth(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+    """Whether a whole number is 0, as a cast: the converter looks for the range of a comparison."""
+    import tensorflow as tf
+
+    x, other, *control = node.input
+    found = maker_of(other, makers)
+    kind, truth = node.attr["T"].type, tf.bool.as_datatype_enum
+    if found is None or found.op != "Const" or not tf.dtypes.as_dtype(kind).is_integer:
+        return None
+    if tf.make_ndarray(found.attr["value"].tensor).any():
+        return None
+    if node.op == "NotEqual":
+        return [renamed(node, "Cast", [x, *control], SrcT=kind, DstT=truth)]
+    cast = new_node(node, "there", "Cast", [x], SrcT=kind, DstT=truth)
+    return [cast, renamed(node, "LogicalNot", [output_of(cast), *control])]
+
+
+def _is_number(read: str, makers: Mapping[str, Any]) -> bool:
+    """Whether it is a constant, as it is or rounded to a range."""
+    found = maker_of(read, makers)
+    if found is None or not found.op.startswith("FakeQuant"):
+        return found is not None and found.op == "Const"
+    return _is_number(found.input[0], makers)
 
 
 def _selu(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
@@ -222,10 +259,13 @@ def _limited(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
 # No range reaches it and tells small numbers apart.
 _ENDLESS = 1e6
 _ALWAYS: dict[str, Spelling] = {"SelectV2": _without_negative_zeros}
+_FAR_NUMBERS: dict[str, Spelling] = {"Const": nearer_number}
+_MASK_LAST: dict[str, Spelling] = dict.fromkeys(("AddV2", "BiasAdd"), mask_last)
 _MASKED: dict[str, Spelling] = {
     "SelectV2": closer_masked,
     **dict.fromkeys(("AddV2", "BiasAdd", "Sub"), closer_added),
 }
+_WITHIN: dict[str, Spelling] = dict.fromkeys(("SelectV2", "Mul"), within_range)
 _CALIBRATED: dict[str, Spelling] = {
     "Selu": _selu,
     "SelectV2": _weighed,
@@ -239,13 +279,15 @@ _INT16: dict[str, Spelling] = {
     "Square": _squared,
     "PadV2": _padded,
     "Sum": _summed,
+    "SelectV2": _without_turn,
+    **dict.fromkeys(("Equal", "NotEqual"), _as_truth),
 }
 
 
 def rounds(precision: str, calibrated: bool) -> list[dict[str, Spelling]]:
     """What to look for, in turns: a turn reads what the one before it wrote."""
-    integers = [_INTEGERS] if precision in ("int8", "int16x8") else []
+    integers = [_INTEGERS, _WITHIN] if precision in ("int8", "int16x8") else []
     # Where the graph has ranges of its own, they are those of the operations as they are.
-    data = [_MASKED, _CALIBRATED] if calibrated else []
+    data = [_FAR_NUMBERS, _MASK_LAST, _MASKED, _CALIBRATED] if calibrated else []
     own = {"int8": [_INT8], "int16x8": [_INT16]}.get(precision, [])
     return [_ALWAYS, *data, *integers, *own]

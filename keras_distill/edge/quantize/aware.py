@@ -12,7 +12,7 @@ from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.model import CompressedModel, rebuild
 from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.interface import as_keras3, without_float16
-from keras_distill.edge.quantize import exact, layout
+from keras_distill.edge.quantize import exact, layout, scores
 from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.loops import check_loops
@@ -77,10 +77,10 @@ def quantize_aware(
     def substitute(path: str, layer: Any) -> Any:
         return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
 
-    read_exactly = exact.inputs_of(model, graph)
+    read_exactly, masked = exact.inputs_of(model, graph), scores.inputs_of(model, graph)
 
     def on_input(name: str, tensor: Any) -> Any:
-        return tensor if name in read_exactly else _ranged_input(name, tensor)
+        return tensor if name in read_exactly else _ranged_input(name, tensor, masked.get(name))
 
     copy = rebuild(model, substitute, on_input=on_input)
     # A model of exact values alone has nothing to calibrate.
@@ -167,9 +167,9 @@ def _treatments(
     return {key: chain for key, chain in found.items() if chain}
 
 
-def _ranged_input(name: str, tensor: Any) -> Any:
+def _ranged_input(name: str, tensor: Any, kind: str | None) -> Any:
     if "float" not in tensor.dtype:
         return tensor
     identity = keras.layers.Identity(name=f"{name}_range")
     identity.build(tensor.shape)
-    return QuantizedInput(identity, outputs=[True], name=identity.name)(tensor)
+    return QuantizedInput(identity, outputs=[kind or True], name=identity.name)(tensor)

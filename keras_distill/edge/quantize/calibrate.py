@@ -15,6 +15,7 @@ from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
+from keras_distill.edge.quantize.scores import MaskedRange
 from keras_distill.edge.quantize.thresholds import METHODS, Histogram
 from keras_distill.litert.quiet import quiet_tensorflow
 
@@ -121,10 +122,11 @@ def _bounds(model: Any, ranges: list[Range], rows: list[Any], method: str) -> li
     if method == "minmax":
         return whole
     cut = _cut(model, ranges, rows, lows, highs, METHODS[method])
-    # Of answers nothing is cut off: the best ones would all become equal.
-    answers = {id(one) for one in _of_outputs(model)}
+    # Of answers nothing is cut off: the best ones would all become equal. Nor is a mask's place.
+    masked = (one for one in ranges if isinstance(one, MaskedRange))
+    kept = {id(one) for one in (*_of_outputs(model), *masked)}
     return [
-        all_of_it if id(one) in answers else within
+        all_of_it if id(one) in kept else within
         for one, all_of_it, within in zip(ranges, whole, cut, strict=True)
     ]
 
@@ -185,7 +187,8 @@ def _observe(model: Any, ranges: list[Range], measure: Callable[[Any, int], Any]
         def observer(one: Range, tensor: Any) -> None:
             if id(one) in numbers:
                 number = numbers[id(one)]
-                found[number].append(measure(tf.cast(tensor, tf.float32), number))
+                counted = one.counted(tf.cast(tensor, tf.float32))
+                found[number].append(measure(counted, number))
 
         with observed(observer):
             model(x, training=False)

@@ -88,8 +88,13 @@ def exact_values(graph: Graph) -> frozenset[int]:
 def inputs_of(model: Any, graph: Graph) -> tuple[str, ...]:
     """The names of the inputs, of a replayable model, that `exact_values` has."""
     found = exact_values(graph)
+    return tuple(name for name, x in named_inputs(model, graph).items() if id(x) in found)
+
+
+def named_inputs(model: Any, graph: Graph) -> dict[str, Value]:
+    """A graph's inputs by the names that its model has for them."""
     names = [_keras.history(x).operation.name for x in functional(model).inputs]
-    return tuple(name for name, x in zip(names, graph.inputs, strict=True) if id(x) in found)
+    return dict(zip(names, graph.inputs, strict=True))
 
 
 def computes(step: Step, found: frozenset[int]) -> bool:

@@ -14,6 +14,7 @@ from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.quantize import activations, kinds, normalizations, twins
 from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficients, scaled
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
+from keras_distill.edge.quantize.scores import MaskedRange, nearer
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -24,7 +25,8 @@ class Quantized(Compressed):
       layer, treatments: as `Compressed`.
       activation: the layer's own activation, taken out of it, where the file needs a tensor before
         it; the layer's is then linear.
-      outputs: for each output, True for a range of its own, a pair for a known one, False for none.
+      outputs: for each output, True for a range of its own, a pair for a known one, False for none,
+        or the kind of a `MaskedRange`.
       between: how many ranges inside: before the activation, or between the terms of a merge.
       affine: the layer scales and shifts each channel and is an operation of its own in the file.
       requantized: the output comes to the file in another range than the input's.
@@ -52,9 +54,11 @@ class Quantized(Compressed):
         self.own_activation = activation
         self.outputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in outputs]
         self.output_ranges = _ranges("output_range", self.outputs_config)
-        root = normalizations.root_at(layer)
+        root, kind = normalizations.root_at(layer), next(iter(outputs), True)
         self.between = [
-            (InverseRoot if number == root else Range)(name=f"inner_range_{number}")
+            InverseRoot(name=f"inner_range_{number}")
+            if number == root
+            else _range_of(kind if isinstance(kind, str) else True, f"inner_range_{number}")
             for number in range(between)
         ]
         self.affine = affine
@@ -74,6 +78,8 @@ class Quantized(Compressed):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's answer, rounded."""
+        if self._is_masked:
+            args, kwargs = nearer((args, kwargs))
         if self.input_ranges:
             ranges = iter(self.input_ranges)
             args = _each(args, self.inputs_config, lambda x: next(ranges)(self._real(x)))
@@ -105,7 +111,8 @@ class Quantized(Compressed):
         if self.between and self.own_activation is None:
             return self._merged(*args)
         if is_exporting() and self.affine:
-            return as_depthwise(args[0], *coefficients(self.layer, args[0].shape[-1]))
+            found = coefficients(self.layer, args[0].shape[-1])
+            return as_depthwise(args[0], *(nearer(found) if self._is_masked else found))
         if self.freeze_after is not None and kwargs.get("training"):
             return tf.cond(
                 self.updates.value < self.freeze_after,
@@ -125,6 +132,10 @@ class Quantized(Compressed):
         if isinstance(self.layer, keras.layers.Average):
             total = total / len(tensors)
         return total
+
+    @property
+    def _is_masked(self) -> bool:
+        return any(isinstance(one, MaskedRange) for one in self.output_ranges)
 
     def _real(self, x: Any) -> Any:
         """Whole numbers that are to be rounded to a range, as real ones."""
@@ -165,10 +176,14 @@ class Quantized(Compressed):
 
 def _ranges(name: str, wanted: Sequence[Any]) -> list[Range]:
     return [
-        Range(fixed=None if one is True else one, name=f"{name}_{number}")
-        for number, one in enumerate(wanted)
-        if one is not False
+        _range_of(one, f"{name}_{number}") for number, one in enumerate(wanted) if one is not False
     ]
+
+
+def _range_of(wanted: Any, name: str) -> Range:
+    if isinstance(wanted, str):
+        return MaskedRange(wanted, name=name)
+    return Range(fixed=None if wanted is True else wanted, name=name)
 
 
 def _each(tensors: Any, wanted: Sequence[Any], change: Callable[[Any], Any]) -> Any:

@@ -12,7 +12,15 @@ from typing import Any
 import keras
 
 from keras_distill.edge import lookups
-from keras_distill.edge.quantize import activations, affine, exact, kinds, normalizations, twins
+from keras_distill.edge.quantize import (
+    activations,
+    affine,
+    exact,
+    kinds,
+    normalizations,
+    scores,
+    twins,
+)
 from keras_distill.graph import fusion
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
@@ -63,14 +71,24 @@ def plan(graph: Graph, skip: Any = None) -> dict[str, Plan]:
       skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
     """
     found: dict[str, Plan] = {}
-    unrounded = exact.exact_values(graph)
+    unrounded, masked = exact.exact_values(graph), scores.kinds_of(graph)
     for step in graph.steps:
         made = _plan_of(graph, step, skip, unrounded)
+        kept = [masked.get(id(value)) for value in step.outputs]
+        if any(kept) and _has_range(made):
+            made = _of_scores(made, kept)
         # Called twice, a layer needs a range where either call does.
         known = found.get(step.path)
         if known is None or (not _has_range(known) and _has_range(made)):
             found[step.path] = made
     return found
+
+
+def _of_scores(made: Plan, kinds_found: list[str | None]) -> Plan:
+    """A plan whose ranges are those of masked scores."""
+    pairs = zip(made.outputs, kinds_found, strict=True)
+    outputs = tuple(kind if wanted is True and kind else wanted for wanted, kind in pairs)
+    return replace(made, outputs=outputs, why=f"{made.why}, from the scores without a mask")
 
 
 def _has_range(made: Plan) -> bool:

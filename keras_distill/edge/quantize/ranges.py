@@ -87,7 +87,7 @@ class Range(keras.layers.Layer):
         )
 
     def _follow(self, x: Any) -> None:
-        x = tf.stop_gradient(tf.cast(x, tf.float32))
+        x = self.counted(tf.stop_gradient(tf.cast(x, tf.float32)))
         share = tf.maximum(1.0 / (self.seen.value + 1.0), 1.0 - 0.999)
         for bound, found in (
             (self.low, tf.minimum(tf.reduce_min(x), 0.0)),
@@ -95,6 +95,10 @@ class Range(keras.layers.Layer):
         ):
             bound.assign(bound.value + share * (found - bound.value))
         self.seen.assign(self.seen.value + 1.0)
+
+    def counted(self, x: Any) -> Any:
+        """What of a tensor its range is found from."""
+        return x
 
     def _rounded_for_export(self, x: Any) -> Any:
         return fake_quant(x, *self.bounds()) if self.is_set else x

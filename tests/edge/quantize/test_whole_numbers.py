@@ -7,7 +7,7 @@ import pytest
 from keras_distill import edge
 from keras_distill.edge.quantize.ranges import Range
 
-layers = keras.layers
+layers, ops = keras.layers, keras.ops
 BYTES, NUMBERS = (0.0, 255.0), None
 
 
@@ -74,3 +74,41 @@ def test_a_file_takes_bytes(tmp_path):
     assert export.inputs[0].dtype == "uint8"
     found = edge.load_tflite(export).predict(x)
     assert np.corrcoef(np.ravel(found), np.ravel(model(x)))[0, 1] > 0.999
+
+
+def embedded(ids, **kwargs):
+    return layers.Flatten()(layers.Embedding(20, 4, **kwargs)(ids))
+
+
+# What is made of ids before a Dense layer.
+IDS = {
+    "embedded": embedded,
+    "cast": lambda ids: ops.cast(ids, "float32") / 20.0,
+    "compared": lambda ids: ops.cast(ops.not_equal(ids, 0), "float32"),
+    "by arithmetic": lambda ids: embedded(ops.mod(ids + 1, 20)),
+    "masked": lambda ids: layers.LSTM(4)(layers.Embedding(20, 4, mask_zero=True)(ids)),
+    "one-hot": lambda ids: layers.Flatten()(ops.one_hot(ids, 20)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_at_int16x8(kind, dtype, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), dtype=dtype)
+    ids = inputs if dtype == "int32" else ops.cast(inputs, "int32")
+    model = keras.Model(inputs, layers.Dense(3)(IDS[kind](ids)))
+    x = np.random.default_rng(0).integers(0, 20, (48, 6)).astype(dtype)
+    path = tmp_path / "ids.tflite"
+    edge.export_tflite(model, path, precision="int16x8", representative_data=x)
+    found = edge.load_tflite(path).predict(x)
+    assert np.corrcoef(np.ravel(found), np.ravel(model(x)))[0, 1] > 0.9999
+
+
+def test_whole_numbers_that_int16x8_has_not_are_named(tmp_path):
+    ids = keras.Input((6,), dtype="int32")
+    first = layers.Dense(3)(embedded(ops.where(ids > 7, ids, ops.zeros_like(ids))))
+    model = keras.Model(ids, first)
+    x = np.random.default_rng(0).integers(0, 20, (48, 6)).astype("int32")
+    with pytest.raises(edge.ConversionError, match=r"\(.*Greater.*precision='int8'"):
+        edge.export_tflite(model, tmp_path / "x", precision="int16x8", representative_data=x)
