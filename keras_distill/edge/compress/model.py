@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
-from keras_distill.edge.compress.layer import Compressed
 from keras_distill.graph import copying
 from keras_distill.training.step import notify
 
@@ -90,12 +89,3 @@ def rebuild(
 ) -> CompressedModel:
     """A copy as `copying.rebuild` makes it, that tells its layers of every update."""
     return copying.rebuild(model, substitute, on_input=on_input, kind=CompressedModel)
-
-
-def without(model: Any, unwrap: Callable[[Compressed], Any]) -> Any:
-    """A copy with each `Compressed` layer replaced by what `unwrap` makes of it."""
-
-    def substitute(_: str, layer: Any) -> Any:
-        return unwrap(layer) if isinstance(layer, Compressed) else layer
-
-    return rebuild(model, substitute)

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_distill._keras import Functional
-from keras_distill.edge.compress.model import CompressedModel, without
+from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.interface import as_keras3
+from keras_distill.graph.copying import rebuild
 
 
 def strip(model: Any) -> keras.Model:
@@ -31,14 +31,8 @@ def strip(model: Any) -> keras.Model:
     Example:
       strip(pruned).save("student.keras")
     """
-    copy = without(as_keras3(model), lambda layer: layer.stripped())
-    _make_plain(copy)
-    return copy
+    return rebuild(as_keras3(model), _stripped)
 
 
-def _make_plain(model: Any) -> None:
-    # The graph is what it is to be; another pass of copying would only change the class.
-    model.__class__ = Functional
-    for layer in model.layers:
-        if isinstance(layer, CompressedModel):
-            _make_plain(layer)
+def _stripped(_: str, layer: Any) -> Any:
+    return layer.stripped() if isinstance(layer, Compressed) else layer
