@@ -41,7 +41,7 @@ def rebuild(
       TypeError, ValueError: as `functional`; or a layer can't be copied from its config.
     """
 
-    def make(path: str, operation: Any) -> Any:
+    def make(path: str, operation: keras.Operation) -> Any:
         return substitute(path, operation if anew(path) else copy_of(operation, path))
 
     source = functional(model)
@@ -89,7 +89,7 @@ def input_like(tensor: Any, shape: tuple[int | None, ...]) -> Any:
     return type(layer).from_config(config).output
 
 
-def copy_of(operation: Any, path: str, change: Callable[[dict], dict] = dict) -> Any:
+def copy_of(operation: keras.Operation, path: str, change: Callable[[dict], dict] = dict) -> Any:
     """A layer built again from its config, with the same values in all its variables.
 
     Args:

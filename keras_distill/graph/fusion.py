@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 __all__ = ["KERNELS", "TRANSPOSED", "is_linear", "is_relu", "takes_norm", "takes_relu"]
@@ -21,12 +19,12 @@ _OPERATIONS = ("Add", "Subtract", "Multiply")
 _RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
-def takes_norm(operation: Any) -> bool:
+def takes_norm(operation: keras.Operation) -> bool:
     """Whether a BatchNormalization over the channels behind it becomes part of its weights."""
     return isinstance(operation, KERNELS)
 
 
-def takes_relu(operation: Any) -> bool:
+def takes_relu(operation: keras.Operation) -> bool:
     """Whether a ReLU behind it becomes part of it, in float and in integers.
 
     Transposed convolutions take one in only where they have a bias other than zero.
@@ -37,12 +35,12 @@ def takes_relu(operation: Any) -> bool:
     return type(operation).__name__ in _OPERATIONS
 
 
-def is_linear(operation: Any) -> bool:
+def is_linear(operation: keras.Operation) -> bool:
     """Whether an operation has no activation of its own."""
     return getattr(operation, "activation", None) in (None, keras.activations.linear)
 
 
-def is_relu(operation: Any) -> bool:
+def is_relu(operation: keras.Operation) -> bool:
     """Whether an operation is nothing but a ReLU that the one before it may take in."""
     if isinstance(operation, layers.ReLU):
         shape = (operation.negative_slope, operation.threshold)

@@ -48,7 +48,7 @@ def chosen(
     return found
 
 
-def _answers(path: str, operation: Any, asked: Any) -> bool:
+def _answers(path: str, operation: keras.Operation, asked: Any) -> bool:
     if isinstance(asked, str):
         return asked in (path, path.rpartition("/")[2]) or bool(re.fullmatch(asked, path))
     if isinstance(asked, type):

@@ -83,7 +83,7 @@ def without_build(config: Any) -> Any:
     return [without_build(one) for one in config] if isinstance(config, list) else config
 
 
-def by_keras(operation: Any) -> bool:
+def by_keras(operation: keras.Operation) -> bool:
     """Whether an operation is of Keras' own making, so that its name says what it does."""
     return type(operation).__module__.startswith("keras.")
 

@@ -31,7 +31,7 @@ class Step:
     """
 
     path: str
-    operation: Any
+    operation: keras.Operation
     args: tuple
     kwargs: dict[str, Any]
     inputs: tuple[Value, ...]

@@ -23,7 +23,7 @@ class Wrapping(keras.layers.Layer):
     is_added: ClassVar[bool] = False
 
 
-def inner(operation: Any) -> Any:
+def inner(operation: keras.Operation) -> Any:
     """The user's own layer: `operation` itself, or what is inside a `Wrapping`."""
     return operation.layer if isinstance(operation, Wrapping) else operation
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.functional.tensors import UNLABELLED, Tensor
 from keras_distill.training import label_metrics
 from keras_distill.training.labels import (
     both_known,
@@ -47,9 +47,9 @@ class HeadLoss:
       rows: how many rows it is the mean of: those with a label.
     """
 
-    value: Any
+    value: Tensor
     mean: Any
-    rows: Any
+    rows: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,11 @@ class _Sent:
       entries: how many labels a position has, where each became a position of its own.
     """
 
-    y: Any
-    y_pred: Any
-    weight: Any
-    mask: Any = None
-    entries: Any = None
+    y: Tensor
+    y_pred: Tensor
+    weight: Tensor | None
+    mask: Tensor | None = None
+    entries: Tensor | None = None
 
 
 class LabelReader:
@@ -93,7 +93,7 @@ class LabelReader:
         self._routes = [_of_tensors(route) for route in routes]
         self._metric_routes = [_of_tensors(route) for route in metric_routes]
 
-    def losses(self, rows: Any) -> list[HeadLoss]:
+    def losses(self, rows: Tensor) -> list[HeadLoss]:
         """Every output's label loss, and Keras' own means of each updated."""
         return [self._loss(route, rows) for route in self._routes]
 
@@ -109,7 +109,7 @@ class LabelReader:
                 for metric in route.weighted:
                     label_metrics.update(metric, reading, known, route, route.sample_weight)
 
-    def _loss(self, route: _keras.LossRoute, rows: Any) -> HeadLoss:
+    def _loss(self, route: _keras.LossRoute, rows: Tensor) -> HeadLoss:
         reading, known = self._read(route.y, route.y_pred)
         sent = _sent(route, reading, known)
         mask = _keras.mask_of(route.y_pred) if sent.mask is None else sent.mask
@@ -134,12 +134,12 @@ class LabelReader:
             return HeadLoss(value, value, rows)
         return HeadLoss(tf.reduce_sum(value), tf.reduce_mean(value), rows)
 
-    def _rule(self, y_pred: Any) -> Any:
+    def _rule(self, y_pred: Tensor) -> Any:
         if isinstance(self._unlabelled, Mapping):
             return self._unlabelled.get(self._names.get(id(y_pred)), "auto")
         return self._unlabelled
 
-    def _read(self, y: Any, y_pred: Any) -> tuple[str, Any]:
+    def _read(self, y: Tensor, y_pred: Tensor) -> tuple[str, Any]:
         """How this output's labels are read, and which are known; None where none can miss."""
         losses = [route.loss for route in self._routes if route.y_pred is y_pred]
         readers: list[Any] = [*losses]
@@ -161,10 +161,10 @@ class LabelReader:
             self._refuse_unclear(reading, y, y_pred)
         return reading, known_labels(reading, y, y_pred)
 
-    def _kind(self, y_pred: Any) -> str:
+    def _kind(self, y_pred: Tensor) -> str:
         return self._kinds.get(self._names.get(id(y_pred)), "logits")
 
-    def _refuse_unclear(self, reading: str, y: Any, y_pred: Any) -> None:
+    def _refuse_unclear(self, reading: str, y: Tensor, y_pred: Tensor) -> None:
         """ValueError on -1 in labels of which nothing says what it means; floats are numbers."""
         head = self._names.get(id(y_pred))
         where = "" if head is None else f" of the output {head!r}"
@@ -186,7 +186,7 @@ def _of_tensors(route: Any) -> Any:
     return route._replace(**tensors)
 
 
-def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
+def _sent(route: _keras.LossRoute, reading: str, known: Tensor | None) -> _Sent:
     y, y_pred, weight = route.y, route.y_pred, route.sample_weight
     own, reads = _keras.mask_of(y_pred), reading_of(route.loss)
     if known is None:
@@ -215,7 +215,9 @@ def _sent(route: _keras.LossRoute, reading: str, known: Any) -> _Sent:
     return _Sent(clean, y_pred, weight_of_rank(weight, rank), both_known(known, own))
 
 
-def _by_entry(route: _keras.LossRoute, y: Any, y_pred: Any, known: Any, own: Any) -> _Sent:
+def _by_entry(
+    route: _keras.LossRoute, y: Tensor, y_pred: Tensor, known: Tensor, own: Tensor | None
+) -> _Sent:
     """Each label of a position as a position of its own, which a mask can leave out."""
     entries = tf.shape(known)[-1]
     weight = route.sample_weight
@@ -230,7 +232,7 @@ def _by_entry(route: _keras.LossRoute, y: Any, y_pred: Any, known: Any, own: Any
     return _Sent(y[..., None], y_pred, weight, both_known(known, own), entries)
 
 
-def _update_as_keras(route: _keras.LossRoute, value: Any, share: Any) -> None:
+def _update_as_keras(route: _keras.LossRoute, value: Tensor, share: Tensor) -> None:
     """Keras weighs a batch by its size where that is known beforehand, else all alike."""
     rows = route.y_pred.shape[0]
     weight = rows if isinstance(share, float) else (rows or 1.0) * share

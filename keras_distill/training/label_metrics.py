@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.functional.tensors import Tensor
 from keras_distill.training.labels import (
     COUNTS,
     aligned,
@@ -23,7 +24,9 @@ from keras_distill.training.labels import (
 __all__ = ["update"]
 
 
-def update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> None:
+def update(
+    metric: Any, reading: str, known: Tensor | None, route: Any, weight: Tensor | None
+) -> None:
     """The metric takes a batch up, without the labels that are not known."""
     y, y_pred = route.y, route.y_pred
     own, weighable = _keras.mask_of(y_pred), _takes_weight(metric)
@@ -53,7 +56,9 @@ def update(metric: Any, reading: str, known: Any, route: Any, weight: Any) -> No
         metric.update_state(clean, y_pred, sample_weight=weight_of_rank(weight, values))
 
 
-def _update_other(metric: Any, route: Any, clean: Any, known: Any, weight: Any) -> None:
+def _update_other(
+    metric: Any, route: Any, clean: Tensor, known: Tensor, weight: Tensor | None
+) -> None:
     """A metric that is no mean of a function's values; what is missing weighs nothing in it."""
     y, y_pred = route.y, route.y_pred
     if known.shape.rank == y_pred.shape.rank > 1:
@@ -86,7 +91,7 @@ def _update_other(metric: Any, route: Any, clean: Any, known: Any, weight: Any) 
     tf.cond(tf.reduce_all(known), none_missing, some_missing)
 
 
-def _times(known: Any, weight: Any):
+def _times(known: Tensor | None, weight: Tensor | None) -> Tensor:
     known = tf.cast(known, "float32")
     if weight is None:
         return known

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.functional.tensors import UNLABELLED
+from keras_distill.functional.tensors import UNLABELLED, Tensor
 
 __all__ = [
     "COUNTS",
@@ -108,7 +108,7 @@ def check_unlabelled(unlabelled: Any, heads: Sequence[str | None]) -> Any:
     return unlabelled
 
 
-def aligned(weight: Any, rank: int):
+def aligned(weight: Tensor, rank: int) -> Tensor:
     """A weight with as many axes: of one that has fewer each row's serves all its positions."""
     while weight.shape.rank > rank and weight.shape[-1] in (1, None):
         weight = tf.squeeze(weight, -1)
@@ -144,18 +144,18 @@ def _name_of(reader: Any) -> str:
     return getattr(function, "__name__", "") if ours else ""
 
 
-def holds_minus_one(y: Any) -> bool:
+def holds_minus_one(y: Tensor) -> bool:
     """Whether a label of this type can be -1: in unsigned ones 255 is a class."""
     return y.dtype.is_floating or (y.dtype.is_integer and not y.dtype.is_unsigned)
 
 
-def by_index(y: Any, y_pred: Any) -> bool:
+def by_index(y: Tensor, y_pred: Tensor) -> bool:
     """One label a position, not one an output of it."""
     rank = y_pred.shape.rank
     return y.shape.rank == rank - 1 or (y.shape.rank == rank and y.shape[-1] == 1)
 
 
-def known_labels(reading: str, y: Any, y_pred: Any) -> Any:
+def known_labels(reading: str, y: Tensor, y_pred: Tensor) -> Tensor:
     """Booleans, False where there is no label, by position or by label of several; or None."""
     if reading in ("unclear", "numbers", "whole") or y_pred.shape.rank is None:
         return None
@@ -171,7 +171,7 @@ def known_labels(reading: str, y: Any, y_pred: Any) -> Any:
     return given if reading == "yes_no" or rank == 1 else tf.reduce_any(given, axis=-1)
 
 
-def cleaned(reading: str, y: Any, known: Any):
+def cleaned(reading: str, y: Tensor, known: Tensor) -> Tensor:
     """Labels that a loss can take, 0 in place of the missing."""
     if reading in ("one_hot", "told") and y.shape.rank == known.shape.rank + 1:
         missing = ~known[..., None]
@@ -181,7 +181,7 @@ def cleaned(reading: str, y: Any, known: Any):
 
 
 @contextlib.contextmanager
-def measuring(y: Any) -> Iterator[None]:
+def measuring(y: Tensor) -> Iterator[None]:
     """Metrics take labels up meanwhile; ValueError where one misses them, as no data has any."""
     try:
         yield
@@ -195,7 +195,7 @@ def measuring(y: Any) -> Iterator[None]:
         ) from error
 
 
-def refuse_minus_one(message: str, y: Any) -> None:
+def refuse_minus_one(message: str, y: Tensor) -> None:
     """ValueError where a label is -1; in a graph an assertion, which XLA leaves out."""
     present = tf.reduce_any(tf.equal(y, tf.cast(UNLABELLED, y.dtype)))
     if not tf.executing_eagerly():
@@ -204,14 +204,14 @@ def refuse_minus_one(message: str, y: Any) -> None:
         raise ValueError(message)
 
 
-def of_labels_rank(reading: str, y: Any, y_pred: Any):
+def of_labels_rank(reading: str, y: Tensor, y_pred: Tensor) -> Tensor:
     """Without its last axis of one where the labels have none, as Keras' binary losses drop it."""
     if reading == "yes_no" and 1 < y.shape.rank == y_pred.shape.rank - 1:
         return _keras.reshaped(y_pred, lambda tensor: tf.squeeze(tensor, -1))
     return y_pred
 
 
-def both_known(known: Any, own: Any):
+def both_known(known: Tensor, own: Tensor | None) -> Tensor:
     """What is known and not masked by the model itself."""
     if own is None:
         return known
@@ -219,7 +219,7 @@ def both_known(known: Any, own: Any):
     return known if own.shape.rank > known.shape.rank else known & aligned(own, known.shape.rank)
 
 
-def weight_by_position(mask: Any, weight: Any, rank: int = 0):
+def weight_by_position(mask: Tensor | None, weight: Tensor | None, rank: int = 0) -> Tensor:
     """A weight by row, for values by position: multiplied as it is, rows would meet positions."""
     rank = max(rank, 0 if mask is None else mask.shape.rank)
     if weight is None or rank < 2:
@@ -227,11 +227,11 @@ def weight_by_position(mask: Any, weight: Any, rank: int = 0):
     return aligned(weight, rank) if weight.shape.rank < rank else weight
 
 
-def rank_of_value(function: Any, y: Any, y_pred: Any) -> int:
+def rank_of_value(function: Any, y: Tensor, y_pred: Tensor) -> int:
     """How many axes the values of a loss or metric have."""
     return tf.convert_to_tensor(function(y, y_pred)).shape.rank
 
 
-def weight_of_rank(weight: Any, rank: int):
+def weight_of_rank(weight: Tensor | None, rank: int) -> Tensor:
     """`aligned`, of a weight that may be None."""
     return None if weight is None else aligned(weight, rank)

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.training.label_losses import HeadLoss
 
 __all__ = ["LabelledOnly", "RunningMeans", "SumOfMeans"]
@@ -79,7 +80,9 @@ class RunningMeans:
         """All losses get better downwards, by name in the logs."""
         return dict.fromkeys([metric.name for metric in self.metrics()], "down")
 
-    def update_losses(self, heads: Sequence[HeadLoss], share: Any, rest: Any, rows: Any) -> None:
+    def update_losses(
+        self, heads: Sequence[HeadLoss], share: Tensor, rest: Tensor, rows: Tensor
+    ) -> None:
         """Take up a batch.
 
         Args:
@@ -92,7 +95,7 @@ class RunningMeans:
         if self.label_loss is not None:
             self.label_loss.update_state([head.mean for head in heads], counts)
 
-    def update(self, values: Mapping[str, Any], rows: Any) -> None:
+    def update(self, values: Mapping[str, Any], rows: Tensor) -> None:
         """Take up a batch's means over `rows` examples; of the names that are kept."""
         for name in (name for name in values if name in self.means):
             self.means[name].update_state(values[name], sample_weight=rows)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.functional.tensors import Tensor
 from keras_distill.objectives.base import Objective
 from keras_distill.schedules import TeacherEntropy
 from keras_distill.signals import Signals
@@ -45,9 +46,9 @@ class Total:
       objectives: unweighted, by name.
     """
 
-    total: Any
-    label_loss: Any
-    rest: Any
+    total: Tensor
+    label_loss: Tensor
+    rest: Tensor
     objectives: dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def objective_terms(
     objectives: Sequence[Objective],
     pairs: Sequence[tuple[Signals, Signals]],
     labels: Any = None,
-    sample_weight: Any = None,
+    sample_weight: Tensor | None = None,
     masks: Mapping[str | None, Any] | None = None,
 ) -> dict[str, Any]:
     """What each objective says of the batch, a float32 scalar by the objective's name.
@@ -105,7 +106,9 @@ def check_labels_needed(objectives: Sequence[Objective]) -> None:
             )
 
 
-def reduce(values: Any, sample_weight: Any = None, mask: Any = None):
+def reduce(
+    values: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Sum of value x sample weight over the number of values that no mask leaves out.
 
     Args:
@@ -128,7 +131,7 @@ def reduce(values: Any, sample_weight: Any = None, mask: Any = None):
     return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), "float32"))
 
 
-def silenced(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+def silenced(x: Any, y: Any, sample_weight: Tensor | None) -> tuple[Any, Any]:
     """The batch with no number in it that is not finite and weighs nothing.
 
     Times zero such a number is still none. A row of `x` that weighs nothing in any output takes the
@@ -152,7 +155,7 @@ def silenced(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
 
 
 def total(
-    label_loss: Any,
+    label_loss: Tensor,
     terms: Mapping[str, Any],
     objectives: Sequence[Objective],
     *,
@@ -209,7 +212,7 @@ def scheduled_names(objective: Objective) -> list[str]:
     return list(objective.scheduled())
 
 
-def gradient_norm(gradients: Sequence[Any]):
+def gradient_norm(gradients: Sequence[Any]) -> Tensor:
     """The length of all gradients as one vector, a float32 scalar; None is zero."""
     # Dense first: of rows that come twice a sparse gradient holds two parts, and it is their sum
     # that counts.
@@ -275,7 +278,7 @@ def _teacher_head(
     )
 
 
-def _of_head(structure: Any, head: str | None, student: Signals):
+def _of_head(structure: Any, head: str | None, student: Signals) -> Tensor:
     if isinstance(structure, Mapping):
         return by_path(structure).get(head)
     if isinstance(structure, (list, tuple)) and head in student.names:
@@ -283,7 +286,7 @@ def _of_head(structure: Any, head: str | None, student: Signals):
     return structure
 
 
-def _checked(objective: Objective, value: Any):
+def _checked(objective: Objective, value: Tensor) -> Tensor:
     value = tf.convert_to_tensor(value)
     if value.shape.rank != 1:
         raise ValueError(
@@ -294,7 +297,12 @@ def _checked(objective: Objective, value: Any):
 
 
 def _term(
-    objective: Objective, student: Signals, teacher: Signals, labels: Any, weight: Any, mask: Any
+    objective: Objective,
+    student: Signals,
+    teacher: Signals,
+    labels: Any,
+    weight: Tensor | None,
+    mask: Tensor | None,
 ):
     """One head's reduced value."""
     shape = getattr(student.logits, "shape", None)
@@ -312,7 +320,7 @@ def _term(
 
 
 def _values_by_position(
-    objective: Objective, student: Signals, teacher: Signals, labels: Any, mask: Any
+    objective: Objective, student: Signals, teacher: Signals, labels: Any, mask: Tensor | None
 ):
     """What the objective says of each position as if it were an example, `(batch, ...)`."""
     now = objective.seeing(teacher, mask)
@@ -329,7 +337,7 @@ def _values_by_position(
     return tf.reshape(_checked(objective, values), shape)
 
 
-def _folded(labels: Any, positions: int):
+def _folded(labels: Any, positions: int) -> Tensor:
     """Labels by position as labels by row; of labels by row alone there are none to a position."""
     if labels is None:
         return None
@@ -339,7 +347,7 @@ def _folded(labels: Any, positions: int):
     return tf.reshape(labels, [-1, *labels.shape[positions + 1 :]])
 
 
-def _by_example(weight: Any, mask: Any) -> tuple[Any, Any]:
+def _by_example(weight: Tensor | None, mask: Tensor | None) -> tuple[Any, Any]:
     """A weight and a mask of `(batch,)`: the mean over the positions that count."""
     kept = None if mask is None else tf.cast(mask, "float32")
     if weight is not None and weight.shape.rank > 1:
@@ -351,12 +359,12 @@ def _by_example(weight: Any, mask: Any) -> tuple[Any, Any]:
     return weight, None if mask is None else _all_but_batch(tf.reduce_any, mask)
 
 
-def _all_but_batch(reduction: Any, tensor: Any):
+def _all_but_batch(reduction: Any, tensor: Tensor) -> Tensor:
     axes = list(range(1, tensor.shape.rank))
     return reduction(tensor, axis=axes) if axes else tensor
 
 
-def _without_nan_rows(leaf: Any, out: Any, first: Any):
+def _without_nan_rows(leaf: Tensor, out: Tensor, first: Tensor) -> Tensor:
     if isinstance(leaf, (tf.SparseTensor, tf.RaggedTensor)):
         return leaf
     leaf = tf.convert_to_tensor(leaf)
@@ -369,7 +377,7 @@ def _without_nan_rows(leaf: Any, out: Any, first: Any):
     return tf.where(bad, row[None], leaf)
 
 
-def _without_nan(y: Any, zero: Any):
+def _without_nan(y: Any, zero: Tensor) -> Tensor:
     if y is None or not tf.convert_to_tensor(y).dtype.is_floating:
         return y
     bad = aligned(zero, tf.convert_to_tensor(y).shape.rank) & ~tf.math.is_finite(y)

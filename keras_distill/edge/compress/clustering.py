@@ -15,6 +15,7 @@ from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.interface import as_keras3, without_float16
 from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.functional.tensors import Tensor
 
 # TFMOT's, so that both find the same centroids.
 _SEED = 9
@@ -39,7 +40,7 @@ class Clusters(Treatment):
         self.clusters = clusters
         self.zero = zero
 
-    def build(self, owner: Any, variable: Any, prefix: str) -> None:
+    def build(self, owner: Any, variable: keras.Variable, prefix: str) -> None:
         """The centroids, 0 left out, and what is not 0; `start` sets them."""
         prefix = prefix.replace("/", "_")
         self.centroids = owner.add_weight(
@@ -53,14 +54,14 @@ class Clusters(Treatment):
             self.kept = masks.add_to(owner, variable, prefix)
             self.state = (self.centroids, self.kept)
 
-    def start(self, value: Any) -> None:
+    def start(self, value: Tensor) -> None:
         """Sets the centroids from the weight as it is, by k-means++; eagerly."""
         value = tf.convert_to_tensor(value)
         self.centroids.assign(first_centroids(value, self.clusters, zero=self.zero))
         if self.zero:
             self.kept.assign(self(value) != 0)
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Tensor) -> Tensor:
         value = tf.convert_to_tensor(value)
         centroids = tf.cast(self.centroids.value, value.dtype)
         if self.zero:
@@ -75,7 +76,7 @@ class Clusters(Treatment):
         return {"clusters": self.clusters, "zero": self.zero}
 
 
-def _nearest(value: Any, centroids: Any) -> Any:
+def _nearest(value: Tensor, centroids: Tensor) -> Tensor:
     """The index of each number's nearest centroid; by bisection, for the table may be large."""
     order = tf.argsort(centroids)
     ordered = tf.gather(tf.stop_gradient(centroids), order)
@@ -84,7 +85,7 @@ def _nearest(value: Any, centroids: Any) -> Any:
     return tf.reshape(tf.gather(order, place), tf.shape(value))
 
 
-def first_centroids(value: Any, clusters: int, *, zero: bool) -> Any:
+def first_centroids(value: Tensor, clusters: int, *, zero: bool) -> Tensor:
     """Where clustering begins: k-means++ on a weight's numbers, TFMOT's default.
 
     Args:
@@ -113,7 +114,7 @@ def first_centroids(value: Any, clusters: int, *, zero: bool) -> Any:
     return tf.concat(parts, 0)
 
 
-def _seeded(value: Any, count: int) -> Any:
+def _seeded(value: Tensor, count: int) -> Tensor:
     points = tf.reshape(value, [-1])
     different = tf.sort(tf.unique(points).y)
     if count <= 0:

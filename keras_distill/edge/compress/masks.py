@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
+
 UNSTRUCTURED = "unstructured"
 TWO_OF_FOUR = "2:4"
 Pattern = str | tuple[int, int]
@@ -62,7 +64,9 @@ def misfit(shape: Sequence[int], input_axes: Sequence[int], pattern: Pattern) ->
     return None
 
 
-def mask(value: Any, sparsity: Any, pattern: Pattern, input_axes: Sequence[int]) -> Any:
+def mask(
+    value: Tensor, sparsity: float | Tensor, pattern: Pattern, input_axes: Sequence[int]
+) -> Tensor:
     """What to keep of a weight, the largest first.
 
     Args:
@@ -86,7 +90,7 @@ def mask(value: Any, sparsity: Any, pattern: Pattern, input_axes: Sequence[int])
     return _from_matrix(kept, value.shape, input_axes)
 
 
-def largest(magnitude: Any, sparsity: Any) -> Any:
+def largest(magnitude: Tensor, sparsity: float | Tensor) -> Tensor:
     """True at the max(round(size * (1 - sparsity)), 1) largest.
 
     Equal to TFMOT's mask where no two are equal. Of equal ones the first in memory are kept, where
@@ -101,7 +105,7 @@ def largest(magnitude: Any, sparsity: Any) -> Any:
     return tf.reshape(tf.scatter_nd(order[:, None], kept, [size]) > 0, magnitude.shape)
 
 
-def _two_of_four(matrix: Any) -> Any:
+def _two_of_four(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape
     fours = tf.transpose(tf.reshape(matrix, [rows // 4, 4, columns]), [0, 2, 1])
     best = tf.math.top_k(fours, k=2).indices
@@ -109,7 +113,7 @@ def _two_of_four(matrix: Any) -> Any:
     return tf.reshape(tf.transpose(kept, [0, 2, 1]), [rows, columns])
 
 
-def _blocks(matrix: Any, sparsity: Any, block: Any) -> Any:
+def _blocks(matrix: Tensor, sparsity: float | Tensor, block: Any) -> Tensor:
     (rows, columns), (height, width) = matrix.shape, block
     apart = tf.reshape(matrix, [rows // height, height, columns // width, width])
     kept = largest(tf.reduce_mean(apart, axis=[1, 3]), sparsity)
@@ -126,12 +130,12 @@ def _order(rank: int, input_axes: Sequence[int]) -> list[int]:
     return [*input_axes, *(axis for axis in range(rank) if axis not in input_axes)]
 
 
-def _as_matrix(value: Any, input_axes: Sequence[int]) -> Any:
+def _as_matrix(value: Tensor, input_axes: Sequence[int]) -> Tensor:
     order = _order(len(value.shape), input_axes)
     return tf.reshape(tf.transpose(value, order), matrix_shape(value.shape, input_axes))
 
 
-def _from_matrix(matrix: Any, shape: Sequence[int], input_axes: Sequence[int]) -> Any:
+def _from_matrix(matrix: Tensor, shape: Sequence[int], input_axes: Sequence[int]) -> Tensor:
     order = _order(len(shape), input_axes)
     apart = tf.reshape(matrix, [shape[axis] for axis in order])
     return tf.transpose(apart, [order.index(axis) for axis in range(len(shape))])

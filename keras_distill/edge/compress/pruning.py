@@ -17,6 +17,7 @@ from keras_distill.edge.compress.schedule import Schedule, from_tfmot, is_tfmots
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.interface import as_keras3, without_float16
 from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.functional.tensors import Tensor
 
 _DEFAULT_SPARSITY = 0.75
 # A mask costs a sort of the weight; a quarter of a point of sparsity is worth one.
@@ -52,7 +53,7 @@ class Mask(Treatment):
         self.pattern = masks.checked_pattern(pattern)
         self.input_axes = tuple(input_axes)
 
-    def build(self, owner: Any, variable: Any, prefix: str) -> None:
+    def build(self, owner: Any, variable: keras.Variable, prefix: str) -> None:
         """The mask, the sparsity it was made for, and the sparsity promised at this update."""
         prefix = prefix.replace("/", "_")
         # Without aggregation each replica sets its own copy, from equal weights: a branch of the
@@ -70,22 +71,22 @@ class Mask(Treatment):
         )
         self.state = (self.kept, self.reached, self.promised)
 
-    def hold_zeros(self, value: Any) -> None:
+    def hold_zeros(self, value: Tensor) -> None:
         """Keeps what is zero in `value` now, and no schedule; eagerly."""
         self.kept.assign(tf.convert_to_tensor(value) != 0)
         self.reached.assign(self.schedule.sparsity)
         self.promised.assign(self.schedule.sparsity)
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Tensor) -> Tensor:
         value = tf.convert_to_tensor(value)
         # Not a product: -0.0 would cost the zipped file its runs of zeros.
         return tf.where(self.kept.value, value, tf.zeros_like(value))
 
-    def constrain(self, value: Any) -> Any:
+    def constrain(self, value: Tensor) -> Tensor:
         """Zero where the mask is."""
         return self(value)
 
-    def after_update(self, variable: Any, iterations: Any) -> None:
+    def after_update(self, variable: keras.Variable, iterations: Tensor) -> None:
         """Renews mask and variable where the schedule asks for it."""
         # Never back: a new optimiser counts from 0 again, and what is gone is gone.
         promised = tf.maximum(self.schedule(_number(iterations)), self.promised.value)
@@ -96,7 +97,7 @@ class Mask(Treatment):
         due = (reached < promised) & (at_end | (promised - reached >= worth))
         tf.cond(due, lambda: self._renew(variable, promised), lambda: tf.constant(False))
 
-    def _renew(self, variable: Any, sparsity: Any) -> Any:
+    def _renew(self, variable: keras.Variable, sparsity: float | Tensor) -> Tensor:
         value = self(variable.value)
         self.kept.assign(masks.mask(value, sparsity, self.pattern, self.input_axes))
         self.reached.assign(sparsity)
@@ -252,5 +253,5 @@ def _check_pattern(chosen: Iterable[Target], pattern: masks.Pattern) -> None:
         )
 
 
-def _number(iterations: Any) -> Any:
+def _number(iterations: Tensor) -> Any:
     return tf.convert_to_tensor(getattr(iterations, "value", iterations))

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill.data import qualified_name
+from keras_distill.functional.tensors import Tensor
 
 _TFMOTS = ("ConstantSparsity", "PolynomialDecay")
 
@@ -70,7 +71,7 @@ class Schedule:
         """Whether the final sparsity comes in one step."""
         return self.end_step in (None, self.begin_step)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Tensor) -> Tensor:
         """The sparsity, a float32 scalar, after `step` updates; in the graph or outside."""
         begun = tf.cast(step, tf.int64) - self.begin_step
         if self.at_once:

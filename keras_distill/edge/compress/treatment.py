@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 from typing import Any
 
+from keras_distill.functional.tensors import Tensor
+
 
 class Treatment(abc.ABC):
     """One compression of one weight: a mask, shared values, a quantisation grid.
@@ -26,14 +28,14 @@ class Treatment(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Tensor) -> Tensor:
         """The weight that the layer sees; differentiable with respect to `value`."""
 
-    def constrain(self, value: Any) -> Any:
+    def constrain(self, value: Tensor) -> Tensor:
         """What the variable is set to after each update of the optimiser."""
         return value
 
-    def after_update(self, variable: Any, iterations: Any) -> None:
+    def after_update(self, variable: Any, iterations: Tensor) -> None:
         """Follows the optimiser's step counter; graph-side, once an update."""
         return None
 

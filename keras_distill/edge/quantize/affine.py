@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.edge.compress.layer import is_exporting
+from keras_distill.functional.tensors import Tensor
 
 
-def coefficients(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def coefficients(layer: keras.layers.Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """`(scale, shift)` of a layer that computes `x * scale + shift` on its last axis.
 
     Args:
@@ -34,7 +35,7 @@ def coefficients(layer: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return scale.astype("float32"), shift.astype("float32")
 
 
-def is_affine(layer: Any) -> bool:
+def is_affine(layer: keras.layers.Layer) -> bool:
     """Whether a layer computes `x * scale + shift` with a number a channel, the last axis."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return layer.axis == -1 or layer.axis == _rank(layer) - 1
@@ -45,12 +46,12 @@ def is_affine(layer: Any) -> bool:
     return False
 
 
-def _rank(layer: Any) -> int:
+def _rank(layer: keras.layers.Layer) -> int:
     shapes = _keras.built_with(layer) or {}
     return len(next(iter(shapes.values()))) if shapes else 0
 
 
-def _batch_normalization(layer: Any) -> tuple[Any, Any]:
+def _batch_normalization(layer: keras.layers.Layer) -> tuple[Any, Any]:
     mean, variance = (np.asarray(v) for v in (layer.moving_mean, layer.moving_variance))
     scale = 1.0 / np.sqrt(variance + layer.epsilon)
     if layer.scale:
@@ -59,13 +60,13 @@ def _batch_normalization(layer: Any) -> tuple[Any, Any]:
     return scale, shift + np.asarray(layer.beta) if layer.center else shift
 
 
-def _normalization(layer: Any) -> tuple[Any, Any]:
+def _normalization(layer: keras.layers.Layer) -> tuple[Any, Any]:
     mean, deviation = np.asarray(layer.mean), np.sqrt(np.asarray(layer.variance))
     deviation = np.maximum(deviation, keras.config.epsilon())
     return (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
 
 
-def as_depthwise(x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
+def as_depthwise(x: Tensor, scale: np.ndarray, shift: np.ndarray) -> Tensor:
     """`x * scale + shift` as a 1x1 depthwise convolution, whose int8 kernel is exact.
 
     One weight a channel at a scale of its own is always 127 steps: nothing is rounded but the
@@ -82,13 +83,13 @@ def as_depthwise(x: Any, scale: np.ndarray, shift: np.ndarray) -> Any:
     return y if len(x.shape) == 4 else tf.reshape(y, _like(x))
 
 
-def by_one(x: Any) -> Any:
+def by_one(x: Tensor) -> Tensor:
     """`x` through a 1x1 depthwise convolution by one: an operation with a range of its own."""
     channels = x.shape[-1]
     return as_depthwise(x, np.ones(channels, "float32"), np.zeros(channels, "float32"))
 
 
-def _as_image(x: Any, channels: int) -> list[int]:
+def _as_image(x: Tensor, channels: int) -> list[int]:
     if len(x.shape) == 2:
         return [-1, 1, 1, channels]
     sizes = x.shape[1:-1].as_list()
@@ -96,14 +97,14 @@ def _as_image(x: Any, channels: int) -> list[int]:
     return [x.shape[0] or -1, 1, rest, channels] if x.shape[0] or rest > 0 else [-1, 1, 1, channels]
 
 
-def _like(x: Any) -> Any:
+def _like(x: Tensor) -> Tensor:
     sizes = x.shape.as_list()
     if sizes.count(None) <= 1:
         return [-1 if size is None else size for size in sizes]
     return tf.shape(x)
 
 
-def scaled(x: Any, scale: Any, shift: Any) -> Any:
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """`x * scale + shift` with weights of `(channels,)`, either of which may be None.
 
     As one integer operation where a file is traced, and in the weights' own graph in training.

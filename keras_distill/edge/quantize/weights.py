@@ -9,9 +9,10 @@ import keras
 import tensorflow as tf
 
 from keras_distill.edge.compress.treatment import Treatment
+from keras_distill.functional.tensors import Tensor
 
 
-def on_grid(value: Any, channel_axes: Sequence[int]) -> Any:
+def on_grid(value: Tensor, channel_axes: Sequence[int]) -> Tensor:
     """`value` rounded to int8's symmetric steps -127..127, a scale for each channel.
 
     scale = max|w| / 127 over all axes but the channels'; w -> scale * round(w / scale). Zeros stay
@@ -44,7 +45,7 @@ class Grid(Treatment):
     def __init__(self, channel_axes: Sequence[int] = ()):
         self.channel_axes = tuple(channel_axes)
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Tensor) -> Tensor:
         return on_grid(value, self.channel_axes)
 
     def get_config(self) -> dict[str, Any]:

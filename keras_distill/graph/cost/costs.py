@@ -39,7 +39,7 @@ _OPEN_OPERATORS = frozenset(
 class Call(NamedTuple):
     """What a formula reads."""
 
-    operation: Any
+    operation: keras.Operation
     inputs: Shapes
     outputs: Shapes
     weights: WeightShapes
@@ -53,7 +53,7 @@ Formula = Callable[[Call], int | None]
 
 
 def macs(
-    operation: Any,
+    operation: keras.Operation,
     input_shapes: Shapes,
     output_shapes: Shapes,
     weight_shapes: WeightShapes,

@@ -27,7 +27,7 @@ _VIEW_LAYERS = (
 _VIEW_OPERATORS = frozenset(("Reshape", "Ravel", "Squeeze", "ExpandDims", "StopGradient"))
 
 
-def is_view(operation: Any) -> bool:
+def is_view(operation: keras.Operation) -> bool:
     """Whether the file hands the input's own memory on."""
     if isinstance(operation, layers.Activation):
         return operation.activation is keras.activations.linear
@@ -55,7 +55,7 @@ def joined_steps(graph: Graph, operations: Sequence[Any]) -> dict[int, Any]:
     return joined
 
 
-def _folds(operation: Any, maker: Any, rank: int) -> bool:
+def _folds(operation: keras.Operation, maker: Any, rank: int) -> bool:
     """Whether a BatchNormalization goes into the kernel before it."""
     is_norm = isinstance(operation, layers.BatchNormalization)
     if not (is_norm and fusion.takes_norm(maker) and fusion.is_linear(maker)):

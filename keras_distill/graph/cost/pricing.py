@@ -64,7 +64,7 @@ class Plan:
     """
 
     step: Step
-    operation: Any
+    operation: keras.Operation
     operands: tuple[Value | Shape, ...]
     weights: WeightShapes
     counted: tuple[str, ...]
@@ -220,7 +220,7 @@ def _specs(graph: Graph, input_shapes: Sequence[Shape]) -> dict[int, Any]:
     return specs
 
 
-def _operands(step: Step, operation: Any) -> tuple[Value | Shape, ...]:
+def _operands(step: Step, operation: keras.Operation) -> tuple[Value | Shape, ...]:
     try:
         bound = inspect.signature(operation.call).bind(*step.args, **step.kwargs)
         taken = list(bound.arguments.values())

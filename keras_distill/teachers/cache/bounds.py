@@ -1,13 +1,15 @@
 """How far a target restored from its top k can be from the whole one."""
 
-from typing import Any
-
 import numpy as np
+
+from keras_distill.functional.tensors import Tensor
 
 __all__ = ["rest_bound"]
 
 
-def rest_bound(values: Any, rest: Any, classes: int, *, temperature: float = 4.0) -> np.ndarray:
+def rest_bound(
+    values: Tensor, rest: Tensor, classes: int, *, temperature: float = 4.0
+) -> np.ndarray:
     """A bound on the divergence of the restored target from the true one, at a temperature.
 
     `KL(p || p')` in nats, `p` the teacher's softened answer over all classes and `p'` the one

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.signals import Head, Signals
 from keras_distill.teachers.cache.layout import Layout, Output, field
 
@@ -75,7 +76,7 @@ def promised(taps: Mapping[Any, str], layout: Layout) -> Signals:
     )
 
 
-def restore(indices: Any, values: Any, rest: Any, classes: int) -> Any:
+def restore(indices: Tensor, values: Tensor, rest: Tensor, classes: int) -> Tensor:
     """Logits over all classes from the largest, the rest sharing what it is known to have.
 
     The kept classes have their logits, at every temperature. Each of the others gets
@@ -103,7 +104,7 @@ def restore(indices: Any, values: Any, rest: Any, classes: int) -> Any:
     return tf.reshape(full, tf.concat([tf.shape(rest), [classes]], 0))
 
 
-def quantize(values: Any) -> tuple[Any, Any]:
+def quantize(values: Tensor) -> tuple[Any, Any]:
     """An example's own scale and its values in steps of it, -127 to 127.
 
     Args:
@@ -119,7 +120,7 @@ def quantize(values: Any) -> tuple[Any, Any]:
     return tf.reshape(scale, [-1]), steps
 
 
-def _encode_head(logits: Any, head: Output, layout: Layout) -> dict[str, Any]:
+def _encode_head(logits: Tensor, head: Output, layout: Layout) -> dict[str, Any]:
     if layout.top_k is None:
         return {field("logits", head.name): _stored(logits, layout.dtype)}
     values, indices = tf.math.top_k(logits, layout.top_k)
@@ -135,7 +136,7 @@ def _encode_head(logits: Any, head: Output, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _decode_head(fields: Mapping[str, Any], head: Output, layout: Layout) -> Any:
+def _decode_head(fields: Mapping[str, Any], head: Output, layout: Layout) -> Tensor:
     if layout.top_k is None:
         logits = _loaded(fields[field("logits", head.name)], layout.dtype)
     else:
@@ -149,7 +150,7 @@ def _decode_head(fields: Mapping[str, Any], head: Output, layout: Layout) -> Any
     return tf.cast(logits, head.dtype)
 
 
-def _decode_layer(fields: Mapping[str, Any], layer: Output, layout: Layout) -> Any:
+def _decode_layer(fields: Mapping[str, Any], layer: Output, layout: Layout) -> Tensor:
     values = fields[field("layer", layer.name)]
     if layout.layer_dtype != "int8":
         return tf.cast(_loaded(values, layout.layer_dtype), layer.dtype)
@@ -158,7 +159,7 @@ def _decode_layer(fields: Mapping[str, Any], layer: Output, layout: Layout) -> A
     return tf.cast(tf.cast(values, "float32") * shaped, layer.dtype)
 
 
-def _placed(base: Any, indices: Any, values: Any) -> Any:
+def _placed(base: Tensor, indices: Tensor, values: Tensor) -> Tensor:
     """`base`, `(rows, classes)`, with each row's values at its indices."""
     kept = indices.shape[-1]
     columns = tf.reshape(tf.cast(indices, "int32"), [-1, kept])
@@ -167,23 +168,23 @@ def _placed(base: Any, indices: Any, values: Any) -> Any:
     return tf.tensor_scatter_nd_update(base, places, tf.reshape(values, [-1, kept]))
 
 
-def _stored(values: Any, dtype: str) -> Any:
+def _stored(values: Tensor, dtype: str) -> Tensor:
     cast = tf.cast(values, dtype)
     return tf.bitcast(cast, "uint16") if dtype == "bfloat16" else cast
 
 
-def _loaded(values: Any, dtype: str) -> Any:
+def _loaded(values: Tensor, dtype: str) -> Tensor:
     values = tf.bitcast(values, "bfloat16") if dtype == "bfloat16" else values
     return tf.cast(values, "float32")
 
 
-def _misfits(logits: Any, largest: float) -> Any:
+def _misfits(logits: Tensor, largest: float) -> Tensor:
     top = tf.reduce_max(logits, axis=-1)
     # Below the range a class may fall, with its share; the largest logit may not.
     lost = (top > largest) | (top < -largest) | tf.reduce_any(tf.math.is_nan(logits), axis=-1)
     return _count(lost)
 
 
-def _count(wrong: Any) -> Any:
+def _count(wrong: Tensor) -> Tensor:
     axes = list(range(1, wrong.shape.rank))
     return tf.reduce_sum(tf.cast(tf.reduce_any(wrong, axis=axes) if axes else wrong, "int32"))

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.teachers.cache.clock import Clock
 from keras_distill.teachers.cache.elements import as_is, called, unnamed, untuned
 from keras_distill.teachers.cache.fingerprints import of_rows
@@ -133,7 +134,7 @@ class Reader:
         epoch = self._clock.take()
         return epoch, self.load(int(epoch))
 
-    def _anywhere(self, epoch: Any, held: Any, start_step: int) -> tf.data.Dataset:
+    def _anywhere(self, epoch: Tensor, held: Tensor, start_step: int) -> tf.data.Dataset:
         """Inputs that can be had in any order: the epoch's own, block by block."""
         first, last = start_step * self._how.batch_size // self._block, self._examples - 1
 
@@ -153,7 +154,7 @@ class Reader:
         batches = blocks.rebatch(size, drop_remainder=self._how.drop_remainder)
         return batches.skip(start_step - first * self._block // size).map(as_is(with_inputs))
 
-    def _read(self, epoch: Any, held: Any, indices: Any, now: bool) -> Any:
+    def _read(self, epoch: Tensor, held: Tensor, indices: Tensor, now: bool) -> Any:
         """The records of these examples as bytes; where they come later, none for each."""
         if not now:
             return tf.zeros((tf.size(indices), 0), "uint8")
@@ -167,7 +168,7 @@ class Reader:
         )
         return tf.ensure_shape(rows, (None, self._bytes))
 
-    def _element(self, indices: Any, rows: Any) -> tuple:
+    def _element(self, indices: Tensor, rows: Tensor) -> tuple:
         source = self._source
         if isinstance(source, Stored):
             fields = unpacked(rows, self._layout, tuple(keras.tree.flatten(source.names)))
@@ -177,7 +178,7 @@ class Reader:
             return keras.tree.map_structure(lambda t: tf.gather(t, indices), source.tensors())
         return called(source.take, [indices], source.batch_spec())
 
-    def _from_stream(self, epoch: Any, held: Any) -> tf.data.Dataset:
+    def _from_stream(self, epoch: Tensor, held: Tensor) -> tf.data.Dataset:
         """`(element, records, places)` in batches of any size, none of them mixed yet."""
         source = self._source
         size = source.batch_size if isinstance(source, Batches) else self._how.batch_size
@@ -208,7 +209,7 @@ class Reader:
             found = pairs.map(as_is(lambda element, answer: (element, *answer)))
         return found.map(as_is(self._checked))
 
-    def _checked(self, element: tuple, rows: Any, places: Any) -> tuple:
+    def _checked(self, element: tuple, rows: Tensor, places: Tensor) -> tuple:
         """The element, once it is the one that the teacher answered."""
         found = of_rows(element[0])
         right = unpacked(rows, self._layout, ("input",))["input"]
@@ -225,13 +226,13 @@ class Reader:
             found = found.rebatch(window).enumerate().map(as_is(self._window_shuffled))
         return found.rebatch(size, drop_remainder=how.drop_remainder)
 
-    def _window_shuffled(self, number: Any, batch: tuple) -> tuple:
+    def _window_shuffled(self, number: Tensor, batch: tuple) -> tuple:
         key = tf.stack([self._how.seed + batch[2][0, 0] * _PRIME, number])
         order = tf.range(tf.shape(batch[1])[0])
         order = tf.random.experimental.stateless_shuffle(order, seed=key)
         return keras.tree.map_structure(lambda t: tf.gather(t, order), batch)
 
-    def _packed(self, element: tuple, rows: Any, places: Any) -> tuple:
+    def _packed(self, element: tuple, rows: Tensor, places: Tensor) -> tuple:
         x = element[0]
         if self._views.augmented:
             view = places[0, 0] % self._manifest.epochs
@@ -246,7 +247,7 @@ _CHANGED = (
 )
 
 
-def unpacked(rows: Any, layout: Layout, names: tuple[str, ...]) -> dict[str, Any]:
+def unpacked(rows: Tensor, layout: Layout, names: tuple[str, ...]) -> dict[str, Any]:
     """Fields of records that are given as bytes, inside a graph.
 
     Args:
@@ -257,7 +258,7 @@ def unpacked(rows: Any, layout: Layout, names: tuple[str, ...]) -> dict[str, Any
     return {name: _field(rows, *fields[name][:2]) for name in names}
 
 
-def _field(rows: Any, kind: np.dtype, offset: int) -> Any:
+def _field(rows: Tensor, kind: np.dtype, offset: int) -> Tensor:
     part = rows[:, offset : offset + kind.itemsize]
     dtype, size = tf.as_dtype(kind.base), kind.base.itemsize
     shape = [-1, *kind.shape]
@@ -266,6 +267,6 @@ def _field(rows: Any, kind: np.dtype, offset: int) -> Any:
     return tf.bitcast(tf.reshape(part, shape if size == 1 else [*shape, size]), dtype)
 
 
-def _places(epoch: Any, indices: Any) -> Any:
+def _places(epoch: Tensor, indices: Tensor) -> Tensor:
     """Each row's epoch and example, int64 `(batch, 2)`."""
     return tf.stack([tf.fill(tf.shape(indices), epoch), indices], axis=-1)

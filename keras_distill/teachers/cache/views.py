@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.functional.tensors import Tensor
 from keras_distill.teachers import identity
 from keras_distill.teachers.cache.order import example_seeds
 
@@ -45,7 +46,7 @@ class Views:
         """There is something to replay."""
         return self.augment is not None
 
-    def seeds(self, epoch: Any, indices: Any) -> Any:
+    def seeds(self, epoch: Tensor, indices: Tensor) -> Tensor:
         """The seed of each example's view, int32 `(n, 2)`."""
         return example_seeds(indices, self._seed, epoch)
 
@@ -53,7 +54,7 @@ class Views:
         """A digest of what `augment` computes, its constants included."""
         return identity.of_function(self._traced)
 
-    def replay(self, x: Any, seeds: Any) -> Any:
+    def replay(self, x: Any, seeds: Tensor) -> Any:
         """The views of a batch, inside a graph."""
         if self.augment is None:
             return x
