@@ -63,6 +63,13 @@ def generated(make):
     return tf.data.Dataset.from_generator(lambda: made, output_signature=made.element_spec)
 
 
+def by_variant(make):
+    """A data set of which no Python object is left."""
+    made = make()
+    variant = tf.data.experimental.to_variant(made)
+    return tf.data.experimental.from_variant(variant, made.element_spec)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -71,8 +78,9 @@ def generated(make):
         lambda make: tf.data.Dataset.range(1).interleave(lambda _: make().prefetch(1)),
         lambda make: make().map(lambda batch: (batch,)).apply(lambda d: d.repeat(1)).prefetch(2),
         generated,
+        by_variant,
     ],
-    ids=["mapped", "flat_map", "interleave", "apply", "from_generator"],
+    ids=["mapped", "flat_map", "interleave", "apply", "from_generator", "from_variant"],
 )
 def test_the_epoch_is_the_one_of_fit_whatever_the_data_set_was_made_into(
     monkeypatch, cache, change
