@@ -14,15 +14,12 @@ from keras_distill._keras.graphs import output_structure as output_structure
 from keras_distill._keras.graphs import run_through as run_through
 from keras_distill._keras.graphs import sequential_graph as sequential_graph
 from keras_distill._keras.graphs import standardized as standardized
-from keras_distill._keras.layers import LayerScale as LayerScale
 from keras_distill._keras.layers import adopt as adopt
 from keras_distill._keras.layers import built_with as built_with
 from keras_distill._keras.layers import called as called
 from keras_distill._keras.layers import children as children
-from keras_distill._keras.layers import embedding_table as embedding_table
 from keras_distill._keras.layers import flag as flag
 from keras_distill._keras.layers import holds_layers as holds_layers
-from keras_distill._keras.layers import kernel as kernel
 from keras_distill._keras.layers import layers_of as layers_of
 from keras_distill._keras.layers import own_variables as own_variables
 from keras_distill._keras.layers import recomputes as recomputes

@@ -5,19 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.saving import serialization_lib
 
 __all__ = [
-    "LayerScale",
     "adopt",
     "built_with",
     "called",
     "children",
-    "embedding_table",
     "flag",
     "holds_layers",
-    "kernel",
     "layers_of",
     "own_variables",
     "recomputes",
@@ -91,16 +87,6 @@ def set_flag(layer: Any, value: bool) -> None:
 def built_with(layer: keras.layers.Layer) -> Any:
     """What a layer was built with, by argument (`_build_shapes_dict`); None where nobody knows."""
     return layer._build_shapes_dict
-
-
-def kernel(layer: keras.layers.Layer) -> Any:
-    """The variable of a Dense, EinsumDense or convolution (`_kernel`): `kernel` adds LoRA to it."""
-    return layer._kernel
-
-
-def embedding_table(layer: keras.layers.Embedding) -> Any:
-    """The variable of an Embedding (`_embeddings`): `embeddings` adds LoRA to it."""
-    return layer._embeddings
 
 
 def seed_generators(layer: Any) -> Sequence[Any]:

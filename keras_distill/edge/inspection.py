@@ -17,6 +17,7 @@ from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.loops import refusal
 from keras_distill.edge.reads import float_operations
 from keras_distill.graph.replay import Step, trace
+from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import unwrapped
 
 
@@ -104,7 +105,7 @@ def inspect(model: Any) -> Inspection:
 def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
     operation, how, why = step.operation, plan.how, plan.why
     # Recurrent layers get another form in the file.
-    hidden = how in ("own range", "inside float") and not isinstance(operation, kinds.RECURRENT)
+    hidden = how in ("own range", "inside float") and not does(operation, *kinds.RECURRENT)
     in_float = float_operations(step) if hidden else ()
     if quantised:
         how, why = "quantised", "it has its grid and its ranges"

@@ -12,13 +12,14 @@ from keras_distill import _keras
 from keras_distill._keras import Functional
 from keras_distill.graph.copying import copy_of, rebuild
 from keras_distill.graph.replay import Graph, Step, Value, functional, trace
+from keras_distill.graph.traits import LAYERS, does
 from keras_distill.litert.converter import ConversionError
 
 layers = keras.layers
 
+LOOKUPS = [name for name, traits in LAYERS.items() if traits.does == "lookup"]
 _WAY = "kd.edge.without_preprocessing(model) returns the model behind it"
 __all__ = [
-    "LOOKUPS",
     "check_lookups",
     "has_kernel",
     "holds_lookups",
@@ -26,11 +27,6 @@ __all__ = [
     "without_preprocessing",
     "words",
 ]
-
-LOOKUPS = (
-    *(layers.StringLookup, layers.IntegerLookup, layers.TextVectorization),
-    *(layers.Hashing, layers.HashedCrossing),
-)
 
 
 def check_lookups(model: Any, *, calibrated: bool) -> None:
@@ -65,14 +61,14 @@ def _named(found: list[Any]) -> str:
 
 
 def has_kernel(layer: Any) -> bool:
-    """Whether LiteRT looks up what a layer of `LOOKUPS` does: its tables are of strings."""
+    """Whether LiteRT looks up what a lookup does: its tables are of strings."""
     if not isinstance(layer, layers.StringLookup) or layer.sparse or layer.mask_token is not None:
         return False
     return layer.num_oov_indices == 1 and layer.output_mode in ("int", "one_hot")
 
 
 def _lookups(model: Any) -> list[Any]:
-    inside = [layer for layer in _keras.layers_of(model) if isinstance(layer, LOOKUPS)]
+    inside = [layer for layer in _keras.layers_of(model) if does(layer, "lookup")]
     # A TextVectorization holds a StringLookup.
     parts = {id(part) for layer in inside for part in _keras.layers_of(layer, itself=False)}
     return [layer for layer in inside if id(layer) not in parts]
@@ -80,7 +76,7 @@ def _lookups(model: Any) -> list[Any]:
 
 def words(layer: Any) -> tuple[str, str] | None:
     """How a file holds a lookup, as `inspect` says it; None for any other layer."""
-    if not isinstance(layer, LOOKUPS):
+    if not does(layer, "lookup"):
         return None
     if has_kernel(layer):
         return "native", "LiteRT's own table of strings"
@@ -137,7 +133,7 @@ def without_preprocessing(model: keras.Model) -> keras.Model:
     if not any(_is_lookup(step) for step in graph.steps):
         raise ValueError(
             f"{model.name!r} has no lookups to leave out: none of its layers is one of "
-            f"{', '.join(kind.__name__ for kind in LOOKUPS)}. Export it as it is."
+            f"{', '.join(LOOKUPS)}. Export it as it is."
         )
     for name, value in zip(names, graph.inputs, strict=True):
         if id(value) in needed:
@@ -159,12 +155,12 @@ def without_preprocessing(model: keras.Model) -> keras.Model:
 
 
 def _is_lookup(step: Step) -> bool:
-    return isinstance(step.operation, LOOKUPS)
+    return does(step.operation, "lookup")
 
 
 def holds_lookups(model: Any) -> bool:
-    """Whether a model, subclassed or not, has layers of `LOOKUPS`."""
-    return any(isinstance(layer, LOOKUPS) for layer in _keras.layers_of(model))
+    """Whether a model, subclassed or not, has lookups."""
+    return any(does(layer, "lookup") for layer in _keras.layers_of(model))
 
 
 def _needed(graph: Graph) -> set[int]:

@@ -12,6 +12,7 @@ from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.quantize import exact
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Functional, trace
+from keras_distill.graph.traits import MOVED, gives
 from keras_distill.graph.wrapping import inner, unwrapped
 
 
@@ -28,7 +29,7 @@ def moved_as_bits(model: Any) -> Any:
     paths = {
         step.path
         for step in graph.steps
-        if type(step.operation).__name__ in exact.MOVING
+        if gives(step.operation) == MOVED
         and by_keras(step.operation)
         and any(id(value) in found for value in step.inputs)
         and all(value.dtype == "float32" for value in (*step.inputs, *step.outputs))

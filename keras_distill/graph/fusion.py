@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import keras
 
-__all__ = ["KERNELS", "TRANSPOSED", "is_linear", "is_relu", "takes_norm", "takes_relu"]
+from keras_distill.graph.traits import traits_of
+
+__all__ = ["is_linear", "is_relu", "takes_norm", "takes_relu"]
 
 layers = keras.layers
 
-TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-KERNELS = (
-    *(layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-    *(layers.SeparableConv1D, layers.SeparableConv2D, layers.Dense, *TRANSPOSED),
-)
-# They end in LiteRT's ADD, SUB or MUL, as layers and as operations between layers.
-_MERGES = (layers.Add, layers.Subtract, layers.Multiply, layers.Average)
-_OPERATIONS = ("Add", "Subtract", "Multiply")
 _RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
 def takes_norm(operation: keras.Operation) -> bool:
     """Whether a BatchNormalization over the channels behind it becomes part of its weights."""
-    return isinstance(operation, KERNELS)
+    return "norm" in traits_of(operation).takes
 
 
 def takes_relu(operation: keras.Operation) -> bool:
-    """Whether a ReLU behind it becomes part of it, in float and in integers.
-
-    Transposed convolutions take one in only where they have a bias other than zero.
-    """
-    if isinstance(operation, layers.Layer):
-        kinds = (*KERNELS, *_MERGES, layers.BatchNormalization)
-        return isinstance(operation, kinds) and not isinstance(operation, TRANSPOSED)
-    return type(operation).__name__ in _OPERATIONS
+    """Whether a ReLU behind it becomes part of it, in float and in integers."""
+    return "relu" in traits_of(operation).takes
 
 
 def is_linear(operation: keras.Operation) -> bool:

@@ -9,6 +9,7 @@ import keras
 
 from keras_distill import _keras, schedules
 from keras_distill.data import no_keras3_model
+from keras_distill.graph.traits import does
 from keras_distill.objectives import Objective
 from keras_distill.objectives.logits_base import LogitsObjective
 from keras_distill.signals.outputs import by_path
@@ -146,11 +147,12 @@ def warn_of_swap(student: keras.Model, teacher_params: int | None) -> None:
 
 def warn_of_random_layers(student: keras.Model) -> None:
     """Augmentation inside the student shows the teacher another picture."""
-    names = [
+    # RandAugment's own layers have its name.
+    names = dict.fromkeys(
         layer.name
         for layer in _keras.layers_of(student, itself=False)
-        if ".preprocessing." in type(layer).__module__ and type(layer).__name__.startswith("Random")
-    ]
+        if does(layer, "augmentation")
+    )
     if names:
         warnings.warn(
             f"The student augments its own input ({', '.join(names)}), so the teacher answers for "

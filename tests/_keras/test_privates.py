@@ -72,15 +72,6 @@ def test_what_holds_layers_and_which(dense, old):
     assert _keras.children(keras.layers.TimeDistributed(dense)) == [dense]
 
 
-def test_lora_is_left_out_of_what_a_kernel_and_a_table_are(dense):
-    table = keras.layers.Embedding(4, 3)
-    table.build(None)
-    for layer, read in ((dense, _keras.kernel), (table, _keras.embedding_table)):
-        before = read(layer)
-        layer.enable_lora(1)
-        assert read(layer) is before
-
-
 def test_a_call_outside_any_model_gives_its_own_losses():
     layer = Penalised()
     layer(ROWS)

@@ -453,11 +453,24 @@ def test_swapped_models_warn(small_cnn):
         kd.Distiller(small_cnn(3), small_cnn(8))
 
 
-def test_augmentation_inside_the_student_warns(small_cnn):
-    student = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.RandomFlip(name="flip"), small_cnn(3)]
-    )
-    with pytest.warns(UserWarning, match=r"augments its own input \(flip\)"):
+class Mirrored(keras.layers.RandomFlip):
+    """A user's own."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (keras.layers.RandomFlip, {}),
+        (keras.layers.RandomCrop, {"height": 8, "width": 8}),
+        (keras.layers.RandAugment, {}),
+        (keras.layers.MixUp, {}),
+        (Mirrored, {}),
+    ],
+)
+def test_augmentation_inside_the_student_warns(small_cnn, kind, options):
+    augmented = kind(name="augmenting", **options)
+    student = keras.Sequential([keras.Input((8, 8, 1)), augmented, small_cnn(3)])
+    with pytest.warns(UserWarning, match=r"augments its own input \(augmenting\)"):
         kd.Distiller(student, small_cnn(8))
 
 

@@ -13,28 +13,8 @@ import numpy as np
 from keras_distill.edge import legacy
 from keras_distill.edge.bridge import activations
 from keras_distill.edge.bridge.calls import plain
+from keras_distill.graph.traits import LAYERS
 
-# What both generations have and compute alike, by its name in keras.layers. All else is carried.
-_NAMES = """
-    Activation ELU LeakyReLU PReLU ReLU Softmax Identity
-    Add Average Concatenate Dot Maximum Minimum Multiply Subtract
-    Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose
-    DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
-    Dense EinsumDense Embedding
-    Attention AdditiveAttention MultiHeadAttention
-    BatchNormalization GroupNormalization LayerNormalization UnitNormalization Normalization
-    AveragePooling1D AveragePooling2D AveragePooling3D
-    MaxPooling1D MaxPooling2D MaxPooling3D
-    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
-    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
-    Cropping1D Cropping2D Cropping3D Flatten Permute RepeatVector Reshape
-    UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
-    ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise
-    SpatialDropout1D SpatialDropout2D SpatialDropout3D
-    SimpleRNN GRU LSTM ConvLSTM1D ConvLSTM2D ConvLSTM3D
-    Masking Rescaling Resizing CenterCrop TimeDistributed Bidirectional
-"""
-TWINS = frozenset(_NAMES.split())
 WRAPPERS = ("TimeDistributed", "Bidirectional")
 
 # Words of one side that say nothing about what a layer computes.
@@ -68,7 +48,8 @@ def twin_class(layer: Any, source: ModuleType, target: ModuleType) -> Any:
       NoTwinError: there is none.
     """
     name = type(layer).__name__
-    if name not in TWINS or getattr(source.layers, name, None) is not _stock(type(layer)):
+    known = name in LAYERS and LAYERS[name].twin
+    if not known or getattr(source.layers, name, None) is not _stock(type(layer)):
         raise NoTwinError(f"{name} has no twin in {target.__name__}")
     return getattr(target.layers, name)
 

@@ -12,20 +12,7 @@ from keras_distill import _keras
 from keras_distill.edge.compress.layer import inner
 from keras_distill.graph.naming import chosen
 from keras_distill.graph.replay import trace
-
-_BY_CHANNEL = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
+from keras_distill.graph.traits import does, traits_of
 
 
 @dataclass(frozen=True)
@@ -75,24 +62,18 @@ def _own_kernels(layer: Any) -> list[tuple[Any, tuple[int, ...]]]:
     if not layer.built:
         # A layer of the user's own may hold one that it never calls.
         return []
-    if isinstance(layer, _TRANSPOSED):
-        rank = len(layer.kernel.shape)
-        return [(layer.kernel, (*range(rank - 2), rank - 1))]
-    if isinstance(layer, keras.layers.EinsumDense):
-        return [(_keras.kernel(layer), _contracted(layer.equation))]
-    if isinstance(layer, _BY_CHANNEL):
-        variables = [_keras.kernel(layer)]
-    elif isinstance(layer, _SEPARABLE):
-        variables = [layer.pointwise_kernel]
-    elif isinstance(layer, _CELLS):
-        variables = [layer.kernel, layer.recurrent_kernel]
-    elif isinstance(layer, keras.layers.Embedding):
-        variables = [_keras.embedding_table(layer)]
-    elif hasattr(layer, "get_prunable_weights"):
-        variables = layer.get_prunable_weights()
-    else:
-        return []
-    return [(variable, tuple(range(len(variable.shape) - 1))) for variable in variables]
+    if held := traits_of(layer).kernels:
+        own = {variable.name: variable for variable in _keras.own_variables(layer)}
+        return [(own[name], _input_axes(layer, own[name], axis)) for name, axis in held.items()]
+    offered: list[Any] = getattr(layer, "get_prunable_weights", list)()
+    return [(variable, _input_axes(layer, variable, -1)) for variable in offered]
+
+
+def _input_axes(layer: Any, variable: Any, output_axis: int) -> tuple[int, ...]:
+    if does(layer, "einsum dense"):
+        return _contracted(layer.equation)
+    rank = len(variable.shape)
+    return tuple(axis for axis in range(rank) if axis != output_axis % rank)
 
 
 def _contracted(equation: str) -> tuple[int, ...]:

@@ -16,6 +16,13 @@ from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficient
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
 
+# Other merges add.
+_COMBINED = (
+    (keras.layers.Multiply, tf.multiply),
+    (keras.layers.Maximum, tf.maximum),
+    (keras.layers.Minimum, tf.minimum),
+)
+
 
 @keras.saving.register_keras_serializable("keras_distill")
 class Quantized(Compressed):
@@ -93,10 +100,9 @@ class Quantized(Compressed):
         if self.own_activation is not None:
             before, *inside = self.between[twins.ranges_inside(self.layer) :]
             y = activations.in_parts(self.own_activation, before(y), inside)
-        if self.requantized and is_exporting():
-            return keras.tree.map_structure(by_one, y)
         own = iter(self.output_ranges)
-        return _each(y, self.outputs_config, lambda x: next(own)(x))
+        y = _each(y, self.outputs_config, lambda x: next(own)(x))
+        return keras.tree.map_structure(by_one, y) if self.requantized and is_exporting() else y
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
         name = activations.of_layer(self.layer)
@@ -123,7 +129,7 @@ class Quantized(Compressed):
 
     def _merged(self, tensors: Sequence[Any]) -> Any:
         """A merge of three tensors or more, a pair at a time as the file does it."""
-        combine = tf.multiply if isinstance(self.layer, keras.layers.Multiply) else tf.add
+        combine = next((c for kind, c in _COMBINED if isinstance(self.layer, kind)), tf.add)
         total, *rest = tensors
         for number, tensor in enumerate(rest):
             total = combine(total, tensor)

@@ -24,6 +24,7 @@ from keras_distill.edge.quantize import (
 from keras_distill.graph import fusion
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
+from keras_distill.graph.traits import MOVED, SAME, does, gives, traits_of
 
 layers = keras.layers
 
@@ -131,6 +132,7 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
         outputs=outputs,
         between=_between(operation, step, split),
         affine=alone,
+        requantized=does(operation, "reversal") and _is_part(graph, step),
         inputs=_rounded_here(graph, step, unrounded),
     )
 
@@ -163,15 +165,24 @@ def _handed_on(graph: Graph, step: Step, bare: Plan, unrounded: frozenset[int]) 
     Except before a concatenation, which wants the whole's range from every part; the converter
     gives it to a reshape or a slice and then finds that its input has another.
     """
-    how = "native" if bare.type in kinds.NATIVE else "own range"
+    how = "native" if traits_of(step.operation).native else "own range"
     if any(id(value) in unrounded for value in step.inputs):
         outputs = tuple(id(value) not in unrounded for value in step.outputs)
         return replace(bare, how="own range", why="a range on its output", outputs=outputs)
-    parts = [reader for value in step.outputs for reader in graph.consumers(value)]
-    if bare.type in kinds.MOVING and any(map(kinds.is_concatenation, parts)):
+    if gives(step.operation) == MOVED and _is_part(graph, step):
         why = "a part of a whole: brought to the whole's range by a 1x1 convolution"
         return replace(bare, how="rewritten", why=why, requantized=True)
     return replace(bare, how=how, why="keeps its input's range")
+
+
+def _is_part(graph: Graph, step: Step) -> bool:
+    """Whether what shares a range with its inputs reads a step, past layers that leave nothing."""
+    readers = [reader for value in step.outputs for reader in graph.consumers(value)]
+    return any(
+        kinds.shares_a_range(reader.operation)
+        or (gives(reader.operation) == SAME and _is_part(graph, reader))
+        for reader in readers
+    )
 
 
 def _of_narrow_parts(graph: Graph, step: Step) -> str:
@@ -190,7 +201,7 @@ def _split_activation(operation: Any, weights: dict) -> str | None:
     if not weights or isinstance(operation, layers.Embedding):
         return None
     name = activations.of_layer(operation)
-    joined = ("linear",) if isinstance(operation, fusion.TRANSPOSED) else activations.FUSED
+    joined = ("linear",) if does(operation, "transposed") else activations.FUSED
     return name if name and name not in joined else None
 
 
@@ -221,9 +232,7 @@ def _known_range(step: Step) -> Any:
     # Where a GRU begins, its states stay, and an LSTM's second state is any sum: they need not be
     # what tanh gives.
     alone = len(step.inputs) == len(step.outputs) == 1
-    if isinstance(operation, kinds.RECURRENT) and not (
-        alone and kinds.has_bounded_gates(operation)
-    ):
+    if does(operation, *kinds.RECURRENT) and not (alone and kinds.has_bounded_gates(operation)):
         return True
     return activations.OUTPUT_RANGES.get(activations.of_layer(operation) or "", True)
 
@@ -238,7 +247,9 @@ def _joined_by_next(
     reader = readers[0].operation
     if kinds.is_concatenation(readers[0]):
         # One range for all parts, the whole's; a part read elsewhere has to keep its own.
-        return not any(id(out) in unrounded for out in readers[0].outputs)
+        return not does(step.operation, "reversal") and not any(
+            id(out) in unrounded for out in readers[0].outputs
+        )
     name = activations.of_layer(step.operation)
     if name not in (None, "linear"):
         return False
@@ -256,11 +267,10 @@ def _between(operation: Any, step: Step, split: str | None) -> int:
         return inside
     if activations.stands_alone(operation):
         return activations.ranges_inside(activations.of_layer(operation) or "")
-    merges = (layers.Add, layers.Multiply, layers.Average)
-    if not isinstance(operation, merges):
+    if not does(operation, "merge"):
         return normalizations.ranges_inside(operation)
-    count = len(step.inputs)
-    return count - 1 if isinstance(operation, layers.Average) else count - 2
+    sums = len(step.inputs) - 1
+    return sums if isinstance(operation, layers.Average) else max(0, sums - 1)
 
 
 def _folds_back(graph: Graph, step: Step) -> bool:
@@ -273,7 +283,6 @@ def _folds_back(graph: Graph, step: Step) -> bool:
 
 
 def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tuple[str, str]:
-    kind = type(operation).__name__
     if not isinstance(operation, layers.Layer):
         return "own range", "an operation, with a range on its output"
     if alone:
@@ -283,7 +292,7 @@ def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tu
             return "native", "folded into the weights before it"
         return "own range", "not over the last axis; a range on its output"
     if kinds.is_open_inside(operation):
-        what = "gates'" if isinstance(operation, kinds.RECURRENT) else "inner"
+        what = "gates'" if does(operation, *kinds.RECURRENT) else "inner"
         return "inside float", f"trained in float; its {what} ranges come from calibration data"
     if normalizations.ranges_inside(operation):
         return "rewritten", "as the operations it is made of, a range on each"
@@ -291,7 +300,7 @@ def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tu
         return "rewritten", f"its activation {split} behind a range of its own"
     if any(wanted is False for wanted in outputs):
         return "native", "joined with what follows"
-    if kind in kinds.NATIVE:
+    if traits_of(operation).native:
         return "native", "its output has a range"
     if kinds.weights_of(operation) and not isinstance(operation, layers.Embedding):
         return "rewritten", "as its 2D twin in the file"

@@ -16,7 +16,6 @@ from keras_distill import _keras
 
 Rounding = Callable[[Any], Any]
 layers = keras.layers
-RMS = getattr(layers, "RMSNormalization", ())
 
 
 def ranges_inside(layer: Any) -> int:
@@ -25,7 +24,7 @@ def ranges_inside(layer: Any) -> int:
         return 6 if _over_last_axis(layer) and not getattr(layer, "rms_scaling", False) else 0
     if isinstance(layer, layers.GroupNormalization):
         return 6 if layer.axis == -1 else 0
-    if RMS and isinstance(layer, RMS):
+    if isinstance(layer, layers.RMSNormalization):
         return 4 if _over_last_axis(layer) else 0
     if isinstance(layer, layers.UnitNormalization):
         return 2 if _over_last_axis(layer) else 0
@@ -57,7 +56,7 @@ def in_parts(layer: Any, x: Any, roundings: Sequence[Rounding], affine: Callable
     if isinstance(layer, layers.GroupNormalization):
         normal = _by_groups(layer, x, roundings)
         return affine(normal, layer.gamma, layer.beta)
-    if RMS and isinstance(layer, RMS):
+    if isinstance(layer, layers.RMSNormalization):
         square, mean, root, normal = roundings
         power = mean(tf.reduce_mean(square(tf.math.squared_difference(x, 0.0)), -1, True))
         return affine(normal(x * root(power + layer.epsilon)), layer.scale, None)

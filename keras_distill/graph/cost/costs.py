@@ -7,7 +7,6 @@ Normalisations, activations, pooling, biases and everything else element by elem
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -15,25 +14,11 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_distill.graph.traits import does, traits_of
+
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
 WeightShapes = Mapping[str, Shape]
-
-# Keras' classes that say nothing of what a call computes: bases, and holders of others' code.
-_OPEN_LAYERS = frozenset(
-    (
-        *("Layer", "Wrapper", "Merge", "DataLayer", "Model", "Functional", "Sequential"),
-        *("Lambda", "Pipeline", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
-        *("MelSpectrogram", "STFTSpectrogram"),
-    )
-)
-_OPEN_OPERATORS = frozenset(
-    (
-        *("Operation", "Function", "Map", "Scan", "AssociativeScan", "WhileLoop", "ForiLoop"),
-        *("Cond", "Switch", "VectorizedMap", "JVP", "CDist", "Correlate", "FFT", "FFT2", "IFFT2"),
-        *("RFFT", "IRFFT", "STFT", "ISTFT", "GaussianBlur", "SobelEdges"),
-    )
-)
 
 
 class Call(NamedTuple):
@@ -80,10 +65,10 @@ def macs(
       >>> macs(dense, [(1, 4)], [(1, 3)], {"kernel": (4, 3), "bias": (3,)})
       12
     """
-    kind: Any = type(operation)
-    formula = _formula(kind)
-    if formula is None:
+    what = traits_of(operation).does
+    if what == "open":
         return None
+    formula = _FORMULAS.get(what, _nothing)
     return formula(Call(operation, input_shapes, output_shapes, weight_shapes))
 
 
@@ -207,16 +192,16 @@ def _recurrent(call: Call) -> int | None:
     return None if step is None else prod(call.inputs[0][:2]) * step
 
 
-_CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
-
-
 def _cell(cell: Any, weights: WeightShapes) -> int | None:
     """Of one step of one example; the gates lie side by side in the kernels."""
-    if isinstance(cell, keras.layers.StackedRNNCells):
+    if does(cell, "cells"):
         return _sum(_cell(inner, _under(weights, inner)) for inner in cell.cells)
-    if isinstance(cell, _CELLS):
-        return prod(weights["kernel"]) + prod(weights["recurrent_kernel"])
-    return None
+    return sum(prod(weights[name]) for name in traits_of(cell).kernels) or None
+
+
+def _one_step(call: Call) -> int | None:
+    step = _cell(call.operation, call.weights)
+    return None if step is None else call.inputs[0][0] * step
 
 
 def _sum(counts: Any) -> int | None:
@@ -309,45 +294,32 @@ def _with_kernels(formula: Formula, *names: str) -> Formula:
     return counted
 
 
-# By name: operators have no public classes, and not every release of Keras has every layer.
-_LAYERS: dict[str, Formula] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
-    "Dense": _dense,
-    "EinsumDense": _einsum_dense,
-    "ReversibleEmbedding": _reversible,
-    **dict.fromkeys(("RNN", "SimpleRNN", "LSTM", "GRU"), _recurrent),
-    **dict.fromkeys(("ConvLSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _convolutional_lstm),
-    "Bidirectional": _bidirectional,
-    "TimeDistributed": _time_distributed,
-    "SpectralNormalization": _wrapped,
-    "MultiHeadAttention": _multi_head,
-    "GroupedQueryAttention": _grouped_query,
-    **dict.fromkeys(("Attention", "AdditiveAttention"), _attention),
-    "Dot": _dot,
+# By the word that `Traits.does` has; what has none here multiplies nothing.
+_FORMULAS: dict[str, Formula] = {
+    "convolution": _convolution,
+    "depthwise": _depthwise,
+    "separable": _separable,
+    "transposed": _transposed,
+    "dense": _dense,
+    "einsum dense": _einsum_dense,
+    "reversible embedding": _reversible,
+    "recurrent": _recurrent,
+    "cell": _one_step,
+    "cells": _one_step,
+    "convolutional recurrent": _convolutional_lstm,
+    "bidirectional": _bidirectional,
+    "time distributed": _time_distributed,
+    "wrapped": _wrapped,
+    "multi-head attention": _multi_head,
+    "grouped attention": _grouped_query,
+    "attention": _attention,
+    "dot": _dot,
+    "matrix product": _dense,
+    "tensor product": _tensordot,
+    "einsum": _einsum,
+    "product attention": _product_attention,
+    "tensor convolution": _with_kernels(_convolution, "kernel"),
+    "tensor depthwise": _with_kernels(_depthwise, "kernel"),
+    "tensor separable": _with_kernels(_separable, "depthwise_kernel", "pointwise_kernel"),
+    "tensor transposed": _with_kernels(_transposed, "kernel"),
 }
-_OPERATORS: dict[str, Formula] = {
-    "Matmul": _dense,
-    **dict.fromkeys(("Dot", "Inner", "Tensordot", "Vdot"), _tensordot),
-    "Einsum": _einsum,
-    "DotProductAttention": _product_attention,
-    "Conv": _with_kernels(_convolution, "kernel"),
-    "DepthwiseConv": _with_kernels(_depthwise, "kernel"),
-    "SeparableConv": _with_kernels(_separable, "depthwise_kernel", "pointwise_kernel"),
-    "ConvTranspose": _with_kernels(_transposed, "kernel"),
-}
-
-
-@functools.cache
-def _formula(kind: type) -> Formula | None:
-    is_layer = issubclass(kind, keras.layers.Layer)
-    known, opened = (_LAYERS, _OPEN_LAYERS) if is_layer else (_OPERATORS, _OPEN_OPERATORS)
-    for base in kind.__mro__:
-        if base.__module__.partition(".")[0] == "keras":
-            name = base.__name__
-            is_open = name in opened or name.startswith("Base")
-            is_open = is_open or base.__module__.endswith("ops.linalg")
-            return known.get(name, None if is_open else _nothing)
-    return None

@@ -13,27 +13,17 @@ import tensorflow as tf
 from keras_distill.graph import fusion
 from keras_distill.graph.cost.costs import Shape
 from keras_distill.graph.replay import Graph, Value
+from keras_distill.graph.traits import traits_of
 
 layers = keras.layers
 ShapeOf = Callable[[Value], Shape]
-
-
-# What LiteRT makes no tensor for: the same numbers, at most under another shape.
-_VIEW_LAYERS = (
-    *(layers.Reshape, layers.Flatten, layers.Identity, layers.ActivityRegularization),
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
-)
-_VIEW_OPERATORS = frozenset(("Reshape", "Ravel", "Squeeze", "ExpandDims", "StopGradient"))
 
 
 def is_view(operation: keras.Operation) -> bool:
     """Whether the file hands the input's own memory on."""
     if isinstance(operation, layers.Activation):
         return operation.activation is keras.activations.linear
-    if isinstance(operation, layers.Layer):
-        return isinstance(operation, _VIEW_LAYERS)
-    return type(operation).__name__ in _VIEW_OPERATORS
+    return traits_of(operation).is_view
 
 
 def joined_steps(graph: Graph, operations: Sequence[Any]) -> dict[int, Any]:

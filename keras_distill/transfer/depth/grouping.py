@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from keras_distill.graph.replay import Graph, trace
+from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import unwrapped
 from keras_distill.transfer.depth.block_names import block_names
 from keras_distill.transfer.depth.segments import (
@@ -22,34 +21,6 @@ from keras_distill.transfer.depth.segments import (
 )
 
 STEM, BODY, HEAD = "stem", "body", "head"
-
-_ACTIVATIONS = {
-    "Activation",
-    "ELU",
-    "Elu",
-    "Gelu",
-    "HardSilu",
-    "LeakyReLU",
-    "LeakyRelu",
-    "PReLU",
-    "ReLU",
-    "Relu",
-    "Relu6",
-    "Silu",
-}
-_PADDINGS = (
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-)
-_GLOBAL_POOLINGS = (
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-)
 
 
 @dataclass(frozen=True)
@@ -103,6 +74,7 @@ def blocks(model: Any) -> tuple[Block, ...]:
     Raises:
       TypeError, ValueError: not a built model with a graph.
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="first")])
     >>> for name in ("low", "high", "logits"):
     ...     model.add(keras.layers.Dense(8, name=name))
@@ -157,7 +129,7 @@ def _head(links: Sequence[Link]) -> int:
 
 def _reduces(link: Link) -> bool:
     ranks = len(link.entries[0].shape), len(link.exit.shape)
-    pooled = not link.branches and isinstance(link.operations[0], _GLOBAL_POOLINGS)
+    pooled = not link.branches and does(link.operations[0], "global pooling")
     return pooled or (ranks[0] > 2 and ranks[1] <= 2)
 
 
@@ -195,7 +167,7 @@ def _is_gate(link: Link) -> bool:
 def _leads(link: Link, following: Link | None, before: Link) -> bool:
     """Whether what opens nothing belongs to the block after it, not to the one before."""
     operation = link.operations[0]
-    if isinstance(operation, _PADDINGS):
+    if does(operation, "padding"):
         return following is not None and _opens(following)
     if link.branches or not normalises(operation):
         return False
@@ -206,7 +178,7 @@ def _leads(link: Link, following: Link | None, before: Link) -> bool:
 
 
 def _is_activation(link: Link) -> bool:
-    return not link.branches and type(link.operations[0]).__name__ in _ACTIVATIONS
+    return not link.branches and does(link.operations[0], "activation", "learned activation")
 
 
 def _completes(link: Link, group: Iterable[Link]) -> bool:
@@ -220,14 +192,12 @@ def _completes(link: Link, group: Iterable[Link]) -> bool:
 
 
 def _is_depthwise(link: Link) -> bool:
-    kinds = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-    return not link.branches and isinstance(link.operations[0], kinds)
+    return not link.branches and does(link.operations[0], "depthwise")
 
 
 def _is_pointwise(link: Link) -> bool:
-    kinds = (keras.layers.Conv1D, keras.layers.Conv2D)
     layer = link.operations[0]
-    return not link.branches and isinstance(layer, kinds) and not _looks_around(layer)
+    return not link.branches and does(layer, "convolution") and not _looks_around(layer)
 
 
 def _attends(link: Link) -> bool:

@@ -12,14 +12,11 @@ import keras
 
 from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.sizes import sizes_to_try
+from keras_distill.graph.traits import does
 
 _NORMALISING = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.PReLU,
-    keras.layers.RMSNormalization,
-    keras.layers.UnitNormalization,
+    *("batch normalization", "row normalization", "group normalization"),
+    *("learned activation", "scale"),
 )
 # Smaller ones are all the same to a layer that halves them.
 _LEAST_SIZE = 64
@@ -28,14 +25,12 @@ _LEAST_SIZE = 64
 def has_weights(operation: Any) -> bool:
     """Whether it holds weights; statistics of the input data (Normalization) do not count."""
     layer = isinstance(operation, keras.layers.Layer)
-    return (
-        layer and not isinstance(operation, keras.layers.Normalization) and bool(operation.weights)
-    )
+    return layer and not does(operation, "input normalization") and bool(operation.weights)
 
 
 def normalises(operation: Any) -> bool:
     """Whether it scales what a layer before it made, channel by channel."""
-    return isinstance(operation, _NORMALISING)
+    return does(operation, *_NORMALISING)
 
 
 def transforms(operation: Any) -> bool:

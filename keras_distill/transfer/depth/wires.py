@@ -8,9 +8,7 @@ from typing import Any
 
 from keras_distill import _keras
 from keras_distill.data import qualified_name
-
-_ELEMENTWISE = {"Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"}
-_MERGES = {"Concatenate", *_ELEMENTWISE}
+from keras_distill.graph.traits import does
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Wire:
 
 def is_merge(node: Any) -> bool:
     """Whether it only brings tensors together, so that with one of them left it has no work."""
-    return len(node.input_tensors) > 1 and type(node.operation).__name__ in _MERGES
+    return len(node.input_tensors) > 1 and does(node.operation, "merge", "concatenation")
 
 
 def distinct(node: Any, read: Sequence[Wire]) -> list[int]:
@@ -59,7 +57,7 @@ def check_found(read: Sequence[Wire], path: str) -> None:
 
 def check_shapes(node: Any, read: Sequence[Wire], path: str) -> None:
     """Refuses to broadcast where the teacher adds or multiplies one by one."""
-    if type(node.operation).__name__ not in _ELEMENTWISE:
+    if not does(node.operation, "merge"):
         return
     before = [tensor.shape for tensor in node.input_tensors]
     after = [wire.tensor.shape for wire in read]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.traits import does, traits_of
 from keras_distill.transfer.width.survey import Axes, Call, Role
 from keras_distill.transfer.width.tensor_rules import channels_last
-
-layers = keras.layers
-GATES = {layers.LSTM: 4, layers.GRU: 3, layers.SimpleRNN: 1}
 
 
 def _last(call: Call, path: str, *axes: np.ndarray | None) -> dict[str, Axes]:
@@ -94,8 +91,7 @@ def by_channel(call: Call) -> Role:
     for path, weight in weight_paths(layer).items():
         if len(weight.shape) and weight.shape[-1] == width:
             axes |= _last(call, path, call.only)
-    exact = not isinstance(layer, (layers.LayerNormalization, layers.UnitNormalization))
-    return Role(layer, axes, call.only, exact=exact)
+    return Role(layer, axes, call.only, exact=not does(layer, "row normalization"))
 
 
 def group_normalisation(call: Call) -> Role:
@@ -107,7 +103,7 @@ def group_normalisation(call: Call) -> Role:
 
 
 def _recurrent_axes(layer: Any, prefix: str, given: np.ndarray, out: np.ndarray) -> dict[str, Axes]:
-    gates = np.tile(out, next(n for kind, n in GATES.items() if isinstance(layer, kind)))
+    gates = np.tile(out, traits_of(layer).gates)
     cell = f"{prefix}{layer.cell.name}/"
     axes: dict[str, Axes] = {
         f"{cell}kernel": (given, gates),
@@ -122,8 +118,14 @@ def _kernels(axes: dict[str, Axes]) -> dict[str, int]:
     return {path: -1 for path in axes if path.endswith("kernel")}
 
 
+def _check_gates(call: Call, layer: Any) -> None:
+    if not traits_of(layer).gates:
+        raise call.unknown(f"what the cell of {type(layer).__name__} does is not known")
+
+
 def recurrent(call: Call) -> Role:
     """The state has the channels of the output; each gate has them once."""
+    _check_gates(call, call.operation)
     out = call.make(call.operation.units)
     call.tie([out, *call.inputs[1:]])
     axes = _recurrent_axes(call.operation, "", call.only, out)
@@ -136,6 +138,7 @@ def bidirectional(call: Call) -> Role:
     forward, backward = wrapper.forward_layer, wrapper.backward_layer
     if len(call.inputs) > 1 or wrapper.merge_mode != "concat" or len(call.step.outputs) > 1:
         raise call.unknown("a Bidirectional with states or another merge than 'concat'")
+    _check_gates(call, forward)
     both = call.make(2 * forward.units)
     ours, theirs = both[: forward.units], both[forward.units :]
     # One number of units in the config serves both directions.

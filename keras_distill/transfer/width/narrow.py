@@ -10,18 +10,12 @@ import numpy as np
 from keras_distill.graph.copying import rebuild, settle, weight_paths
 from keras_distill.graph.remaking import from_own_config, without_build
 from keras_distill.graph.replay import trace
+from keras_distill.graph.traits import does, traits_of
 from keras_distill.transfer.report import COPIED, CUT, TransferRow
 from keras_distill.transfer.width.channels import Channels
 from keras_distill.transfer.width.survey import Role
 
 layers = keras.layers
-_GROUPED = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_WIDTH_KEYS: tuple[tuple[Any, str], ...] = (
-    (layers.Dense, "units"),
-    (layers.Embedding, "output_dim"),
-    ((layers.LSTM, layers.GRU, layers.SimpleRNN), "units"),
-    (layers.MultiHeadAttention, "output_shape"),
-)
 
 
 def narrow(model: Any, channels: Channels, kept: np.ndarray) -> Any:
@@ -130,11 +124,10 @@ def _changes(layer: Any, role: Role, width: int) -> dict[str, Any]:
         halves = {"units": width // 2}
         return {k: {**one, "config": {**one["config"], **halves}} for k, one in inner.items()}
     if role.made is None:
-        if not isinstance(layer, _GROUPED) or layer.groups <= 1:
+        if not does(layer, "convolution") or layer.groups <= 1:
             return {}
         return {"filters": width, "groups": layer.groups * width // layer.filters}
-    key = next((key for kinds, key in _WIDTH_KEYS if isinstance(layer, kinds)), "filters")
-    return {key: width}
+    return {traits_of(layer).width: width}
 
 
 def _last_changed(shape: Any, role: Role, width: int) -> tuple[int, ...]:

@@ -3,80 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import keras
-
-from keras_distill._keras import LayerScale
 from keras_distill.graph.copying import weight_paths
-from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Step
+from keras_distill.graph.traits import traits_of
 from keras_distill.transfer.width import layer_rules, tensor_rules
 from keras_distill.transfer.width.survey import Atoms, Axes, Call, Role, Survey
 
-layers = keras.layers
 TREATMENTS = ("elementwise", "fixed")
 Rule = Callable[[Call], Role]
 
-# Each output channel comes from the input channel at the same place.
-_SAME_LAYERS = (
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax),
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise, layers.Identity),
-    *(layers.ActivityRegularization, layers.Masking, layers.Rescaling, layers.Resizing),
-    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.RepeatVector),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalMaxPooling1D),
-    *(layers.GlobalMaxPooling2D, layers.GlobalAveragePooling3D, layers.GlobalMaxPooling3D),
-    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, layers.CenterCrop),
-    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
-    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
-)
-_SAME_OPERATIONS = frozenset(
-    (
-        *("Relu", "Relu6", "Sigmoid", "Silu", "Swish", "HardSilu", "HardSwish", "HardSigmoid"),
-        *("Gelu", "Elu", "Selu", "Tanh", "Softplus", "LeakyRelu", "Softmax", "Identity", "Cast"),
-        *("Absolute", "Abs", "Negative", "Square", "Sqrt", "Rsqrt", "Exp", "Clip", "StopGradient"),
-    )
-)
-_BINARY_OPERATIONS = frozenset(
-    ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
-)
-_MERGES = (
-    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
-    *(layers.Maximum, layers.Minimum),
-)
-_REDUCTIONS = frozenset(("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std"))
-_LAYERS: tuple[tuple[Any, Rule], ...] = (
-    ((layers.SeparableConv1D, layers.SeparableConv2D), layer_rules.separable),
-    ((layers.DepthwiseConv1D, layers.DepthwiseConv2D), layer_rules.depthwise),
-    (
-        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
-        layer_rules.transposed,
+# By the word that `Traits.does` has.
+_RULES: dict[str, Rule] = {
+    "separable": layer_rules.separable,
+    "depthwise": layer_rules.depthwise,
+    "transposed": layer_rules.transposed,
+    "convolution": layer_rules.convolution,
+    "dense": layer_rules.dense,
+    **dict.fromkeys(("embedding", "reversible embedding"), layer_rules.embedding),
+    "group normalization": layer_rules.group_normalisation,
+    **dict.fromkeys(
+        ("batch normalization", "row normalization", "input normalization"), layer_rules.by_channel
     ),
-    ((layers.Conv1D, layers.Conv2D, layers.Conv3D), layer_rules.convolution),
-    (layers.Dense, layer_rules.dense),
-    (layers.Embedding, layer_rules.embedding),
-    (layers.GroupNormalization, layer_rules.group_normalisation),
-    ((layers.BatchNormalization, layers.LayerNormalization, layers.PReLU), layer_rules.by_channel),
-    ((layers.Normalization, layers.UnitNormalization), layer_rules.by_channel),
-    (tuple(layer_rules.GATES), layer_rules.recurrent),
-    (layers.Bidirectional, layer_rules.bidirectional),
-    (layers.MultiHeadAttention, layer_rules.attention),
-    (_MERGES, tensor_rules.merge),
-    (layers.Concatenate, tensor_rules.concatenation),
-    ((layers.Reshape, layers.Flatten, layers.Permute), tensor_rules.rearranged),
-    (_SAME_LAYERS, tensor_rules.same),
-)
-_OPERATIONS: tuple[tuple[Any, Rule], ...] = (
-    (_SAME_OPERATIONS, tensor_rules.same),
-    (_BINARY_OPERATIONS, tensor_rules.merge),
-    (_REDUCTIONS, tensor_rules.reduction),
-    (("Reshape", "Transpose", "Ravel"), tensor_rules.rearranged),
-    (("Concatenate", "Concat"), tensor_rules.concatenation),
-    (("ExpandDims", "Squeeze"), tensor_rules.own_axis),
-    (("GetItem",), tensor_rules.item),
-)
+    **dict.fromkeys(("learned activation", "scale"), layer_rules.by_channel),
+    "recurrent": layer_rules.recurrent,
+    "bidirectional": layer_rules.bidirectional,
+    "multi-head attention": layer_rules.attention,
+    "merge": tensor_rules.merge,
+    "concatenation": tensor_rules.concatenation,
+    **dict.fromkeys(("reshaping", "transposition"), tensor_rules.rearranged),
+    "reduction": tensor_rules.reduction,
+    "new axes": tensor_rules.own_axis,
+    "item": tensor_rules.item,
+    # Each output channel comes from the input channel at the same place.
+    **dict.fromkeys(
+        (
+            *("activation", "softmax", "elementwise", "cast", "identity", "dropout", "masking"),
+            *("augmentation", "rescaling", "resampling", "pooling", "global pooling", "padding"),
+            *("cropping", "repetition"),
+        ),
+        tensor_rules.same,
+    ),
+}
 
 
 def apply(survey: Survey, step: Step) -> None:
@@ -98,7 +66,7 @@ def _role(call: Call) -> Role:
     treatment = call.survey.treatments.get(call.step.path)
     if treatment == "elementwise":
         return _elementwise_by_order(call)
-    rule = None if treatment == "fixed" else _rule_of(call.operation)
+    rule = None if treatment == "fixed" else _RULES.get(traits_of(call.operation).does)
     if rule is None:
         if treatment != "fixed" and call.step.path not in call.survey.skipped:
             raise call.unknown()
@@ -128,15 +96,3 @@ def _fixed(call: Call) -> Role:
     call.survey.pin(*call.inputs)
     shapes = [value.shape for value in call.step.outputs]
     return Role(call.operation, {}, call.survey.fixed(shapes[0][-1] if shapes[0] else None))
-
-
-def _rule_of(operation: Any) -> Rule | None:
-    """The rule of an operation's kind; None where there is none."""
-    if isinstance(operation, layers.Layer):
-        if type(operation) is LayerScale:
-            return layer_rules.by_channel
-        return next((rule for kinds, rule in _LAYERS if isinstance(operation, kinds)), None)
-    if not by_keras(operation):
-        return None
-    name = type(operation).__name__
-    return next((rule for names, rule in _OPERATIONS if name in names), None)

@@ -177,3 +177,13 @@ def test_a_schedule_that_ends_where_it_begins_is_constant():
 def test_no_pattern(pattern):
     with pytest.raises(ValueError, match="Expected pattern"):
         masks.checked_pattern(pattern)
+
+
+def test_lora_is_no_part_of_a_kernel():
+    dense, table = keras.layers.Dense(2), keras.layers.Embedding(4, 3)
+    for layer, shape, name in ((dense, (None, 3), "kernel"), (table, None, "embeddings")):
+        layer.build(shape)
+        before = kernels(layer)[name].variable
+        layer.enable_lora(1)
+        assert kernels(layer)[name].variable is before
+        assert list(kernels(layer)) == [name]

@@ -34,6 +34,9 @@ MODELS = {
     "subtracted_from": ("int32", (6,), lambda x: 1.0 - x * 0.5, NUMBERS),
     "dense": ("int32", (6,), layers.Dense(4), NUMBERS),
     "normalized": ("int32", (6,), normalized, NUMBERS),
+    "averaged": ("uint8", (4, 4, 4), layers.GlobalAveragePooling2D(), BYTES),
+    "activated": ("int32", (6,), layers.LeakyReLU(), NUMBERS),
+    "shared": ("int32", (4, 6), layers.TimeDistributed(layers.Dense(4)), NUMBERS),
     "signed_bytes": ("int8", (6,), layers.Rescaling(0.1), (-128.0, 127.0)),
 }
 
@@ -59,6 +62,18 @@ def test_the_quantised_model_follows(case):
     assert known is None or found == [known]
     expected = np.asarray(model(x))
     # Rounded to 256 steps, weights and results too.
+    assert np.corrcoef(np.ravel(small(x)), np.ravel(expected))[0, 1] > 0.999
+
+
+def test_bytes_are_normalised_as_the_real_numbers_that_they_are():
+    inputs = keras.Input((4, 4, 4), dtype="uint8")
+    model = keras.Model(inputs, layers.GroupNormalization(2)(inputs))
+    x = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 4)).astype("uint8")
+    small = edge.quantize_aware(model, calibration_data=x)
+    # Keras itself squares bytes in bytes.
+    groups = x.astype("float64").reshape(64, 16, 2, 2)
+    mean, variance = (how(groups, (1, 3), keepdims=True) for how in (np.mean, np.var))
+    expected = (groups - mean) / np.sqrt(variance + 1e-3)
     assert np.corrcoef(np.ravel(small(x)), np.ravel(expected))[0, 1] > 0.999
 
 

@@ -152,6 +152,7 @@ def test_the_peak_of_a_chain_and_of_a_branch():
         # 3 x 64 in, 4 x 64 out; the rest is the same tensor
         ([pad(), layers.BatchNormalization(), layers.ReLU(6.0)], 192 + 256),
         ([pad(), layers.Dropout(0.5), layers.Flatten(), layers.Reshape((8, 32))], 192 + 256),
+        ([pad(), layers.RandomFlip(), layers.GaussianNoise(0.1)], 192 + 256),
         ([pad(), layers.Activation("relu"), layers.Activation("linear")], 192 + 256),
         # made of the tensor before it, which is there until then
         ([pad(), layers.ReLU(negative_slope=0.1)], 256 + 256),

@@ -251,6 +251,20 @@ def test_a_gate_belongs_to_the_layer_that_it_follows():
     assert names(model) == ["start", "wide", "next", "res", "classes"]
 
 
+@pytest.mark.parametrize("name", ["tanh", "selu", "celu", "softplus"])
+def test_an_activation_is_one_as_a_layer_and_as_an_operation(name):
+    def found(activate):
+        x = inputs = keras.Input((8,))
+        for number in range(3):
+            x = activate(keras.layers.BatchNormalization()(x))
+            y = keras.layers.Dense(8, name=f"d{number}")(x)
+            x = keras.layers.Add()([x, keras.layers.Dense(8)(y)])
+        model = keras.Model(inputs, keras.layers.Dense(2)(x))
+        return [(block.role, len(block.layers)) for block in blocks(model)]
+
+    assert found(getattr(keras.ops, name)) == found(keras.layers.Activation(name))
+
+
 def test_nested_models_are_blocks_and_a_backbone_is_not():
     parts = [nested(name) for name in ("one", "two", "three")]
     outer = classifier(*parts)

@@ -162,6 +162,33 @@ def test_skip_keeps_a_layers_channels():
     assert groups(model, skip="a") == {("a",): (4, 0), ("b",): (4, 4), ("head",): (2, 0)}
 
 
+HANDED_ON = {
+    "norm": lambda x: layers.RMSNormalization()(x),
+    "augmented": lambda x: layers.RandomFlip()(x),
+    "log sigmoid": ops.log_sigmoid,
+    "rounded": ops.round,
+    "largest": lambda x: ops.amax(x, axis=1),
+    "pooled": lambda x: ops.max_pool(x, 2),
+    "residue": lambda x: ops.mod(x, ops.relu(x)),
+}
+
+
+@pytest.mark.parametrize("operation", HANDED_ON.values(), ids=HANDED_ON)
+def test_what_works_on_each_channel_hands_them_on(operation):
+    x = image()
+    made = operation(layers.Dense(4, name="a")(x))
+    model = keras.Model(x, layers.Dense(2, name="head")(made))
+    assert groups(model) == {("a",): (4, 4), ("head",): (2, 0)}
+
+
+def test_a_recurrence_over_a_cell_of_ones_own_is_not_guessed():
+    x = keras.Input((4, 3))
+    made = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(2), layers.LSTMCell(2)]))
+    for layer in (made, layers.Bidirectional(layers.RNN(layers.LSTMCell(2)))):
+        with pytest.raises(ValueError, match="the cell of RNN"):
+            analyse(keras.Model(x, layers.Dense(2)(layer(x))))
+
+
 class Halved(layers.Layer):
     def call(self, x):
         return x / 2
