@@ -6,19 +6,6 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional as Functional
 
-__all__ = [
-    "Functional",
-    "first_call",
-    "history",
-    "input_structure",
-    "nodes",
-    "operation_like",
-    "output_structure",
-    "run_through",
-    "sequential_graph",
-    "standardized",
-]
-
 
 def history(tensor: Any) -> Any:
     """Where a symbolic tensor comes from: `(operation, node_index, tensor_index)`, or None.

@@ -7,24 +7,6 @@ from typing import Any
 import keras
 from keras.src.saving import serialization_lib
 
-__all__ = [
-    "adopt",
-    "built_with",
-    "called",
-    "children",
-    "flag",
-    "holds_layers",
-    "layers_of",
-    "own_variables",
-    "recomputes",
-    "safe_mode",
-    "seed_generators",
-    "set_flag",
-    "take_call_protocol",
-    "takes_training",
-    "trained_variables",
-]
-
 _CALL_PROTOCOL = (
     "_call_signature",
     "call_signature_parameters",

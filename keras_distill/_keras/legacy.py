@@ -9,26 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = [
-    "UNEXPORTED",
-    "built_shape",
-    "first_call",
-    "is_graph",
-    "is_symbolic",
-    "noted_losses",
-    "penalties",
-    "preserves",
-    "preserving_quantizers",
-    "rename",
-    "safe_mode",
-    "safe_mode_scope",
-    "share",
-    "standardized_and_statistics",
-    "structures",
-    "takes_training",
-    "weight_quantizers",
-]
-
 # tf_keras exports none of these: a model's graph, and TensorFlow's functions and slices in one.
 UNEXPORTED = (
     ("tf_keras.src.engine.functional", "Functional"),

@@ -9,16 +9,6 @@ from tensorflow.python.framework import convert_to_constants, kernels
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.ops import resource_variable_ops
 
-__all__ = [
-    "devices_of",
-    "graph_of_function",
-    "outside_the_trace",
-    "reshuffled",
-    "rewritten",
-    "upstream",
-    "with_constants",
-]
-
 
 def upstream(dataset: tf.data.Dataset) -> Iterator[tuple[tf.data.Dataset, int]]:
     """A data set, those that it was made of, and how often one pass over it passes over each.

@@ -11,28 +11,6 @@ from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, Metric
 
 from keras_distill._keras.tensorflow import outside_the_trace
 
-__all__ = [
-    "Directions",
-    "LossRoute",
-    "MetricRoute",
-    "begin_at",
-    "bound_arguments",
-    "check_known",
-    "compiled",
-    "forget_compiled",
-    "is_validation_of_fit",
-    "keep_logits",
-    "kept_logits",
-    "loss_routes",
-    "loss_tracker",
-    "mask_of",
-    "masked",
-    "metric_function",
-    "metric_routes",
-    "named_directions",
-    "reshaped",
-]
-
 
 def mask_of(tensor: Any) -> Any:
     """The mask that layers hung on their output (`_keras_mask`), or None.
