@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import tensorflow as tf
 from keras_distill.edge.compress.layer import exporting
 from keras_distill.edge.interface import Interface
 from keras_distill.graph import replay
+from keras_distill.graph.wrapping import Wrapping
 from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.signals import taps
@@ -197,7 +198,8 @@ def _every_tap(model: keras.Model) -> list[taps.Tap]:
     """All layers and the operations that are no layers; for one tensor, the first counts."""
     layers = taps.layer_paths(model)
     # A nested model's output is its last layer's, which says more; a wrapper's says as much.
-    order = sorted(layers, key=lambda p: (isinstance(layers[p], keras.Model), p.count("/")))
+    named = [path for path in layers if not _is_wrapped(path, layers)]
+    order = sorted(named, key=lambda p: (isinstance(layers[p], keras.Model), p.count("/")))
     found = [taps.Tap(layers[path], 0, path) for path in order]
     try:
         steps = replay.trace(model).steps
@@ -205,6 +207,12 @@ def _every_tap(model: keras.Model) -> list[taps.Tap]:
         return found
     plain = {id(s.operation): s for s in steps if not isinstance(s.operation, keras.Layer)}
     return found + [taps.Tap(step.operation, 0, step.path) for step in plain.values()]
+
+
+def _is_wrapped(path: str, layers: Mapping[str, Any]) -> bool:
+    """Whether it is what a wrapper of the same name has inside."""
+    parent = layers.get(path.rpartition("/")[0])
+    return isinstance(parent, Wrapping) and parent.layer is layers[path]
 
 
 def _calls(recorder: taps.Recorder, tap: taps.Tap, graph: Any) -> Iterator[tuple[str, Any]]:

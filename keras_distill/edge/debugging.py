@@ -82,10 +82,10 @@ class DebugReport(Record):
         yield Table(columns, rows, numbers=_FIGURES, width=10_000, ruled=False)
         guilty = self.first_guilty()
         words = "none" if guilty is None else f"{guilty.layer} ({guilty.snr_db:.1f} dB)"
-        yield (
-            f"{self.examples} examples; first layer under 10 dB: {words}; {self.unmatched} "
-            f"operations inside layers are not listed."
+        left = (
+            f"; {self.unmatched} operations inside layers are not listed" if self.unmatched else ""
         )
+        yield (f"{self.examples} examples; first layer under 10 dB: {words}{left}.")
 
 
 def _cells(row: LayerError) -> tuple[str, ...]:

@@ -247,3 +247,12 @@ def test_what_is_not_finite():
     report = DebugReport("f.tflite", 1, tuple(rows), 0)
     assert report.first_guilty() is rows[1]
     assert [row["snr_db"] for row in json.loads(report.to_json())["layers"]] == [None, None]
+
+
+def test_a_wrapped_layer_has_one_name(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.GRU(4, name="gru")])
+    x = np.random.default_rng(0).normal(size=(16, 4, 3)).astype("float32")
+    small = edge.quantize_aware(model, calibration_data=x)
+    export = edge.export_tflite(small, tmp_path / "gru.tflite", precision="int8")
+    assert [row.layer for row in edge.debug(export, small, x).layers] == ["gru"]

@@ -98,6 +98,20 @@ def test_an_activation_that_the_converter_knows_stays_whole(answers, precision):
     assert "GELU" in answers[precision][1].ops
 
 
+@pytest.mark.parametrize("operation", [ops.maximum, layers.Minimum()])
+def test_a_quantised_choice_of_two_ranges(operation, rows, tmp_path):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8,))
+    parts = layers.Dense(8)(x), 20.0 * ops.tanh(layers.Dense(8)(x))
+    answer = operation(list(parts)) if isinstance(operation, layers.Layer) else operation(*parts)
+    small = edge.quantize_aware(keras.Model(x, answer), calibration_data=rows)
+    path = tmp_path / "choice.tflite"
+    edge.export_tflite(small, path, precision="int8")
+    found, expected = edge.load_tflite(path).predict(rows), small.predict(rows, verbose=0)
+    # Read in the other's range: 0.96.
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
 class Inverse(layers.Layer):
     def call(self, x):
         return tf.linalg.inv(x)

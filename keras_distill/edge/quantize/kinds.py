@@ -81,6 +81,13 @@ def fills(operation: Any, given: dict[str, Any]) -> bool:
     return any(np.any(np.asarray(value) != 0) for value in added if value is not None)
 
 
+def chooses(operation: Any, given: Any) -> bool:
+    """Whether an operation answers with the larger or the smaller of tensors."""
+    tensors = keras.tree.flatten(given)
+    real = all(hasattr(x, "shape") and len(x.shape) > 1 and x.dtype.is_floating for x in tensors)
+    return real and len(tensors) > 1 and type(operation).__name__ in ("Maximum", "Minimum")
+
+
 def whole_range(step: Step, dtype: str) -> Any:
     """The range of whole numbers that a step computes with; True to be found, False for none."""
     operation, traits = step.operation, traits_of(step.operation)
