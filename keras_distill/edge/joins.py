@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-from keras_distill.edge.quantize import kinds
 from keras_distill.graph.replay import Functional, Graph, Step, functional, replay, trace
+from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import inner
 
 __all__ = ["Part", "parts_of", "parts_of_outputs", "warn_of_narrow"]
@@ -67,7 +67,7 @@ def parts_of_outputs(model: Any, names: list[str]) -> list[tuple[Part, ...]]:
 
 def _parts(graph: Graph, step: Step) -> tuple[Part, ...]:
     operation = inner(step.operation)
-    if not kinds.joins(operation):
+    if not does(operation, "concatenation"):
         return ()
     rank = len(step.outputs[0].shape)
     axis = operation.axis % rank

@@ -98,17 +98,7 @@ def whole_range(step: Step, dtype: str) -> Any:
     return _WHOLE.get(dtype, True) if known and real else False
 
 
-def is_concatenation(step: Step) -> bool:
-    """Whether a step joins its inputs, so that they share one range."""
-    return joins(step.operation)
-
-
 def shares_a_range(operation: Any) -> bool:
     """Whether LiteRT wants one range for an operation's inputs and its output."""
     largest = does(operation, "merge") and gives(operation) == PICKED
     return largest or does(operation, "concatenation", "stacking", "choice")
-
-
-def joins(operation: Any) -> bool:
-    """Whether an operation is a concatenation."""
-    return does(operation, "concatenation")

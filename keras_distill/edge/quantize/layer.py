@@ -15,6 +15,7 @@ from keras_distill.edge.quantize import activations, kinds, normalizations, twin
 from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficients, scaled
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
+from keras_distill.graph.traits import does
 
 # Other merges add.
 _COMBINED = (
@@ -90,7 +91,7 @@ class Quantized(Compressed):
         if self.input_ranges:
             ranges = iter(self.input_ranges)
             args = _each(args, self.inputs_config, lambda x: next(ranges)(self._real(x)))
-            if is_exporting() and kinds.joins(self.layer):
+            if is_exporting() and does(self.layer, "concatenation"):
                 # The rounded parts of a whole as operations of their own, in the whole's range.
                 args = _each(args, self.inputs_config, by_one)
         if is_exporting() and self.output_ranges and kinds.chooses(self.layer, args):

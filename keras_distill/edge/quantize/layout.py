@@ -121,7 +121,7 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
     outputs = _outputs(graph, step, unrounded)
     alone = affine.is_affine(operation) and not _folds_back(graph, step)
     how, why = looked_up or _words(operation, split, outputs, alone)
-    if kinds.is_concatenation(step):
+    if does(step.operation, "concatenation"):
         why += _of_narrow_parts(graph, step)
     return replace(
         bare,
@@ -245,7 +245,7 @@ def _joined_by_next(
     if len(readers) != 1 or any(value is out for out in graph.outputs):
         return False
     reader = readers[0].operation
-    if kinds.is_concatenation(readers[0]):
+    if does(reader, "concatenation"):
         # One range for all parts, the whole's; a part read elsewhere has to keep its own.
         return not does(step.operation, "reversal") and not any(
             id(out) in unrounded for out in readers[0].outputs
