@@ -83,7 +83,7 @@ def _shapes(given: list[str] | None) -> Any:
     """`--input-shape` as `export_tflite` takes it.
 
     Raises:
-      ValueError: no sizes, or several without names.
+      ValueError: no sizes, several without names, or a name twice.
     """
     if not given:
         return None
@@ -92,6 +92,8 @@ def _shapes(given: list[str] | None) -> Any:
         name, _, sizes = one.rpartition("=")
         if not all(size.strip().isdecimal() for size in sizes.split(",")):
             raise ValueError(f"Expected --input-shape as 224,224,3 or tokens=128; got {one!r}.")
+        if name and name in named:
+            raise ValueError(f"Expected one --input-shape an input; got {name!r} twice.")
         named[name] = tuple(map(int, sizes.split(",")))
     if "" in named and (len(named) > 1 or len(given) > 1):
         raise ValueError("Expected a name before each --input-shape of several: tokens=128.")
