@@ -125,7 +125,9 @@ def export_tflite(
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
     counts = dict(vars(content))
-    float_names = counts.pop("float_names")
+    float_names, coarse = counts.pop("float_names"), counts.pop("coarse_softmax")
+    if coarse:
+        _warn_of_coarse(model, coarse)
     return TFLiteExport(
         path=path,
         precision=precision,
@@ -308,6 +310,18 @@ def _layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]
         inner = _keras.layers_of(model, itself=False)
         paths = dict.fromkeys(layer.name for layer in inner)
     return tuple(path for path in paths if path.rpartition("/")[2] in parts)
+
+
+def _warn_of_coarse(model: keras.Model, steps: dict[str, float]) -> None:
+    where = _layers_named(model, list(steps)) or tuple(steps)
+    warnings.warn(
+        f"In this file the softmax in {', '.join(map(repr, where))} reads scores in steps of "
+        f"{max(steps.values()):.3g}, and takes for equal what lies closer: a few far numbers have "
+        f"stretched their range. Clip the scores; mask them by keras.layers.Softmax()(scores, "
+        f"mask), attention_mask= or keras.ops.where(mask, scores, -1e9).",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _check_label_count(labels: tuple[str, ...] | None, outputs: dict[str, tf.TensorSpec]) -> None:

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ from keras_distill.litert.runner import LABELS_FILE
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _WEIGHTS = ("float32", "float16", "int8", "int16")
+# Scores that lie so far apart have shares of e to the fourth, 55 to 1.
+_COARSE_STEP = 4.0
 
 
 @dataclass(frozen=True)
 class FileContent:
     """What is inside a .tflite; the fields are those of `TFLiteExport`.
 
-    `float_names` are the names of the tensors that float operations write.
+    `float_names` are the names of the tensors that float operations write; `coarse_softmax` has the
+    steps of the scores that a softmax reads, by the name of what it writes, where those are too
+    long to tell scores apart.
     """
 
     bytes: int
@@ -33,6 +37,7 @@ class FileContent:
     dtypes: dict[str, int]
     float_ops: dict[str, int]
     float_names: tuple[str, ...] = ()
+    coarse_softmax: dict[str, float] = field(default_factory=dict)
 
 
 def read_content(path: str | os.PathLike[str]) -> FileContent:
@@ -53,6 +58,7 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
     float_ops: Counter[str] = Counter()
     dtypes: Counter[str] = Counter()
     float_names: list[str] = []
+    coarse: dict[str, float] = {}
     for graph in _each(model.Subgraphs, model.SubgraphsLength()):
         tensors = list(_each(graph.Tensors, graph.TensorsLength()))
         kinds = [type_names[tensor.Type()].lower() for tensor in tensors]
@@ -70,6 +76,8 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
             if _is_float(one, operators, kinds, inside):
                 float_ops[one.name] += 1
                 float_names.append(tensors[one.outputs[0]].Name().decode())
+            if one.name == "SOFTMAX" and (step := _step(tensors[one.inputs[0]])) > _COARSE_STEP:
+                coarse[tensors[one.outputs[0]].Name().decode()] = step
     return FileContent(
         bytes=len(content),
         bytes_zipped=len(zlib.compress(content, 9)),
@@ -78,6 +86,7 @@ def read_content(path: str | os.PathLike[str]) -> FileContent:
         dtypes=dict(sorted(dtypes.items())),
         float_ops=dict(sorted(float_ops.items())),
         float_names=tuple(float_names),
+        coarse_softmax=coarse,
     )
 
 
@@ -143,6 +152,13 @@ def _is_float(
     if not written or kinds[operator.inputs[0]] in _FLOATS:
         return False
     return all(one.name == "QUANTIZE" for one in operators if written & set(one.inputs))
+
+
+def _step(tensor: Any) -> float:
+    """From one integer to the next; 0 of a tensor of real numbers."""
+    quantization = tensor.Quantization()
+    scaled = quantization is not None and quantization.ScaleLength()
+    return float(quantization.Scale(0)) if scaled else 0.0
 
 
 def _sparsity(model: Any, type_names: dict[int, str]) -> float:

@@ -203,3 +203,13 @@ def test_only_what_is_compared_and_masked_counts():
     expected = {"scores": SCORES, "both": SCORES, "with_bias": MASK}
     plain = dict.fromkeys(("unmasked", "used", "returned"))
     assert {name: found[name] for name in (*expected, *plain)} == expected | plain
+
+
+def test_scores_too_coarse_for_a_softmax_are_told(rows, tmp_path):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6, 4))
+    far = ops.where(ops.abs(similar(x)) < 0.3, 1e9, -1e9)
+    model = keras.Model(x, layers.Flatten()(attention(x, ops.minimum(similar(x), far))))
+    data = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")
+    with pytest.warns(UserWarning, match=r"oftmax' reads scores in steps of [0-9.]+e\+06"):
+        edge.export_tflite(model, tmp_path / "m.tflite", precision="int8", representative_data=data)
