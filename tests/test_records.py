@@ -11,7 +11,7 @@ from IPython.lib.pretty import pretty
 
 import keras_distill as kd
 from keras_distill._records import NOT_IN_JSON, Record, Table, pairs
-from keras_distill.edge.debugging import LayerError
+from keras_distill.edge.debugging.debug import LayerError
 from keras_distill.explaining.calibration import Calibration
 from keras_distill.explaining.record import ModelAnswers
 from keras_distill.litert.runner import LatencyReport, TensorInfo

@@ -11,32 +11,32 @@ if TYPE_CHECKING:
     from keras_distill.edge.compress.pruning import prune
     from keras_distill.edge.compress.sparsity import SparsityReport, sparsity_report
     from keras_distill.edge.compress.strip import strip
-    from keras_distill.edge.debugging import DebugReport, LayerError, debug
-    from keras_distill.edge.export import export_tflite
+    from keras_distill.edge.debugging.debug import DebugReport, LayerError, debug
+    from keras_distill.edge.export.tflite import export_tflite
     from keras_distill.edge.inspection import Inspection, inspect
     from keras_distill.edge.lookups import without_preprocessing
     from keras_distill.edge.quantize.aware import quantize_aware
     from keras_distill.edge.quantize.calibrate import calibrate
     from keras_distill.edge.records import TFLiteExport, VerificationReport
-    from keras_distill.edge.verification import VerificationError, benchmark, verify
+    from keras_distill.edge.verification.verify import VerificationError, benchmark, verify
     from keras_distill.litert.converter import ConversionError
     from keras_distill.litert.runner import load_tflite
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {
     "ConversionError": "keras_distill.litert.converter",
-    "DebugReport": "keras_distill.edge.debugging",
-    "LayerError": "keras_distill.edge.debugging",
+    "DebugReport": "keras_distill.edge.debugging.debug",
+    "LayerError": "keras_distill.edge.debugging.debug",
     "Inspection": "keras_distill.edge.inspection",
     "SparsityReport": "keras_distill.edge.compress.sparsity",
     "TFLiteExport": "keras_distill.edge.records",
-    "VerificationError": "keras_distill.edge.verification",
+    "VerificationError": "keras_distill.edge.verification.verify",
     "VerificationReport": "keras_distill.edge.records",
-    "benchmark": "keras_distill.edge.verification",
+    "benchmark": "keras_distill.edge.verification.verify",
     "calibrate": "keras_distill.edge.quantize.calibrate",
     "cluster": "keras_distill.edge.compress.clustering",
-    "debug": "keras_distill.edge.debugging",
-    "export_tflite": "keras_distill.edge.export",
+    "debug": "keras_distill.edge.debugging.debug",
+    "export_tflite": "keras_distill.edge.export.tflite",
     "inspect": "keras_distill.edge.inspection",
     "load_tflite": "keras_distill.litert",
     "prune": "keras_distill.edge.compress.pruning",
@@ -45,7 +45,7 @@ _HOMES = {
     "strip": "keras_distill.edge.compress.strip",
     "to_keras3": "keras_distill.edge.bridge",
     "to_legacy": "keras_distill.edge.bridge",
-    "verify": "keras_distill.edge.verification",
+    "verify": "keras_distill.edge.verification.verify",
     "without_preprocessing": "keras_distill.edge.lookups",
     "wrap_legacy": "keras_distill.edge.bridge",
 }

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_distill import _files, _json, edge
 from keras_distill.edge.interface import interface_of
 from keras_distill.edge.records import Check, VerificationReport
-from keras_distill.edge.verification import crashed
+from keras_distill.edge.verification.verify import crashed
 from keras_distill.litert.runner import CrashError, TFLiteRunner, load_tflite
 from keras_distill.pipeline import writing
 from keras_distill.pipeline.inputs import load_data, load_model, one_line, usage_errors

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.data import load_digits, load_fashion_mnist, qualified_name
-from keras_distill.edge.prepare import has_ranges
+from keras_distill.edge.export.prepare import has_ranges
 from keras_distill.litert.converter import CALIBRATED
 from keras_distill.pipeline import arguments, file_kinds
 from keras_distill.pipeline.images import load_images

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_distill import edge
-from keras_distill.edge.debugging import DebugReport, LayerError, debug
+from keras_distill.edge.debugging.debug import DebugReport, LayerError, debug
 from keras_distill.litert import runner
 
 

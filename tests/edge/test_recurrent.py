@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.recurrent import has_recurrent, without_loops
+from keras_distill.edge.export.recurrent import has_recurrent, without_loops
 from keras_distill.litert import converter
 
 layers = keras.layers

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.recurrent import without_loops
+from keras_distill.edge.export.recurrent import without_loops
 
 layers = keras.layers
 # Plain Keras says so of the nested model, too.

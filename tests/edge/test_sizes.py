@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 from keras_distill import edge
+from keras_distill.edge.export.pooling import over_images
+from keras_distill.edge.export.sizes import closed_specs
 from keras_distill.edge.interface import interface_of
-from keras_distill.edge.pooling import over_images
-from keras_distill.edge.sizes import closed_specs
 
 POOLS = {
     "max": lambda: layers.MaxPooling3D(2),

@@ -8,7 +8,7 @@ import pytest
 from by_hand import dense_file
 
 from keras_distill import edge
-from keras_distill.edge.heads import chance_of
+from keras_distill.edge.verification.heads import chance_of
 from keras_distill.litert.runner import LatencyReport, TFLiteRunner
 
 RNG = np.random.default_rng(0)

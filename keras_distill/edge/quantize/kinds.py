@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_distill.edge.quantize import activations, affine, exact, normalizations
 from keras_distill.graph.remaking import by_keras
@@ -84,7 +85,10 @@ def fills(operation: Any, given: dict[str, Any]) -> bool:
 def chooses(operation: Any, given: Any) -> bool:
     """Whether an operation answers with the larger or the smaller of tensors."""
     tensors = keras.tree.flatten(given)
-    real = all(hasattr(x, "shape") and len(x.shape) > 1 and x.dtype.is_floating for x in tensors)
+    real = all(
+        hasattr(x, "shape") and len(x.shape) > 1 and tf.as_dtype(x.dtype).is_floating
+        for x in tensors
+    )
     return real and len(tensors) > 1 and type(operation).__name__ in ("Maximum", "Minimum")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _files, _keras, litert
-from keras_distill.data import batches
+from keras_distill import _files, litert
 from keras_distill.edge.compress.layer import exporting
+from keras_distill.edge.export import words
+from keras_distill.edge.export.prepare import has_ranges, prepared, without_inner_ranges
+from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
+from keras_distill.edge.export.sizes import closed_specs
+from keras_distill.edge.export.unrounded import computed_exactly, exact_inputs
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.lookups import check_lookups, holds_lookups, tables_of
-from keras_distill.edge.prepare import has_ranges, prepared, rows_seen, without_inner_ranges
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.records import TFLiteExport
-from keras_distill.edge.sizes import closed_specs, open_sizes
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
-from keras_distill.edge.unrounded import computed_exactly, exact_inputs
-from keras_distill.graph.replay import Functional, trace
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
 
@@ -94,7 +92,7 @@ def export_tflite(
         interface = interface_of(model, input_names, output_names)
     interface = replace(interface, specs=sizes)
     _check_input_type(input_type, interface)
-    calibration = _calibration(_data_for(model, precision, data, seen), interface)
+    calibration = calibration_of(data_for(model, precision, data, seen), interface)
     if not allow_flex:
         check_lookups(model, calibrated=calibration is not None)
     if precision == "int8" and calibration is not None and not has_ranges(source):
@@ -105,13 +103,13 @@ def export_tflite(
     }
     names = None if labels is None else check_labels(labels)
     with _files.whole(path) as fresh, converter.temporary_folder() as saved:
-        with exporting(), _sized(specs):
+        with exporting(), words.open_sizes_named(specs):
             traced = converter.write_saved_model(
                 interface.call, specs, saved, [*model.variables, *tables_of(model)]
             )
         _check_label_count(names, traced.outputs)
         converted = functools.partial(
-            _converted,
+            words.convert,
             model,
             traced,
             fresh,
@@ -127,7 +125,7 @@ def export_tflite(
     counts = dict(vars(content))
     float_names, coarse = counts.pop("float_names"), counts.pop("coarse_softmax")
     if coarse:
-        _warn_of_coarse(model, coarse)
+        words.warn_of_coarse(model, coarse)
     return TFLiteExport(
         path=path,
         precision=precision,
@@ -135,25 +133,8 @@ def export_tflite(
         outputs=runner.outputs,
         labels=runner.labels,
         **counts,
-        float_layers=_layers_named(model, float_names) if precision in CALIBRATED else (),
+        float_layers=words.layers_named(model, float_names) if precision in CALIBRATED else (),
     )
-
-
-@contextlib.contextmanager
-def _sized(specs: dict[str, tf.TensorSpec]) -> Iterator[None]:
-    """What fails here where sizes are open says how they are closed."""
-    try:
-        yield
-    except Exception as error:
-        found = open_sizes(specs)
-        if not found:
-            raise
-        said = [line.strip() for line in str(error).splitlines() if "xception enc" in line]
-        raise ConversionError(
-            f"The model can't be traced with the open sizes of its inputs, {found}: "
-            f"{(said or [str(error).strip()])[0]} Give the Input its sizes, or say them for this "
-            f"file: export_tflite(..., input_shape=)."
-        ) from error
 
 
 def _check_exact_inputs(input_type: str | None, model: Any) -> None:
@@ -208,7 +189,7 @@ def _settled(
         content = read_content(path)
         # What is computed exactly has no range on purpose.
         left_open = content.float_ops and not (computed_exactly(model) or holds_lookups(model))
-        calibration = _calibration(seen, interface) if left_open else None
+        calibration = calibration_of(seen, interface) if left_open else None
         if calibration is None:
             return None
     try:
@@ -246,84 +227,6 @@ def _check_input_type(input_type: str | None, interface: Interface) -> None:
         )
 
 
-def _data_for(model: keras.Model, precision: str, given: Any, seen: Any) -> Any:
-    """The data to calibrate on: what was given, or what the model has seen where it needs some."""
-    if given is not None or precision not in CALIBRATED:
-        return given
-    if not has_ranges(model):
-        if seen is not None:
-            return seen
-        raise ValueError(
-            f"precision={precision!r} needs representative_data: some hundred inputs like those "
-            f"to come, from which the ranges of the activations are read; or a model from "
-            f"quantize_aware(), which has ranges."
-        )
-    open_inside = without_inner_ranges(model)
-    if not open_inside:
-        return None
-    if seen is None:
-        raise ValueError(
-            f"The layers {open_inside} of {model.name!r} have no ranges inside, and the model "
-            f"holds no rows that it was calibrated on: give representative_data."
-        )
-    return seen
-
-
-def _calibration(data: Any, interface: Interface) -> dict[str, np.ndarray] | None:
-    if data is None:
-        return None
-    rows = [interface.flat_inputs(x) for x, _, _ in batches(data)]
-    columns = {}
-    for (name, spec), parts in zip(interface.specs.items(), zip(*rows, strict=True), strict=True):
-        array = np.concatenate(parts).astype(spec.dtype.as_numpy_dtype)
-        if not spec.shape.is_compatible_with(array.shape):
-            raise ValueError(
-                f"representative_data: the input {name!r} expects rows of shape "
-                f"{tuple(spec.shape[1:])}; got an array of {array.shape}."
-            )
-        if array.dtype != object and not np.isfinite(array).all():
-            raise ValueError(f"representative_data: the input {name!r} has NaN or infinite values.")
-        columns[name] = array
-    return columns
-
-
-def _converted(model: keras.Model, *args: Any, **kwargs: Any) -> None:
-    """`converter.convert`, and of a failure the layers that it is about."""
-    try:
-        converter.convert(*args, **kwargs)
-    except ConversionError as error:
-        layers = _layers_named(model, error.nodes)
-        if not layers:
-            raise
-        words = f"{error} It is about {', '.join(map(repr, layers))}."
-        raise ConversionError(words, error.nodes) from error.__cause__
-
-
-def _layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]:
-    """The model's layers whose names are in the names of a file's tensors, in the model's order."""
-    parts = {part for name in tensors for part in re.split("[/;]", name)}
-    # Keras numbers a layer's scopes call by call: conv, conv_1, conv_1_1.
-    parts |= {re.sub(r"(_\d+)$", "", part) for part in parts}
-    if isinstance(model, (keras.Sequential, Functional)):
-        paths = dict.fromkeys(step.path for step in trace(model).steps)
-    else:
-        inner = _keras.layers_of(model, itself=False)
-        paths = dict.fromkeys(layer.name for layer in inner)
-    return tuple(path for path in paths if path.rpartition("/")[2] in parts)
-
-
-def _warn_of_coarse(model: keras.Model, steps: dict[str, float]) -> None:
-    where = _layers_named(model, list(steps)) or tuple(steps)
-    warnings.warn(
-        f"In this file the softmax in {', '.join(map(repr, where))} reads scores in steps of "
-        f"{max(steps.values()):.3g}, and takes for equal what lies closer: a few far numbers have "
-        f"stretched their range. Clip the scores; mask them by keras.layers.Softmax()(scores, "
-        f"mask), attention_mask= or keras.ops.where(mask, scores, -1e9).",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
 def _check_label_count(labels: tuple[str, ...] | None, outputs: dict[str, tf.TensorSpec]) -> None:
     if labels is None:
         return
@@ -357,7 +260,7 @@ def _proven(
                 }
             )
     except (ValueError, RuntimeError) as error:
-        words = str(error).replace(f"LiteRT cannot run {path}: ", "").replace(f" {path}", " it")
-        raise ConversionError(f"LiteRT cannot run the converted file: {words}") from error
+        said = str(error).replace(f"LiteRT cannot run {path}: ", "").replace(f" {path}", " it")
+        raise ConversionError(f"LiteRT cannot run the converted file: {said}") from error
     litert.trust(path)
     return runner, content

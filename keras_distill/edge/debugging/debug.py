@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_distill._records import Record, Table
 from keras_distill.data import batches
-from keras_distill.edge.correspondence import LayerTrace, Match
+from keras_distill.edge.debugging.correspondence import LayerTrace, Match
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import Part, parts_of
 from keras_distill.edge.records import TFLiteExport

@@ -12,14 +12,13 @@ import tensorflow as tf
 from keras_distill import _keras
 from keras_distill.edge.bridge.legacy_layer import LegacyLayer, has_wrappers
 from keras_distill.edge.compress.layer import Compressed, inner
-from keras_distill.edge.compress.model import CompressedModel
-from keras_distill.edge.pooling import has_volumes, over_images
+from keras_distill.edge.export.pooling import has_volumes, over_images
+from keras_distill.edge.export.recurrent import has_recurrent, without_loops
+from keras_distill.edge.export.sizes import closed_copy
+from keras_distill.edge.export.unrounded import moved_as_bits
 from keras_distill.edge.quantize import kinds
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range
-from keras_distill.edge.recurrent import has_recurrent, without_loops
-from keras_distill.edge.sizes import closed_copy
-from keras_distill.edge.unrounded import moved_as_bits
 from keras_distill.graph.replay import trace
 from keras_distill.litert.converter import CALIBRATED
 
@@ -94,18 +93,6 @@ def without_inner_ranges(model: Any) -> list[str]:
     """The layers of a quantised model whose insides only calibration data can settle."""
     steps = trace(model).steps
     return [step.path for step in steps if kinds.is_open_inside(inner(step.operation))]
-
-
-def rows_seen(model: Any) -> Any:
-    """The first rows that the model was calibrated on, in the structure of its input, or None."""
-    kept = model.calibration_rows if isinstance(model, CompressedModel) else None
-    if not kept:
-        return None
-    columns = [kept[_keras.history(tensor).operation.name] for tensor in model.inputs]
-    structure = _keras.input_structure(model)
-    # As a data argument a tuple would be inputs and labels.
-    by_key = isinstance(structure, dict)
-    return keras.tree.pack_sequence_as(structure, columns) if by_key else columns
 
 
 def _layers(model: Any) -> list[Any]:

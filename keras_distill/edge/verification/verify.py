@@ -19,12 +19,12 @@ import keras
 import numpy as np
 
 from keras_distill.data import batches
-from keras_distill.edge.answers import Answers
-from keras_distill.edge.heads import Head, correlation
 from keras_distill.edge.joins import parts_of_outputs
 from keras_distill.edge.records import Check, TFLiteExport, VerificationReport
 from keras_distill.edge.tflite_file import precision_of
-from keras_distill.edge.tolerances import Tolerances, checks_of
+from keras_distill.edge.verification.answers import Answers
+from keras_distill.edge.verification.heads import Head, correlation
+from keras_distill.edge.verification.tolerances import Tolerances, checks_of
 from keras_distill.litert.runner import (
     CrashError,
     LatencyReport,

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-from keras_distill.edge.heads import Head, chance_of
 from keras_distill.edge.records import Check
+from keras_distill.edge.verification.heads import Head, chance_of
 
 __all__ = ["Tolerances", "checks_of"]
 

@@ -1,0 +1,1 @@
+"""Where a .tflite leaves its model, layer by layer."""

@@ -1,0 +1,1 @@
+"""A Keras model written as a .tflite that was opened and run before it takes its place."""

@@ -1,0 +1,1 @@
+"""Whether a .tflite still answers as its model."""
