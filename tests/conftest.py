@@ -5,6 +5,9 @@ import signal
 
 # Before TensorFlow loads: its first lines would hide pytest's.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker for each core: each computes in one thread, as do the processes that it starts.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
