@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 import keras_distill as kd
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 BATCH = 32
 SPARSITY, CLUSTERS = 0.75, 16

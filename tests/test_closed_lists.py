@@ -30,7 +30,7 @@ EXCEPTIONS = {
     ("keras_distill/pipeline/modules.py", "importlib.import_module"),
     # The modules are named in the source.
     ("keras_distill/edge/__init__.py", "importlib.import_module"),
-    ("keras_distill/edge/bridge/legacy.py", "importlib.import_module"),
+    ("keras_distill/edge/legacy.py", "importlib.import_module"),
     # Named by the parent, which starts the process.
     ("keras_distill/litert/serve.py", "importlib.import_module"),
     ("keras_distill/transfer/__init__.py", "importlib.import_module"),

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 import keras_distill as kd
 from keras_distill import cli
-from keras_distill.edge.bridge import LegacyLayer, legacy, legacy_layer, to_legacy, wrap_legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import LegacyLayer, legacy_layer, to_legacy, wrap_legacy
 from keras_distill.edge.compress.clustering import Clusters
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
 

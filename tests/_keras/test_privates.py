@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import keras_distill
 from keras_distill import _keras
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 ROWS = np.arange(6, dtype="float32").reshape(2, 3)
 

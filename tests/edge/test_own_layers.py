@@ -4,7 +4,7 @@ import pytest
 import users_layers
 
 from keras_distill import edge, transfer
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 from keras_distill.edge.interface import in_float32
 
 layers = keras.layers

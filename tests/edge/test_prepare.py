@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_distill import Distiller, edge
-from keras_distill.edge.bridge.legacy import tf_keras, tfmot
 from keras_distill.edge.interface import as_keras3, in_float32
+from keras_distill.edge.legacy import tf_keras, tfmot
 
 
 @pytest.fixture(scope="module")

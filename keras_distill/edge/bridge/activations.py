@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 # Same name, same function, in both; hard_sigmoid has the same name and is another function.
 _SAME = (

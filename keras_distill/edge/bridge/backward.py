@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-from keras_distill.edge.bridge import carried, legacy, rebuild, tfmot, weights
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, rebuild, tfmot, weights
 from keras_distill.edge.bridge.configs import NoTwinError
 from keras_distill.edge.bridge.legacy_layer import LegacyLayer, from_json, to_json
 from keras_distill.edge.bridge.probe import Probe

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from keras_distill import _json, _keras
 from keras_distill.data import qualified_name
-from keras_distill.edge.bridge import activations, legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import activations
 from keras_distill.edge.bridge.calls import Call, OwnText, plain
 from keras_distill.graph.copying import copy_of
 from keras_distill.graph.remaking import build_by_call, builds_by_call, call_config, call_of_config

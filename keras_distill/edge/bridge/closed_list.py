@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 __all__ = ["check"]
 

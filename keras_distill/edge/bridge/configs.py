@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill.edge.bridge import activations, legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import activations
 from keras_distill.edge.bridge.calls import plain
 from keras_distill.graph.traits import LAYERS
 

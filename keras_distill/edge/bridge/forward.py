@@ -11,7 +11,8 @@ import keras
 from keras_distill import _keras
 from keras_distill._keras import Functional
 from keras_distill.data import qualified_name
-from keras_distill.edge.bridge import carried, legacy, weights
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, weights
 from keras_distill.edge.bridge.calls import Call, packed
 from keras_distill.edge.bridge.configs import NoTwinError
 from keras_distill.edge.bridge.legacy_layer import LegacyLayer

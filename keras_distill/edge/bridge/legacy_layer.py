@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from keras_distill import _json, _keras
 from keras_distill.data import qualified_name
-from keras_distill.edge.bridge import closed_list, legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import closed_list
 from keras_distill.edge.bridge.calls import PLAIN, Call, OwnText, packed, plain
 from keras_distill.edge.bridge.tfmot import Wrapper, wrapper_of
 

@@ -9,7 +9,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill.data import qualified_name
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 from keras_distill.edge.bridge.calls import PLAIN, Call, packed
 from keras_distill.edge.bridge.legacy_layer import LegacyLayer
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 __all__ = ["Wrapper", "check_trainable", "class_names", "wrapper_of"]
 

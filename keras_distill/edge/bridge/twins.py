@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
-from keras_distill.edge.bridge import carried, configs, legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import carried, configs
 from keras_distill.edge.bridge.configs import NoTwinError
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tf_keras
 
-from keras_distill.edge.bridge import LegacyLayer, legacy, to_keras3, to_legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import LegacyLayer, to_keras3, to_legacy
 
 
 def test_there_and_back_is_the_model_to_the_bit(forked, forked_batch, randomised):

@@ -8,7 +8,8 @@ import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_distill as kd
-from keras_distill.edge.bridge import legacy, to_legacy, wrap_legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import to_legacy, wrap_legacy
 
 tfmot = legacy.tfmot()
 # Behind it: the import alone would leave an environment variable to the whole process.

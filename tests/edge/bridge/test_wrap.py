@@ -11,7 +11,8 @@ import pytest
 import tf_keras
 
 import keras_distill as kd
-from keras_distill.edge.bridge import LegacyLayer, legacy, to_keras3, to_legacy, wrap_legacy
+from keras_distill.edge import legacy
+from keras_distill.edge.bridge import LegacyLayer, to_keras3, to_legacy, wrap_legacy
 
 
 def student(seed=0):

@@ -8,7 +8,7 @@ import textwrap
 import keras
 import pytest
 
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill import edge
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.calibrate import calibrate

@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from keras_distill import edge
-from keras_distill.edge.bridge import legacy
+from keras_distill.edge import legacy
 from keras_distill.transfer import copy_vocabulary
 
 
