@@ -223,6 +223,7 @@ def reader(digits, small_cnn, tmp_path, monkeypatch):
     return {"teacher": teacher, "student": student, "x": x, "y": y}
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(reader):
     blocks = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.M | re.S)
     run = [block for block in blocks if "import ray" not in block]

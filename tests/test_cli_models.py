@@ -97,6 +97,7 @@ def forget(monkeypatch):
     forget()
 
 
+@pytest.mark.slow
 def test_from_two_models_to_a_verified_file(command, digits):
     pair = ("distil", "teacher.keras", "student.keras", "--data", "digits")
     done = command(*pair, "--epochs", 4, "--learning-rate", 0.01, "--output", "distilled.keras")

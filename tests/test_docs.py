@@ -48,6 +48,7 @@ def test_the_snippet_of_the_readme_runs(reader):
     exec(compile(block.replace("block2", "low"), "README.md", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_part_on_tfmot_runs(digits, small_cnn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = [b for b in snippets(ROOT / "docs" / "edge.md") if "legacy.tfmot()" in b]

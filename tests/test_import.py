@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STEPS = {
     "keras": "import keras",
     "tf.keras": "import tensorflow as tf; tf.keras.Model",

@@ -64,6 +64,7 @@ def test_the_first_cell_asks_where_nobody_has_said(fresh_machine):
     assert not asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_DISTILL_SMOKE", "1")

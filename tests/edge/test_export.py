@@ -262,6 +262,7 @@ def exported(model, path):
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_conversions_share_a_process_and_know_nothing_of_each_other(tmp_path, monkeypatch):
     model, other = tiny(), tiny(keras.layers.Dense(5))
     converter.WORKER.end()
@@ -277,6 +278,7 @@ def test_conversions_share_a_process_and_know_nothing_of_each_other(tmp_path, mo
     assert exported(model, tmp_path / "d.tflite") == first
 
 
+@pytest.mark.slow
 def test_a_worker_that_leaves_when_its_work_comes_is_replaced(tmp_path, worker_of):
     note, server = tmp_path / "left", process._SCRIPT
     worker_of(

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 IMPORTS = {
     "keras": "import keras",
     "tf.keras": "import tensorflow as tf; tf.keras.layers",

@@ -176,6 +176,7 @@ def test_has_recurrent(model):
     assert not has_recurrent(keras.Sequential([keras.Input(SHAPE), layers.Dense(2)]))
 
 
+@pytest.mark.slow
 def test_keyword_spotting(digits, tmp_path):
     """A small model with an LSTM's and a GRU's head, trained, quantised and tuned."""
     pixels = digits.x_train, digits.x_test

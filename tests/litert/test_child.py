@@ -41,6 +41,7 @@ def test_a_child_imports_nothing_from_the_current_folder(place, booby_trapped, m
     assert not (booby_trapped / "imported").exists()
 
 
+@pytest.mark.slow
 def test_an_export_imports_nothing_from_the_current_folder(booby_trapped):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     edge.export_tflite(model, booby_trapped / "small.tflite").path.stat()
@@ -84,6 +85,7 @@ thread = threading.Thread(target=converter.WORKER.ask, args=(request,))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe with a name, and SIGKILL")
 @pytest.mark.parametrize("place", ["main", "thread"])
 def test_the_converter_ends_with_its_parent(tmp_path, place):

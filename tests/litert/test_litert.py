@@ -152,6 +152,7 @@ def test_foreign_missing_and_truncated_files_are_named(files, tmp_path):
             litert.load_tflite(cut)
 
 
+@pytest.mark.slow
 def test_no_damaged_file_ends_the_process(files, tmp_path):
     whole = (files[0] / "int8.tflite").read_bytes()
     rng = np.random.default_rng(0)
@@ -327,6 +328,7 @@ def test_nothing_reaches_the_terminal_but_what_others_write(files, capfd):
     assert capfd.readouterr().err == "from elsewhere\nafter\n"
 
 
+@pytest.mark.slow
 def test_a_closed_stderr_does_no_harm(files):
     program = (
         "import os, sys; os.close(2); import numpy as np; from keras_distill import litert; "

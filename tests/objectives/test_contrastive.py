@@ -218,6 +218,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_replicas_hold_one_queue_fed_by_the_first():
     run = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
     assert run.stdout.strip() == "same", run.stderr[-3000:]

@@ -54,6 +54,7 @@ def maps(batch=4, size=4, channels=3):
     return tf.constant(RNG.normal(0, 1, (batch, size, size, channels)), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_saved_and_loaded_they_go_on_as_if_they_had_not_been(small_cnn, digits, tmp_path):
     def trained(distiller):
@@ -374,6 +375,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_replicas_hold_the_same_margins_and_connectors():
     run = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
     assert run.stdout.strip() == "same", run.stderr[-3000:]

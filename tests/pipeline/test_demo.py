@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "keras-distill")
 STAGES = ["teacher", "baseline", "distilled", "float32 file", "int8 file", "report"]
 FILES = {

@@ -158,6 +158,7 @@ def test_resumed_to_the_bit(kind, rows, tmp_path):
         assert history == {key: values[2:] for key, values in expected.items()}
 
 
+@pytest.mark.slow
 def test_under_a_strategy_and_xla(rows):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         weights = [schedules.GradientNorm(), schedules.Uncertainty()]

@@ -99,6 +99,7 @@ def test_each_model_learns_from_the_one_before_it(teacher, tmp_path, capsys):
     assert json.loads(report.to_json())["generations"][0]["name"] == "assistant"
 
 
+@pytest.mark.slow
 def test_a_stopped_chain_goes_on_and_ends_as_one_that_was_not(teacher, tmp_path, capsys):
     def run(folder, models, train):
         objectives = lambda: [*soft(), kd.FeatureHint("hidden", "hidden")]  # noqa: E731
@@ -307,6 +308,7 @@ def test_an_architecture_is_known_by_what_it_computes_not_by_its_names():
         assert architecture_digest(make(other)) != known
 
 
+@pytest.mark.slow
 def test_the_page_runs(digits, small_cnn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.M | re.S)

@@ -370,6 +370,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_log_what_one_does():
     run = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True)
     assert run.stdout.strip() == "same", run.stderr[-3000:]

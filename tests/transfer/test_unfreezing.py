@@ -168,6 +168,7 @@ def state(trained):
     return [*trained.get_weights(), *(v.numpy() for v in trained.optimizer.variables)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prepared", "restored_first"), [(alone, True), (in_distiller, False)])
 def test_a_killed_run_goes_on_to_the_bit(prepared, restored_first, tmp_path):
     def run(*others, backup=None):

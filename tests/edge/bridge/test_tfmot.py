@@ -172,6 +172,7 @@ def test_after_each_update_it_is_the_plain_student_pruned_by_tfmot(options, batc
     assert all(float(np.mean(mask)) < 1 for _, mask, _ in pruning)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist", "ignore:The student 'student' has")
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_distiller_trains_saves_and_resumes_it(name, batch, tmp_path):

@@ -233,6 +233,7 @@ def run(code, tmp_path):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_in_a_fresh_process_and_trains_on(batch, tmp_path):
     outer = compiled(wrap_legacy(quantised()))
     fitted(outer, batch)
@@ -263,6 +264,7 @@ def test_a_saved_forked_model_comes_back(forked, forked_batch, randomised, tmp_p
     assert len(again.weights) == len(outer.weights)
 
 
+@pytest.mark.slow
 def test_a_strategy_of_two_devices(batch, tmp_path):
     np.savez(tmp_path / "d.npz", x=batch[0], y=batch[1])
     out = run(

@@ -164,6 +164,7 @@ def test_fewer_numbers_than_clusters():
     assert first_centroids(tf.zeros(3), 4, zero=True).numpy().tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_loaded_in_a_fresh_process_it_answers_the_same_and_trains_on(
     small, digits, compiled, tmp_path, in_a_fresh_process
 ):

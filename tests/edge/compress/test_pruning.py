@@ -172,6 +172,7 @@ def test_a_new_optimiser_gives_no_weight_back(small, digits, compiled):
     assert sparsity_report(pruned).rows[0].promised == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_loaded_in_a_fresh_process_it_answers_the_same_and_trains_on(
     small, digits, compiled, tmp_path, in_a_fresh_process
 ):
@@ -213,6 +214,7 @@ def test_a_distillers_checkpoint_resumes_to_the_same_next_loss(small, digits, co
     assert zeros(second.student) == pytest.approx(promise(9), abs=0.005)
 
 
+@pytest.mark.slow
 def test_on_two_replicas(in_a_fresh_process):
     printed = in_a_fresh_process("""
         import keras, numpy as np, tensorflow as tf

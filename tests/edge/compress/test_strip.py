@@ -34,6 +34,7 @@ def test_the_compressed_model_is_as_it_was(small, digits, compiled):
     assert np.mean(plain.get_layer("logits").kernel.numpy() == 0) < 0.75
 
 
+@pytest.mark.slow
 def test_its_file_needs_no_keras_distill(small, digits, tmp_path, in_a_fresh_process):
     inner = keras.Sequential([keras.Input((8, 8, 1)), *small.layers], name="inner")
     inputs = keras.Input((8, 8, 1))

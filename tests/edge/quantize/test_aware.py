@@ -201,6 +201,7 @@ def test_half_precision(digits, few, compiled, policy, computes):
     assert model.get_layer("conv").dtype_policy.name == policy
 
 
+@pytest.mark.slow
 def test_on_two_replicas(in_a_fresh_process):
     printed = in_a_fresh_process("""
         import keras, numpy as np, tensorflow as tf
@@ -236,6 +237,7 @@ def test_on_two_replicas(in_a_fresh_process):
     assert (frozen, updates, spread) == (1.0, 4.0, 0.0)
 
 
+@pytest.mark.slow
 def test_loaded_in_a_fresh_process_it_answers_the_same_and_trains_on(
     small, digits, few, compiled, tmp_path, in_a_fresh_process
 ):

@@ -127,6 +127,7 @@ def quick_folder(tmp_path):
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_killed_at_20_points_it_ends_in_the_same_bytes(quick_folder, content):
     tmp_path = quick_folder
     run = subprocess.run(
@@ -142,6 +143,7 @@ def test_killed_at_20_points_it_ends_in_the_same_bytes(quick_folder, content):
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_cut_off_before_and_after_every_write_it_ends_in_the_same_bytes(
     data, quick_folder, content, monkeypatch
 ):

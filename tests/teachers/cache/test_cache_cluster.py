@@ -18,6 +18,8 @@ import keras_distill as kd
 from keras_distill.teachers.cache import cluster
 from keras_distill.teachers.cache.cluster import build_on_ray
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"batch_size": 8, "shard_examples": 16, "top_k": 2}
 
 

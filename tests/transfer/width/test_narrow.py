@@ -146,6 +146,7 @@ def family(request):
     return model
 
 
+@pytest.mark.slow
 def test_a_family_of_keras_applications(family):
     x = rng.uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     channels = analyse(family)
