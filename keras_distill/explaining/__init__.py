@@ -1,7 +1,8 @@
 """What a student learned of its teacher, and what it did not, to see."""
 
 from keras_distill.explaining.comparing import explain
-from keras_distill.explaining.record import ClassChange, Explanation, LostExample, ModelAnswers
+from keras_distill.explaining.explanation import Explanation
+from keras_distill.explaining.record import ClassChange, LostExample, ModelAnswers
 from keras_distill.explaining.similarity import Similarity
 
 # No module here is called explain: importing it would put it in the function's place.

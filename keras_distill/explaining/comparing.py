@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.explaining.explanation import Explanation
 from keras_distill.explaining.reading import PairReader, View, small_batches, student_inputs
-from keras_distill.explaining.record import Explanation
 from keras_distill.explaining.similarity import FEWEST_ROWS, MinibatchCKA, Similarity, propose_map
 from keras_distill.explaining.tallies import LostTally, ModelTally, PairTally
 from keras_distill.progress import bar

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from keras_distill.explaining.record import ClassChange, Explanation, LostExample, ModelAnswers
+from keras_distill.explaining.record import ClassChange, Comparison, LostExample, ModelAnswers
 from keras_distill.explaining.words import answers_of
 
 _TEACHER, _STUDENT = "#4c72b0", "#dd8452"
@@ -22,13 +22,13 @@ _GAINED, _LOST = "#55a868", "#c44e52"
 _MOST_CELLS, _MOST_TICKS, _MOST_CLASSES, _MOST_IMAGES = 20, 40, 30, 16
 
 
-def draw(record: Explanation) -> dict[str, Figure]:
+def draw(record: Comparison) -> dict[str, Figure]:
     """The figures that the record has data for, by name."""
     drawn = {name: picture(record) for name, picture in PICTURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _agreement(record: Explanation) -> Figure:
+def _agreement(record: Comparison) -> Figure:
     counts, names = record.agreement, record.class_names
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = np.clip(2.5 + 0.45 * len(names), 5.0, 10.0)
@@ -48,7 +48,7 @@ def _agreement(record: Explanation) -> Figure:
     return figure
 
 
-def _classes(record: Explanation) -> Figure | None:
+def _classes(record: Comparison) -> Figure | None:
     if not record.classes:
         return None
     shown = _most_changed(record.classes)
@@ -80,14 +80,14 @@ def _most_changed(classes: Sequence[ClassChange]) -> list[ClassChange]:
     return [classes[place] for place in sorted(order[:_MOST_CLASSES])]
 
 
-def _accuracies(record: Explanation) -> str:
+def _accuracies(record: Comparison) -> str:
     return (
         f"Accuracy on {record.labelled:,} labelled examples: teacher "
         f"{record.teacher.accuracy:.1%}, student {record.student.accuracy:.1%}"
     )
 
 
-def _calibration(record: Explanation) -> Figure:
+def _calibration(record: Comparison) -> Figure:
     sides = (("teacher", record.teacher, _TEACHER), ("student", record.student, _STUDENT))
     labelled = record.teacher.calibration is not None
     figure = _new_figure(12.0 if labelled else 5.5, 4.5)
@@ -144,7 +144,7 @@ def _draw_entropies(axes: Any, sides: Sequence[tuple], classes: int) -> None:
     axes.legend()
 
 
-def _similarity(record: Explanation) -> Figure | None:
+def _similarity(record: Comparison) -> Figure | None:
     similarity = record.similarity
     if similarity is None:
         return None
@@ -177,7 +177,7 @@ def _holder(paths: Sequence[str]) -> str:
     return f"{shared}/" if shared else ""
 
 
-def _lost(record: Explanation) -> Figure | None:
+def _lost(record: Comparison) -> Figure | None:
     found = [(one, _image(one)) for one in record.lost[:_MOST_IMAGES]]
     shown = [(one, image) for one, image in found if image is not None]
     if not shown:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keras_distill._records import Table
-from keras_distill.explaining.record import Explanation, LostExample
+from keras_distill.explaining.record import Comparison, LostExample
 
 # What a glance takes in; the JSON has all.
 _MOST_ROWS = 10
 
 
-def parts(record: Explanation) -> Iterator[str | Table]:
+def parts(record: Comparison) -> Iterator[str | Table]:
     """What `Explanation.parts` gives."""
     yield _models(record)
     yield (
@@ -32,7 +32,7 @@ def parts(record: Explanation) -> Iterator[str | Table]:
         yield from _lost(record)
 
 
-def _models(record: Explanation) -> Table:
+def _models(record: Comparison) -> Table:
     rows = [("model", record.teacher.name, record.student.name, "")]
     teacher, student = record.teacher, record.student
     measures = (
@@ -47,7 +47,7 @@ def _models(record: Explanation) -> Table:
     return _table(("", "teacher", "student", "change"), rows)
 
 
-def _swaps(record: Explanation) -> str:
+def _swaps(record: Comparison) -> str:
     """The largest entries off the agreement's diagonal, in words."""
     counts = np.array(record.agreement)
     np.fill_diagonal(counts, 0)
@@ -61,7 +61,7 @@ def _swaps(record: Explanation) -> str:
     )
 
 
-def _classes(record: Explanation) -> Iterator[str | Table]:
+def _classes(record: Comparison) -> Iterator[str | Table]:
     shown = sorted(record.classes, key=lambda one: (one.gained - one.lost, -one.lost))[:_MOST_ROWS]
     yield _title("Classes, by what the student lost", len(shown), len(record.classes))
     rows = []
@@ -72,7 +72,7 @@ def _classes(record: Explanation) -> Iterator[str | Table]:
     yield _table(("class", "examples", "teacher", "student", "gained", "lost"), rows)
 
 
-def _layers(record: Explanation) -> Iterator[str | Table]:
+def _layers(record: Comparison) -> Iterator[str | Table]:
     similarity = record.similarity
     assert similarity is not None
     yield "\nLayers, and which of the teacher's suits each as a hint"
@@ -84,7 +84,7 @@ def _layers(record: Explanation) -> Iterator[str | Table]:
     yield _table(("student's", "teacher's", "CKA"), rows, words=2)
 
 
-def _lost(record: Explanation) -> Iterator[str | Table]:
+def _lost(record: Comparison) -> Iterator[str | Table]:
     shown = record.lost[:_MOST_ROWS]
     yield _title("Examples where the student lost the most", len(shown), len(record.lost))
     rows = []
