@@ -41,11 +41,82 @@ def test_the_page_runs_from_top_to_bottom(page, reader):
     exec(compile("\n\n".join(blocks), f"{page}.md", "exec"), reader)
 
 
-@eagerly
-def test_the_snippet_of_the_readme_runs(reader):
-    (block,) = [b for b in snippets(ROOT / "README.md") if "MutualDistiller" in b]
+def residual(seed, blocks=4, width=32):
+    """Blocks that can be left out, channels that can be cut; its first layer is "conv1"."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="conv1")(inputs)
+    for _ in range(blocks):
+        y = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = keras.layers.Add()([x, keras.layers.Conv2D(width, 3, padding="same")(y)])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
+
+
+def run(page, reader, **changes):
+    """All of a page's snippets, one after the other; `changes` by what is written there."""
+    text = "\n\n".join(snippets(ROOT / page))
+    for written, instead in changes.values():
+        assert written in text
+        text = text.replace(written, instead)
     names = {**reader, "keras": keras, "kd": kd}
-    exec(compile(block.replace("block2", "low"), "README.md", "exec"), names)
+    exec(compile(text, page, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+@eagerly
+def test_the_readme_runs_from_top_to_bottom(reader):
+    names = run(
+        "README.md",
+        {**reader, "teacher": residual(1)},
+        loss=("loss=...", "loss=distiller.loss"),
+        layer=("block2", "low"),
+        # The tuned file is further from the student than the one before.
+        tuned=("quantized=small)", "quantized=small, min_correlation=0.0)"),
+    )
+    assert names["report"].copied
+
+
+@eagerly
+def test_the_page_on_explaining_runs(reader):
+    names = run("docs/explain.md", {**reader, "names": list("0123456789")})
+    assert names["hints"]
+    assert Path("explained/explanation.json").exists()
+
+
+@eagerly
+def test_the_page_on_transfer_runs(reader):
+    data = tf.data.Dataset.from_tensor_slices((reader["x"], reader["y"])).batch(32)
+    tokens = keras.Sequential([keras.Input((4,)), keras.layers.Embedding(9, 3, name="tokens")])
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Embedding(9, 3, name="embed")])
+    wrapped = keras.Sequential(
+        [keras.Input((4,)), keras.Sequential(tokens.layers, name="backbone")]
+    )
+    names = run(
+        "docs/transfer.md",
+        {
+            **reader,
+            "teacher": residual(1),
+            "train": data,
+            "wrapped": wrapped,
+            "own": student,
+            "alike": residual(2),
+        },
+        alike=("(teacher, student, freeze", "(teacher, alike, freeze"),
+        names=('(teacher, student, {"embed"', '(wrapped, own, {"embed"'),
+        fit=("distiller.fit(", "distiller.compile('adam'); distiller.fit("),
+    )
+    assert len(names["report"].rows) > 3
+
+
+@eagerly
+def test_the_page_on_edge_runs(reader):
+    (block,) = [b for b in snippets(ROOT / "docs" / "edge.md") if "kd.edge.prune(" in b]
+    # Between the lines a user trains; where that is left out, ranges are those of calibration.
+    names = dict(reader)
+    exec(compile(block, "edge.md", "exec"), names)
+    assert names["report"].passed
 
 
 @pytest.mark.slow
