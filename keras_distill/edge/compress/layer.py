@@ -74,7 +74,7 @@ class Compressed(Wrapping):
             for treatment in chain:
                 prefix = f"{key}_{type(treatment).__name__.lower()}"
                 treatment.build(self, self._treated[key], prefix)
-            self._treated[key].constraint = _constraint(self._treated[key].constraint, chain)
+            self._treated[key].constraint = _Constraint(self._treated[key].constraint, chain)
         self.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -221,12 +221,13 @@ class Compressed(Wrapping):
         """None: it is built from its parts."""
 
 
-def _constraint(own: Callable | None, chain: Sequence[Treatment]) -> Callable:
-    def constrain(value: Any) -> Any:
-        if own is not None:
-            value = own(value)
-        for treatment in chain:
-            value = treatment.constrain(value)
-        return value
+class _Constraint(keras.constraints.Constraint):
+    """The user's own constraint, then those of the treatments."""
 
-    return constrain
+    def __init__(self, own: Callable | None, chain: Sequence[Treatment]):
+        self._chain = [*([] if own is None else [own]), *(one.constrain for one in chain)]
+
+    def __call__(self, value: Any) -> Any:
+        for constrain in self._chain:
+            value = constrain(value)
+        return value
