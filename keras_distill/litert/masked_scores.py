@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from .nodes import constant, int32, maker_of, new_node, output_of, readers_of, renamed
+from .nodes import (
+    Nodes,
+    constant,
+    copied,
+    int32,
+    maker_of,
+    new_node,
+    output_of,
+    readers_of,
+    remembered,
+    renamed,
+    value_of,
+)
 
 __all__ = [
     "BEYOND",
@@ -21,8 +32,6 @@ __all__ = [
 BEYOND = 1e4
 # So far below the others, a thousand scores are no step of a softmax.
 GAP = 12.0
-
-
 # They hand numbers on, or one of two sides.
 _MOVING = frozenset(
     (
@@ -35,7 +44,7 @@ _ADDING = ("AddV2", "BiasAdd")
 _FAKE = "FakeQuantWithMinMaxVars"
 
 
-def closer_masked(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def closer_masked(node: Any, makers: Nodes) -> list[Any] | None:
     """where(c, x, -1e9) before a softmax = where(c, x, min(x) - 12): no range holds both sides.
 
     Beside a billion every score rounds to one step. A thousand times e**-12 are no step of a
@@ -52,7 +61,7 @@ def closer_masked(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [*made, fill, answer]
 
 
-def closer_added(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def closer_added(node: Any, makers: Nodes) -> list[Any] | None:
     """x + m * -1e9 before a softmax = x (1 - m) + (min(x) - 12) m, as for a mask that selects."""
     scores, added, sign = _scores_and_mask(node, makers)
     if not added or not _is_compared(node, makers):
@@ -68,9 +77,9 @@ def closer_added(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [*shaped, *made, fill, one, rest, kept, left, renamed(node, "AddV2", parts, T=kind)]
 
 
-def nearer_number(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def nearer_number(node: Any, makers: Nodes) -> list[Any] | None:
     """A mask's number no farther than is enough: 1 / 1e9, to read the mask by, has no steps."""
-    value = _value(node)
+    value = value_of(node)
     if value is None or value.dtype.kind != "f" or not (abs(value) > BEYOND).any():
         return None
     if not _only_masks(node, makers):
@@ -80,7 +89,8 @@ def nearer_number(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [made]
 
 
-def _only_masks(node: Any, makers: Mapping[str, Any]) -> bool:
+@remembered
+def _only_masks(node: Any, makers: Nodes) -> bool:
     """Whether a number comes, as a part of sums and choices, before nothing but comparisons."""
     readers = readers_of(node, makers)
     passing = {*_MOVING, *_ADDING, "Sub", "Mul", "SelectV2", "Fill"}
@@ -89,7 +99,7 @@ def _only_masks(node: Any, makers: Mapping[str, Any]) -> bool:
     )
 
 
-def mask_last(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def mask_last(node: Any, makers: Nodes) -> list[Any] | None:
     """x + (bias + mask) = (x + bias) + mask, where a mask is to be told from the rest."""
     for x, other in (node.input[:2], node.input[1::-1]):
         found = maker_of(other, makers)
@@ -103,7 +113,7 @@ def mask_last(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
-def within_range(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def within_range(node: Any, makers: Nodes) -> list[Any] | None:
     """Numbers beyond the range that an answer is rounded to, at its end: LiteRT has none there."""
     ends = [_ends(reader, makers) for reader in readers_of(node, makers)]
     known = [one for one in ends if one is not None]
@@ -115,7 +125,7 @@ def within_range(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
         return None
     kind, made, inputs = node.attr["T"].type, [], list(node.input)
     for place, read in enumerate(node.input):
-        value = _value(maker_of(read, makers))
+        value = value_of(maker_of(read, makers))
         if value is None or value.dtype.kind != "f":
             continue
         if node.op == "Mul":
@@ -136,9 +146,9 @@ def _rounded(node: Any, name: str, value: Any, low: float, high: float) -> list[
     return [plain, *ends, fake]
 
 
-def _ends(reader: Any, makers: Mapping[str, Any]) -> tuple[float, float] | None:
+def _ends(reader: Any, makers: Nodes) -> tuple[float, float] | None:
     """The range that a node rounds to; None for one that does not round."""
-    bounds = [_value(maker_of(read, makers)) for read in reader.input[1:3]]
+    bounds = [value_of(maker_of(read, makers)) for read in reader.input[1:3]]
     if reader.op != _FAKE or any(bound is None for bound in bounds):
         return None
     low, high = bounds
@@ -154,7 +164,7 @@ def _below(node: Any, scores: str, kind: int) -> tuple[list[Any], Any]:
     return [last, low, gap], new_node(node, "fill", "Sub", [output_of(low), output_of(gap)], T=kind)
 
 
-def _scores_and_mask(node: Any, makers: Mapping[str, Any]) -> tuple[str, str, int]:
+def _scores_and_mask(node: Any, makers: Nodes) -> tuple[str, str, int]:
     """What a sum adds: scores, to which only a far mask is added, and its sign; "" for no mask."""
     if node.op not in (*_ADDING, "Sub"):
         return "", "", 0
@@ -168,7 +178,8 @@ def _scores_and_mask(node: Any, makers: Mapping[str, Any]) -> tuple[str, str, in
     return "", "", 0
 
 
-def _is_mixed(read: str, makers: Mapping[str, Any]) -> bool:
+@remembered
+def _is_mixed(read: str, makers: Nodes) -> bool:
     """Whether scores are in it, beside a mask's numbers."""
     found = maker_of(read, makers)
     if found is None:
@@ -177,18 +188,18 @@ def _is_mixed(read: str, makers: Mapping[str, Any]) -> bool:
         return _is_mixed(found.input[0], makers)
     if found.op == "SelectV2":
         sides = [one for one in found.input[1:3] if not _far(one, makers)]
-        return any(_value(maker_of(one, makers)) is None for one in sides)
+        return any(value_of(maker_of(one, makers)) is None for one in sides)
     scores, mask, _ = _scores_and_mask(found, makers)
-    value = _value(maker_of(scores, makers))
+    value = value_of(maker_of(scores, makers))
     return bool(mask) and (value is None or bool(value.any()))
 
 
-def _mark(node: Any, added: str, makers: Mapping[str, Any], sign: int) -> tuple[list[Any], str]:
+def _mark(node: Any, added: str, makers: Nodes, sign: int) -> tuple[list[Any], str]:
     """How to read 1 where a mask is on and 0 elsewhere, and the nodes that this takes."""
     found, kind = maker_of(added, makers), node.attr["T"].type
     if found is not None and found.op in ("Squeeze", "Reshape", "ExpandDims"):
         made, read = _mark(node, found.input[0], makers, sign)
-        shaped = type(found).FromString(found.SerializeToString())
+        shaped = copied(found)
         shaped.name, shaped.input[0] = f"{node.name}/mark_{len(made)}", read
         return [*made, shaped], output_of(shaped)
     if found is not None and found.op == "Mul":
@@ -199,7 +210,7 @@ def _mark(node: Any, added: str, makers: Mapping[str, Any], sign: int) -> tuple[
                 minus = constant(node, "minus", -1.0, kind)
                 mark = new_node(node, "mark", "Mul", [other, output_of(minus)], T=kind)
                 return [minus, mark], output_of(mark)
-    value = _value(found)
+    value = value_of(found)
     if value is not None:
         made = constant(node, "mark", (sign * value <= -BEYOND).astype("float32"), kind)
         return [made], output_of(made)
@@ -214,10 +225,11 @@ def _mark(node: Any, added: str, makers: Mapping[str, Any], sign: int) -> tuple[
     return [part, mark], output_of(mark)
 
 
-def _far(read: str, makers: Mapping[str, Any]) -> set[float]:
+@remembered
+def _far(read: str, makers: Nodes) -> set[float]:
     """The far numbers in a tensor, of a mask that is 0 or 1; empty without any."""
     found = maker_of(read, makers)
-    value = _value(found)
+    value = value_of(found)
     if value is not None:
         known = value.dtype.kind == "f"
         return {float(one) for one in value[abs(value) >= BEYOND].ravel()} if known else set()
@@ -244,21 +256,23 @@ def _pairs(inputs: Any) -> list[tuple[str, str]]:
     return [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
 
 
-def _is_less_than_zero(read: str, makers: Mapping[str, Any]) -> bool:
+@remembered
+def _is_less_than_zero(read: str, makers: Nodes) -> bool:
     """Whether it is m - 1, or -m."""
     found = maker_of(read, makers)
     if found is not None and found.op in _MOVING - {"Neg"}:
         return _is_less_than_zero(found.input[0], makers)
     if found is None or found.op not in ("Sub", "Neg"):
         return False
-    value = None if found.op == "Neg" else _value(maker_of(found.input[1], makers))
+    value = None if found.op == "Neg" else value_of(maker_of(found.input[1], makers))
     return found.op == "Neg" or (value is not None and bool((value == 1.0).all()))
 
 
-def _is_masked(read: str, makers: Mapping[str, Any], sign: int = 1) -> bool:
+@remembered
+def _is_masked(read: str, makers: Nodes, sign: int = 1) -> bool:
     """Whether it is a number below all scores, or some with such a number added."""
     found = maker_of(read, makers)
-    value = _value(found)
+    value = value_of(found)
     if value is not None:
         return value.dtype.kind == "f" and bool((sign * value <= -BEYOND).all())
     if found is None:
@@ -270,15 +284,8 @@ def _is_masked(read: str, makers: Mapping[str, Any], sign: int = 1) -> bool:
     return False
 
 
-def _value(found: Any) -> Any:
-    """A constant's array; None for a node that is none."""
-    import tensorflow as tf
-
-    known = found is not None and found.op == "Const"
-    return tf.make_ndarray(found.attr["value"].tensor) if known else None
-
-
-def _is_compared(node: Any, makers: Mapping[str, Any]) -> bool:
+@remembered
+def _is_compared(node: Any, makers: Nodes) -> bool:
     """Whether all that reads a node asks only which of its numbers are the larger."""
     readers = readers_of(node, makers)
     return bool(readers) and all(
@@ -287,7 +294,7 @@ def _is_compared(node: Any, makers: Mapping[str, Any]) -> bool:
     )
 
 
-def _hands_on(reader: Any, node: Any, makers: Mapping[str, Any]) -> bool:
+def _hands_on(reader: Any, node: Any, makers: Nodes) -> bool:
     if reader.op in (*_ADDING, "Sub"):
         return _scores_and_mask(reader, makers)[0] == output_of(node)
     return reader.op in ("Identity", "Cast", "SelectV2", "Reshape", _FAKE)

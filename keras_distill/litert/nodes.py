@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = [
+    "Nodes",
     "constant",
+    "copied",
     "int32",
     "is_real",
     "maker_of",
     "new_node",
     "output_of",
     "readers_of",
+    "remembered",
     "renamed",
+    "value_of",
 ]
 
 # What TensorFlow calls the output of an operation, where it is not "output".
@@ -26,9 +31,48 @@ _OUTPUTS = {
 }
 
 
-def maker_of(read: str, makers: Mapping[str, Any]) -> Any:
-    """The node whose output `read` names, of the nodes of a function by name; None for no node."""
+class Nodes(dict[str, Any]):
+    """The nodes of a function by name, which stay as they are."""
+
+    def __init__(self, nodes: Iterable[Any]):
+        super().__init__((node.name, node) for node in nodes)
+        # What was asked of them, with the answer.
+        self.answers: dict[tuple, Any] = {}
+
+    @functools.cached_property
+    def readers(self) -> dict[str, list[Any]]:
+        """The nodes that read an output, by what they call it."""
+        found: dict[str, list[Any]] = {}
+        for node in self.values():
+            for read in dict.fromkeys(node.input):
+                found.setdefault(read, []).append(node)
+        return found
+
+
+def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
+    """Asks once of each node or output: a walk to a tensor that is read twice doubles there."""
+
+    @functools.wraps(question)
+    def asked(of: Any, makers: Nodes, *more: Any) -> Any:
+        key = question, getattr(of, "name", of), more
+        if key not in makers.answers:
+            makers.answers[key] = question(of, makers, *more)
+        return makers.answers[key]
+
+    return asked
+
+
+def maker_of(read: str, makers: Nodes) -> Any:
+    """The node whose output `read` names; None for no node."""
     return makers.get(read.split(":")[0])
+
+
+def value_of(node: Any) -> Any:
+    """A constant's array; None for a node that is none."""
+    import tensorflow as tf
+
+    known = node is not None and node.op == "Const"
+    return tf.make_ndarray(node.attr["value"].tensor) if known else None
 
 
 def output_of(node: Any) -> str:
@@ -74,7 +118,11 @@ def renamed(node: Any, operation: str, inputs: list[str], **kinds: int) -> Any:
     return made
 
 
-def readers_of(node: Any, makers: Mapping[str, Any]) -> list[Any]:
+def readers_of(node: Any, makers: Nodes) -> list[Any]:
     """The nodes of a function that read a node's first output."""
-    read = output_of(node)
-    return [other for other in makers.values() if read in other.input]
+    return makers.readers.get(output_of(node), [])
+
+
+def copied(node: Any) -> Any:
+    """A node of its own, the same."""
+    return type(node).FromString(node.SerializeToString())

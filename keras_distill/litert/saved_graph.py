@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .nodes import output_of
+from .nodes import Nodes, copied, output_of
 from .spellings import Spelling, rounds
 
 __all__ = ["nodes_of", "readers_of_tensor", "respell"]
@@ -50,7 +50,7 @@ def _write_in_numbers(meta: Any) -> None:
             read = any(argument.name in node.input for node in function.node_def)
             if value is not None and read:
                 known[argument.name] = f"{argument.name}/known:output:0"
-                function.node_def.append(_copied(value))
+                function.node_def.append(copied(value))
                 function.node_def[-1].name = f"{argument.name}/known"
         for node in function.node_def if known else ():
             node.input[:] = [known.get(read, read) for read in node.input]
@@ -88,8 +88,8 @@ def _functions(folder: str) -> list[Any]:
 def _respell_function(function: Any, spellings: Mapping[str, Spelling]) -> None:
     if not any(node.op in spellings for node in function.node_def):
         return
-    nodes = [_copied(node) for node in function.node_def]
-    makers = {node.name: node for node in nodes}
+    nodes = [copied(node) for node in function.node_def]
+    makers = Nodes(nodes)
     made = [new for node in nodes for new in _spelled(node, makers, spellings)]
     moved = {
         output_of(makers[node.name]): output_of(node)
@@ -104,11 +104,7 @@ def _respell_function(function: Any, spellings: Mapping[str, Spelling]) -> None:
         function.ret[name] = moved.get(read, read)
 
 
-def _spelled(node: Any, makers: Mapping[str, Any], spellings: Mapping[str, Spelling]) -> list[Any]:
+def _spelled(node: Any, makers: Nodes, spellings: Mapping[str, Spelling]) -> list[Any]:
     spelling = spellings.get(node.op)
     found = None if spelling is None else spelling(node, makers)
     return [node] if found is None else found
-
-
-def _copied(node: Any) -> Any:
-    return type(node).FromString(node.SerializeToString())

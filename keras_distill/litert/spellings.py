@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .masked_scores import closer_added, closer_masked, mask_last, nearer_number, within_range
-from .nodes import constant, int32, is_real, maker_of, new_node, output_of, readers_of, renamed
+from .nodes import (
+    Nodes,
+    constant,
+    int32,
+    is_real,
+    maker_of,
+    new_node,
+    output_of,
+    readers_of,
+    renamed,
+    value_of,
+)
 
 __all__ = ["Spelling", "rounds"]
 
 # A node, and every node of its function by name: what computes the same, or None for the node.
-Spelling = Callable[[Any, Mapping[str, Any]], "list[Any] | None"]
+Spelling = Callable[[Any, Nodes], "list[Any] | None"]
 
 
-def _without_negative_zeros(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _without_negative_zeros(node: Any, makers: Nodes) -> list[Any] | None:
     """Keras' argmax puts a negative zero below zero, by a test of bits that LiteRT has not."""
     condition, _, x, *control = node.input
     found = maker_of(condition, makers)
@@ -29,7 +40,7 @@ def _without_negative_zeros(node: Any, makers: Mapping[str, Any]) -> list[Any] |
     return [renamed(node, "Identity", [x, *control], T=node.attr["T"].type)]
 
 
-def _one_hot(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _one_hot(node: Any, _: Nodes) -> list[Any] | None:
     """LiteRT's ONE_HOT at int8 writes a zero's byte for "off" whatever the zero point is.
 
     A comparison with 0, 1, 2 ... that selects between on and off is right in integers.
@@ -55,7 +66,7 @@ def _one_hot(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [last, first, step, each, count, numbers, equal, answer]
 
 
-def _negated(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _negated(node: Any, makers: Nodes) -> list[Any] | None:
     """-x = -1 x: NEG has no kernel for integers, and the range of a constant zero no width."""
     kind = node.attr["T"].type
     readers = readers_of(node, makers)
@@ -66,7 +77,7 @@ def _negated(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return _minus(node, node.input[0], node.input[1:], kind)
 
 
-def _squared_difference(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _squared_difference(node: Any, _: Nodes) -> list[Any] | None:
     """-(x - y) (y - x): SQUARED_DIFFERENCE is written for int16, and no kernel runs it.
 
     Of a square of a difference the converter makes it again.
@@ -81,7 +92,7 @@ def _squared_difference(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [there, back, product, *_minus(node, output_of(product), control, kind)]
 
 
-def _squared(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _squared(node: Any, _: Nodes) -> list[Any] | None:
     """-(x (-x)), as for a squared difference."""
     x, *control = node.input
     kind = node.attr["T"].type
@@ -93,7 +104,7 @@ def _squared(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [minus, other, product, *_minus(node, output_of(product), control, kind)]
 
 
-def _from_zero(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _from_zero(node: Any, _: Nodes) -> list[Any] | None:
     """x^2 = (x - 0)^2: SQUARE has no kernel for int8, and SQUARED_DIFFERENCE has one."""
     x, *control = node.input
     kind = node.attr["T"].type
@@ -104,15 +115,11 @@ def _from_zero(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [zero, renamed(node, "SquaredDifference", inputs, T=kind)]
 
 
-def _without_guard(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _without_guard(node: Any, makers: Nodes) -> list[Any] | None:
     """A minimum that guards from infinity, which integers have not; its constant is no range."""
-    import tensorflow as tf
-
     x, limit, *control = node.input
-    found = maker_of(limit, makers)
-    if found is None or found.op != "Const" or not is_real(node.attr["T"].type):
-        return None
-    if not (tf.make_ndarray(found.attr["value"].tensor) >= _ENDLESS).all():
+    value = value_of(maker_of(limit, makers))
+    if value is None or not is_real(node.attr["T"].type) or not (value >= _ENDLESS).all():
         return None
     return [renamed(node, "Identity", [x, *control], T=node.attr["T"].type)]
 
@@ -122,7 +129,7 @@ def _minus(node: Any, read: str, control: Sequence[str], kind: int) -> list[Any]
     return [minus, renamed(node, "Mul", [read, output_of(minus), *control], T=kind)]
 
 
-def _padded(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _padded(node: Any, _: Nodes) -> list[Any] | None:
     """pad(x - c) + c: PADV2 keeps its constant in float, and no kernel takes it with int16."""
     x, widths, constant, *control = node.input
     kind = node.attr["T"].type
@@ -134,7 +141,7 @@ def _padded(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [shifted, wide, renamed(node, "AddV2", [output_of(wide), constant, *control], T=kind)]
 
 
-def _summed(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _summed(node: Any, _: Nodes) -> list[Any] | None:
     """mean(x) * count: SUM at int16 has the range of what it adds, and saturates."""
     x, axes, *control = node.input
     kind = node.attr["T"].type
@@ -154,7 +161,7 @@ def _summed(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
     return [mean, all_of_them, left, ratio, count, answer]
 
 
-def _weighed(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _weighed(node: Any, makers: Nodes) -> list[Any] | None:
     """where(c, a, b) = c a + (1 - c) b: SELECT takes what has two ranges for of one."""
     condition, a, b, *control = node.input
     kind = node.attr["T"].type
@@ -171,7 +178,7 @@ def _weighed(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [one, zero, chosen, rest, first, second, renamed(node, "AddV2", parts, T=kind)]
 
 
-def _without_turn(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _without_turn(node: Any, makers: Nodes) -> list[Any] | None:
     """Keras counts ids below zero from the end, in whole numbers that no int16 file computes."""
     condition, turned, x, *control = node.input
     found, added = maker_of(condition, makers), maker_of(turned, makers)
@@ -183,16 +190,14 @@ def _without_turn(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [renamed(node, "Identity", [x, *control], T=kind)]
 
 
-def _as_truth(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _as_truth(node: Any, makers: Nodes) -> list[Any] | None:
     """Whether a whole number is 0, as a cast: the converter looks for the range of a comparison."""
     import tensorflow as tf
 
     x, other, *control = node.input
-    found = maker_of(other, makers)
+    value = value_of(maker_of(other, makers))
     kind, truth = node.attr["T"].type, tf.bool.as_datatype_enum
-    if found is None or found.op != "Const" or not tf.dtypes.as_dtype(kind).is_integer:
-        return None
-    if tf.make_ndarray(found.attr["value"].tensor).any():
+    if value is None or value.any() or not tf.dtypes.as_dtype(kind).is_integer:
         return None
     if node.op == "NotEqual":
         return [renamed(node, "Cast", [x, *control], SrcT=kind, DstT=truth)]
@@ -200,7 +205,7 @@ def _as_truth(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
     return [cast, renamed(node, "LogicalNot", [output_of(cast), *control])]
 
 
-def _is_number(read: str, makers: Mapping[str, Any]) -> bool:
+def _is_number(read: str, makers: Nodes) -> bool:
     """Whether it is a constant, as it is or rounded to a range."""
     found = maker_of(read, makers)
     if found is None or not found.op.startswith("FakeQuant"):
@@ -208,7 +213,7 @@ def _is_number(read: str, makers: Mapping[str, Any]) -> bool:
     return _is_number(found.input[0], makers)
 
 
-def _selu(node: Any, _: Mapping[str, Any]) -> list[Any] | None:
+def _selu(node: Any, _: Nodes) -> list[Any] | None:
     """scale relu(x) + scale alpha (exp(min(x, 0)) - 1), which the converter makes a SELECT of."""
     x, *control = node.input
     kind = node.attr["T"].type
@@ -237,7 +242,7 @@ def _negative_part(near: Any, x: str, kind: int) -> list[Any]:
     return [minus, turned, part, back]
 
 
-def _limited(node: Any, makers: Mapping[str, Any]) -> list[Any] | None:
+def _limited(node: Any, makers: Nodes) -> list[Any] | None:
     """min(x, y) = x - relu(x - y), and max likewise, of what others read, too.
 
     MINIMUM and MAXIMUM have one range for all, the answer's, and take it to their inputs.

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from keras_distill.litert import converter
+from keras_distill.litert import converter, masked_scores
 from keras_distill.litert.saved_graph import nodes_of, respell
 
 # By what must go: the computation, and the precision at which it goes.
@@ -78,4 +78,20 @@ def test_a_minimum_stays_that_limits_numbers(x, tmp_path, limit, stays):
     before = answer(folder, x)
     respell(folder, "int8", calibrated=True)
     assert bool(nodes_of(folder, ["Minimum"])) == stays
+    np.testing.assert_array_equal(answer(folder, x), before)
+
+
+def test_what_reads_a_tensor_again_and_again_is_walked_once(x, tmp_path, monkeypatch):
+    def chain(x):
+        for _ in range(8):
+            x = x + 0.1 * x * x
+        return tf.nn.softmax(x)
+
+    asked, value_of = [], masked_scores.value_of
+    monkeypatch.setattr(masked_scores, "value_of", lambda node: asked.append(1) or value_of(node))
+    folder = str(saved(chain, tmp_path / "graph"))
+    before = answer(folder, x)
+    respell(folder, "int8", calibrated=True)
+    # Three reads a step are 3**8 ways through the chain, of some thirty nodes.
+    assert len(asked) < 1000
     np.testing.assert_array_equal(answer(folder, x), before)
