@@ -209,6 +209,8 @@ def _joined(measures: list[Any]) -> Any:
 
 def _first_rows(model: Any, rows: list[Any]) -> dict[str, np.ndarray]:
     """The first rows by the names of the model's inputs, as the model takes them."""
-    read = [[part.numpy() for part in _keras.standardized(model, x)] for x in rows[:KEPT_ROWS]]
+    counts = np.cumsum([len(keras.tree.flatten(x)[0]) for x in rows])
+    enough = rows[: int(np.searchsorted(counts, KEPT_ROWS)) + 1]
+    read = [[part.numpy() for part in _keras.standardized(model, x)] for x in enough]
     columns = [np.concatenate(parts)[:KEPT_ROWS] for parts in zip(*read, strict=True)]
     return dict(zip(_input_names(model), columns, strict=True))
