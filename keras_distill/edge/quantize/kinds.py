@@ -89,7 +89,7 @@ def chooses(operation: Any, given: Any) -> bool:
         hasattr(x, "shape") and len(x.shape) > 1 and tf.as_dtype(x.dtype).is_floating
         for x in tensors
     )
-    return real and len(tensors) > 1 and type(operation).__name__ in ("Maximum", "Minimum")
+    return real and len(tensors) > 1 and _is_extreme(operation)
 
 
 def whole_range(step: Step, dtype: str) -> Any:
@@ -104,5 +104,8 @@ def whole_range(step: Step, dtype: str) -> Any:
 
 def shares_a_range(operation: Any) -> bool:
     """Whether LiteRT wants one range for an operation's inputs and its output."""
-    largest = does(operation, "merge") and gives(operation) == PICKED
-    return largest or does(operation, "concatenation", "stacking", "choice")
+    return _is_extreme(operation) or does(operation, "concatenation", "stacking", "choice")
+
+
+def _is_extreme(operation: Any) -> bool:
+    return does(operation, "merge") and gives(operation) == PICKED
