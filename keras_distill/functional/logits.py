@@ -218,7 +218,7 @@ def dist_relation(
     gamma: float | Tensor = 1.0,
     temperature: float | Tensor = 1.0,
 ) -> Tensor:
-    """What Pearson's correlation lacks to 1, over the classes and over the batch.
+    """One minus Pearson's correlation, over the classes and over the batch.
 
     With `p = softmax(logits / T)`: `T^2 * (beta * (1 - r(p_s[b, :], p_t[b, :])) + gamma * (1 -
     r(p_s[:, c], p_t[:, c])))`, the first averaged over examples, the second over classes. Only
