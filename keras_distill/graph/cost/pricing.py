@@ -211,6 +211,12 @@ def _specs(graph: Graph, input_shapes: Sequence[Shape]) -> dict[int, Any]:
         # Whatever a layer of the user's raises, it is about these shapes.
         except Exception as error:
             raise ValueError(f"The layer {step.path!r} can't take {taken}: {error}") from error
+        # The oldest Keras lets a window be larger than what it slides over.
+        if isinstance(step.operation, keras.Layer) and any(0 in spec.shape for spec in made):
+            raise ValueError(
+                f"The layer {step.path!r} can't take {taken}: nothing is left, it makes "
+                f"{[spec.shape for spec in made]}."
+            )
         if any(None in spec.shape for spec in made):
             raise ValueError(
                 f"The layer {step.path!r} makes {[spec.shape for spec in made]} of {taken}: a size "

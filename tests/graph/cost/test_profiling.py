@@ -283,7 +283,7 @@ KERNEL_2D, KERNEL_3D = np.ones((3, 3, 2, 4), "float32"), np.ones((2, 2, 2, 2, 4)
         (lambda x: ops.conv(x, KERNEL_2D), (8, 8, 2), 36 * 4 * 18),
         (lambda x: ops.conv(x, KERNEL_3D), (4, 4, 4, 2), 27 * 4 * 16),
         (lambda x: ops.depthwise_conv(x, KERNEL_2D), (8, 8, 2), 36 * 2 * 4 * 9),
-        (lambda x: ops.conv_transpose(x, KERNEL_2D), (8, 8, 4), 64 * 4 * 18),
+        (lambda x: ops.conv_transpose(x, KERNEL_2D, 1), (8, 8, 4), 64 * 4 * 18),
         (lambda x: ops.relu(x) * 2, (8,), 0),
     ],
 )
@@ -362,6 +362,23 @@ def test_sizes_that_do_not_settle_it_are_refused(given, words):
     model = keras.Model(x, layers.Conv2D(4, 3, name="conv")(x))
     with pytest.raises(ValueError, match=words):
         profile(model, input_shape=given)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        layers.Conv2D(4, 3),
+        layers.DepthwiseConv2D(3),
+        layers.SeparableConv2D(4, 3),
+        layers.MaxPooling2D(3),
+        layers.AveragePooling2D(3),
+        layers.MaxPooling2D(4),
+    ],
+)
+def test_a_window_larger_than_what_it_slides_over_is_refused(window):
+    x = keras.Input((None, None, 3))
+    with pytest.raises(ValueError, match=f"The layer '{window.name}' can't take"):
+        profile(keras.Model(x, window(x)), input_shape=(2, 2, 3))
 
 
 def test_several_inputs_are_named():
