@@ -10,15 +10,14 @@ from typing import Any
 import keras
 
 from keras_distill._records import Record, Table
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.pruning import prunable_weights
 from keras_distill.edge.interface import as_keras3
-from keras_distill.edge.quantize import kinds, layout
+from keras_distill.edge.quantize import layout, loops
 from keras_distill.edge.quantize.layer import Quantized
-from keras_distill.edge.quantize.loops import refusal
 from keras_distill.edge.reads import float_operations
-from keras_distill.graph.replay import Step, trace
+from keras_distill.graph.replay import Step, functional
 from keras_distill.graph.traits import does
-from keras_distill.graph.wrapping import unwrapped
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ def inspect(model: Any) -> Inspection:
       print(inspect(student))
     """
     model = as_keras3(model)
-    traced = trace(model)
-    graph = unwrapped(traced)
-    plans = layout.plan(graph)
-    quantised = {step.path for step in traced.steps if isinstance(step.operation, Quantized)}
+    functional(model)  # Refuses one whose graph is hidden.
+    found = Analysis(model)
+    plans = layout.plan(found)
+    quantised = {step.path for step in found.wrapped.steps if isinstance(step.operation, Quantized)}
     rows: dict[str, LayerInspection] = {}
-    for step in graph.steps:
+    for step in found.graph.steps:
         rows.setdefault(step.path, _row(step, plans[step.path], step.path in quantised))
     return Inspection(model.name, tuple(rows.values()))
 
@@ -105,7 +104,7 @@ def inspect(model: Any) -> Inspection:
 def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
     operation, how, why = step.operation, plan.how, plan.why
     # Recurrent layers get another form in the file.
-    hidden = how in ("own range", "inside float") and not does(operation, *kinds.RECURRENT)
+    hidden = how in ("own range", "inside float") and not does(operation, *loops.RECURRENT)
     in_float = float_operations(step) if hidden else ()
     if quantised:
         how, why = "quantised", "it has its grid and its ranges"
@@ -114,7 +113,7 @@ def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
     elif in_float:
         how, why = "float", f"computed in float in the file: {', '.join(in_float)}"
     is_layer = isinstance(operation, keras.layers.Layer)
-    if reason := refusal(step):
+    if reason := loops.refusal(step):
         how, why = "refused", f"{reason[0].upper()}{reason[1:]}"
     return LayerInspection(
         path=step.path,

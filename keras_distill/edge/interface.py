@@ -254,7 +254,9 @@ def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
     """
     check_model(model)
     check_float(model)
-    half = [layer for layer in _all_layers(model) if layer.compute_dtype in kinds]
+    half = [
+        layer for layer in _keras.layers_of(model, itself=False) if layer.compute_dtype in kinds
+    ]
     if not half:
         return model
     if not isinstance(model, (keras.Sequential, Functional)):
@@ -264,10 +266,6 @@ def in_float32(model: keras.Model, kinds: Sequence[str] = _HALF) -> keras.Model:
             f'keras.config.set_dtype_policy("float32"), set_weights() it, and export that.'
         )
     return rebuild(model, _float32_layer, anew=lambda _: True)
-
-
-def _all_layers(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in _keras.layers_of(model) if layer is not model]
 
 
 def _float32_layer(path: str, operation: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-from keras_distill.graph.replay import Functional, Graph, Step, functional, replay, trace
+from keras_distill.graph.replay import Functional, Graph, Step, Value, functional, trace
 from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import inner
 
@@ -37,11 +36,8 @@ class Part:
         return np.take(values, np.arange(self.start, self.stop), self.axis)
 
 
-def parts_of(model: Any) -> dict[str, tuple[Part, ...]]:
-    """The parts of each concatenation of a model, by its path; nothing for subclassed models."""
-    if not isinstance(model, (keras.Sequential, Functional)):
-        return {}
-    graph = trace(model)
+def parts_of(graph: Graph) -> dict[str, tuple[Part, ...]]:
+    """The parts of each concatenation of a graph, by its path."""
     found = {step.path: _parts(graph, step) for step in graph.steps}
     return {path: parts for path, parts in found.items() if len(parts) > 1}
 
@@ -66,79 +62,63 @@ def parts_of_outputs(model: Any, names: list[str]) -> list[tuple[Part, ...]]:
 
 
 def _parts(graph: Graph, step: Step) -> tuple[Part, ...]:
-    operation = inner(step.operation)
-    if not does(operation, "concatenation"):
+    operation, joined = inner(step.operation), keras.tree.flatten(step.args)
+    if not does(operation, "concatenation") or not all(hasattr(one, "shape") for one in joined):
         return ()
-    rank = len(step.outputs[0].shape)
-    axis = operation.axis % rank
-    sizes = [value.shape[axis] for value in step.inputs]
+    axis = operation.axis % len(step.outputs[0].shape)
+    sizes = [one.shape[axis] for one in joined]
     if axis == 0 or None in sizes:
         return ()
     ends = np.cumsum(sizes).tolist()
-    names = [
-        "input" if value.step is None else graph.steps[value.step].path for value in step.inputs
-    ]
     return tuple(
-        Part(name, axis, end - size, end)
-        for name, size, end in zip(names, sizes, ends, strict=True)
+        Part(_name(graph, one), axis, end - size, end)
+        for one, size, end in zip(joined, sizes, ends, strict=True)
     )
 
 
-def warn_of_narrow(model: Any, rows: Any) -> None:
+def _name(graph: Graph, joined: Any) -> str:
+    if not isinstance(joined, Value):
+        return "constant"
+    return "input" if joined.step is None else graph.steps[joined.step].path
+
+
+def warn_of_narrow(model: Any, graph: Graph, rows: Any) -> None:
     """Warns of concatenations in whose one range some part has next to no steps.
 
     Args:
-      model: a replayable model; nothing is said of others.
+      model, graph: a model, and its graph with all wrappers in it; nothing is said without steps.
       rows: inputs in the model's structure, of which the first some are looked at.
     """
-    if not parts_of(model):
+    if not parts_of(graph):
         return
     few = keras.tree.map_structure(lambda x: np.asarray(x)[:_ROWS], rows)
-    for path, parts in _seen(model, few).items():
-        for words in _narrow(parts):
+    tensors = dict(zip(map(id, graph.inputs), _keras.standardized(model, few), strict=True))
+    for step in graph.steps:
+        args, kwargs = step.filled(tensors)
+        for words in _narrow(_parts(graph, step), keras.tree.flatten(args)):
             warnings.warn(
-                f"{path!r} joins numbers of different sizes, and in int8 they share one range: "
-                f"{words}. Return the parts as outputs of their own, and join them after the file.",
+                f"{step.path!r} joins numbers of different sizes, and in int8 they share one "
+                f"range: {words}. Return the parts as outputs of their own, and join them after "
+                f"the file.",
                 UserWarning,
                 stacklevel=3,
             )
+        if _keras.takes_training(step.operation):
+            kwargs = {"training": False, **kwargs}
+        answers = keras.tree.flatten(step.operation(*args, **kwargs))
+        tensors.update(zip(map(id, step.outputs), answers, strict=True))
 
 
-def _narrow(parts: list[tuple[str, np.ndarray]]) -> Iterator[str]:
-    bounds = [(min(float(x.min()), 0.0), max(float(x.max()), 0.0)) for _, x in parts]
-    step = (max(high for _, high in bounds) - min(low for low, _ in bounds)) / 255
-    for (name, x), (low, high) in zip(parts, bounds, strict=True):
-        if 0 < high - low < _FEWEST_STEPS * step:
+def _narrow(parts: tuple[Part, ...], tensors: list[Any]) -> Iterator[str]:
+    if len(parts) < 2:
+        return
+    bounds = [(float(np.min(x)), float(np.max(x))) for x in tensors]
+    # Zero is in every range.
+    spans = [max(high, 0.0) - min(low, 0.0) for low, high in bounds]
+    step = (max(0.0, *(b[1] for b in bounds)) - min(0.0, *(b[0] for b in bounds))) / 255
+    for part, span, (low, high) in zip(parts, spans, bounds, strict=True):
+        if 0 < span < _FEWEST_STEPS * step:
             yield (
-                f"a step of {step:.3g}, of which {name!r} ({x.min():.3g} to {x.max():.3g}) spans "
-                f"{(high - low) / step:.1f}"
+                f"a step of {step:.3g}, of which {part.name!r} ({low:.3g} to {high:.3g}) spans "
+                f"{span / step:.1f}"
             )
-
-
-def _seen(model: Any, rows: Any) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """What each concatenation was given, part by part, by its path."""
-    named = parts_of(model)
-    found: dict[str, list[tuple[str, np.ndarray]]] = {}
-
-    def watched(prefix: str) -> Callable[[Any], Any]:
-        def watch(operation: Any) -> Any:
-            path = f"{prefix}{operation.name}"
-            if isinstance(operation, (keras.Sequential, Functional)):
-                return lambda x, **_: replay(operation, x, watched(f"{path}/"))
-            call = operation
-            if _keras.takes_training(operation):
-                call = functools.partial(operation, training=False)
-            return functools.partial(_noted, call, path) if path in named else call
-
-        return watch
-
-    def _noted(call: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        values = [np.asarray(x) for x in keras.tree.flatten(args) if hasattr(x, "numpy")]
-        if len(values) == len(named[path]):
-            found[path] = [
-                (part.name, value) for part, value in zip(named[path], values, strict=True)
-            ]
-        return call(*args, **kwargs)
-
-    replay(model, rows, watched(""))
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -22,24 +22,23 @@ _WAY = "kd.edge.without_preprocessing(model) returns the model behind it"
 __all__ = [
     "check_lookups",
     "has_kernel",
-    "holds_lookups",
+    "lookups_of",
     "tables_of",
     "without_preprocessing",
     "words",
 ]
 
 
-def check_lookups(model: Any, *, calibrated: bool) -> None:
-    """Refuses a model that looks up what no file can, or not while it is calibrated.
+def check_lookups(found: Sequence[Any], *, calibrated: bool) -> None:
+    """Refuses lookups that no file can hold, or not while it is calibrated.
 
     Args:
-      model: a Keras 3 model, subclassed or not.
+      found: a model's, from `lookups_of`.
       calibrated: whether the converter finds ranges from data.
 
     Raises:
       ConversionError: it names the layers and the usual way.
     """
-    found = _lookups(model)
     without = [layer for layer in found if not has_kernel(layer)]
     if without:
         raise ConversionError(
@@ -56,7 +55,7 @@ def check_lookups(model: Any, *, calibrated: bool) -> None:
         )
 
 
-def _named(found: list[Any]) -> str:
+def _named(found: Sequence[Any]) -> str:
     return ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in found)
 
 
@@ -67,7 +66,8 @@ def has_kernel(layer: Any) -> bool:
     return layer.num_oov_indices == 1 and layer.output_mode in ("int", "one_hot")
 
 
-def _lookups(model: Any) -> list[Any]:
+def lookups_of(model: Any) -> list[Any]:
+    """The layers of a model, subclassed or not, that look things up in tables of their own."""
     inside = [layer for layer in _keras.layers_of(model) if does(layer, "lookup")]
     # A TextVectorization holds a StringLookup.
     parts = {id(part) for layer in inside for part in _keras.layers_of(layer, itself=False)}
@@ -125,7 +125,7 @@ def without_preprocessing(model: keras.Model) -> keras.Model:
       export = export_tflite(core, "core.tflite")
     """
     source = functional(model)
-    graph = trace(model, enters=holds_lookups)
+    graph = trace(model, enters=lookups_of)
     made: dict[int, Any] = {}
     inputs: dict[str, Any] = {}
     names = [_keras.history(x).operation.name for x in source.inputs]
@@ -156,11 +156,6 @@ def without_preprocessing(model: keras.Model) -> keras.Model:
 
 def _is_lookup(step: Step) -> bool:
     return does(step.operation, "lookup")
-
-
-def holds_lookups(model: Any) -> bool:
-    """Whether a model, subclassed or not, has lookups."""
-    return any(does(layer, "lookup") for layer in _keras.layers_of(model))
 
 
 def _needed(graph: Graph) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -54,7 +55,15 @@ class Graph:
 
     def consumers(self, value: Value) -> list[Step]:
         """The steps that read `value`."""
-        return [step for step in self.steps if any(value is read for read in step.inputs)]
+        return self._readers.get(id(value), [])
+
+    @cached_property
+    def _readers(self) -> dict[int, list[Step]]:
+        found: dict[int, list[Step]] = {}
+        for step in self.steps:
+            for read in {id(value) for value in step.inputs}:
+                found.setdefault(read, []).append(step)
+        return found
 
 
 def functional(model: Any) -> Functional:
@@ -85,12 +94,12 @@ def functional(model: Any) -> Functional:
     return model
 
 
-def trace(model: Any, *, enters: Callable[[Any], bool] = lambda nested: True) -> Graph:
+def trace(model: Any, *, enters: Callable[[Any], Any] = lambda nested: True) -> Graph:
     """The model's graph with nested Functional and Sequential models taken apart.
 
     Args:
       model: a built Functional or Sequential model.
-      enters: which nested models; another is one step.
+      enters: which nested models, by what is true; another is one step.
     """
     outer = functional(model)
     steps: list[Step] = []
@@ -100,7 +109,7 @@ def trace(model: Any, *, enters: Callable[[Any], bool] = lambda nested: True) ->
 
 
 def _walk(
-    model: Functional, inputs: Any, prefix: str, steps: list[Step], enters: Callable[[Any], bool]
+    model: Functional, inputs: Any, prefix: str, steps: list[Step], enters: Callable[[Any], Any]
 ) -> list[Value]:
     # Of what a nested model is given, masks come after its inputs.
     found = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}

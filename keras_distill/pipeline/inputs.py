@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.data import load_digits, load_fashion_mnist, qualified_name
-from keras_distill.edge.export.prepare import has_ranges
+from keras_distill.edge.analysis import Analysis
 from keras_distill.litert.converter import CALIBRATED
 from keras_distill.pipeline import arguments, file_kinds
 from keras_distill.pipeline.images import load_images
@@ -149,7 +149,7 @@ def representative(
     if data is None:
         if any(options.get(name) is not None for name in ("image_size", "rescale")):
             raise UsageError("--image-size and --rescale are for a folder of images: add --data.")
-        if precision in CALIBRATED and not has_ranges(model):
+        if precision in CALIBRATED and not Analysis(model).has_ranges:
             raise UsageError(
                 f"--precision {precision} needs --data, some hundred examples like those to come; "
                 f"or a model that keras-distill quantize made."

@@ -66,6 +66,16 @@ def test_the_parts_of_outputs():
     assert parts_of_outputs(lambda x: x, ["y"]) == [()]
 
 
+def test_a_constant_has_its_places_among_the_parts():
+    x = keras.Input((3, 4), name="x")
+    marks = np.full((2, 3, 2), 9.0, "float32")
+    model = keras.Model(x, keras.ops.concatenate([marks, x], axis=-1))
+    (parts,) = parts_of_outputs(model, ["y"])
+    rows = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    assert [part.name for part in parts] == ["constant", "input"]
+    np.testing.assert_array_equal(parts[1].of(model(rows).numpy()), rows)
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("joins") / "joined.tflite"

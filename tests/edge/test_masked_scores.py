@@ -166,6 +166,42 @@ def test_a_mask_that_is_given_to_the_model(tmp_path):
     assert correlation(edge.load_tflite(path).predict(data), quantised) > 0.998
 
 
+def halves(scores):
+    return ops.concatenate(list(map(ops.softmax, ops.split(scores, 2, axis=1))), axis=1)
+
+
+# What stands between masked scores and their softmax, by name.
+BETWEEN = {
+    "minimum": lambda x: ops.softmax(ops.minimum(x, 50.0)),
+    "clip": lambda x: ops.softmax(ops.clip(x, -1e4, 1e4)),
+    "flip": lambda x: ops.softmax(ops.flip(x, axis=-1)),
+    "split": halves,
+    "stack": lambda x: ops.softmax(ops.stack([x, -x], axis=1))[:, 0],
+    "pad": lambda x: ops.softmax(ops.pad(x, ((0, 0), (0, 0), (0, 1)), constant_values=-1e9)),
+    "take": lambda x: ops.softmax(ops.take(x, [2, 1, 0], axis=1)),
+    "less the largest": lambda x: ops.softmax(x - ops.max(x, axis=-1, keepdims=True)),
+}
+
+
+def test_masked_scores_keep_their_range_past_what_hands_them_on(tmp_path):
+    keras.utils.set_random_seed(0)
+    x, mask = keras.Input((6, 8)), keras.Input((1, 6))
+    masked = similar(layers.Dense(8)(x)) + mask * -1e9
+    model = keras.Model([x, mask], {name: make(masked) for name, make in BETWEEN.items()})
+    rng = np.random.default_rng(0)
+    hidden = np.float32(np.arange(6) >= rng.integers(3, 7, (64, 1)))[:, None]
+    data = [rng.normal(size=(64, 6, 8)).astype("float32"), hidden]
+    small = edge.quantize_aware(model, calibration_data=data)
+    path = tmp_path / "file.tflite"
+    edge.export_tflite(small, path, precision="int8")
+    plain, quantised = model.predict(data, verbose=0), small.predict(data, verbose=0)
+    found = edge.load_tflite(path).predict(data)
+    for name in BETWEEN:
+        # Where a billion is in the scores' range: 0.6.
+        assert correlation(quantised[name], plain[name]) > 0.998, name
+        assert correlation(found[name], quantised[name]) > 0.998, name
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "kl", "mse"])
 def test_training_and_every_calibration_find_the_scores_range(method, rows):
     keras.utils.set_random_seed(0)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.export.recurrent import has_recurrent, without_loops
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.export.prepare import prepared
 from keras_distill.litert import converter
 
 layers = keras.layers
@@ -124,7 +125,7 @@ def test_no_loop_and_no_float(answers, kind):
 
 
 def test_without_loops_the_float_model_computes_the_same(model, rows):
-    unrolled = without_loops(model)
+    unrolled = prepared(Analysis(model), "int8").model
     expected, found = (one.predict(rows[:16], verbose=0) for one in (model, unrolled))
     for name in KINDS:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
@@ -135,7 +136,8 @@ def test_without_loops_the_float_model_computes_the_same(model, rows):
 def test_each_way_of_merging(rows, merge_mode, cell):
     both = layers.Bidirectional(cell(3, return_sequences=True), merge_mode=merge_mode)
     one = keras.Sequential([keras.Input(SHAPE), both])
-    np.testing.assert_allclose(without_loops(one)(rows[:4]), one(rows[:4]), atol=1e-5)
+    unrolled = prepared(Analysis(one), "int8").model
+    np.testing.assert_allclose(unrolled(rows[:4]), one(rows[:4]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +171,10 @@ def test_a_convolutional_lstm_is_unrolled(tmp_path):
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_has_recurrent(model):
-    assert has_recurrent(model)
-    assert has_recurrent(edge.quantize_aware(model))
-    assert has_recurrent(keras.Sequential([keras.Input(SHAPE), keras.Sequential([layers.GRU(2)])]))
-    assert not has_recurrent(keras.Sequential([keras.Input(SHAPE), layers.Dense(2)]))
+@pytest.mark.parametrize(("layer", "loops"), [(layers.GRU(2), True), (layers.Dense(2), False)])
+def test_a_model_without_loops_is_converted_as_it_is(layer, loops):
+    nested = sequential(sequential(layer))
+    assert (prepared(Analysis(nested), "int8").model is not nested) == loops
 
 
 @pytest.mark.slow

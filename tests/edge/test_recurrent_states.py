@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.export.recurrent import without_loops
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.export.prepare import prepared
 
 layers = keras.layers
 # Plain Keras says so of the nested model, too.
@@ -80,6 +81,8 @@ def test_an_int8_file_follows(model, rows, answers, name):
 
 
 def test_without_loops_it_computes_the_same(model, rows):
-    expected, found = (one.predict(rows, verbose=0) for one in (model, without_loops(model)))
+    expected, found = (
+        one.predict(rows, verbose=0) for one in (model, prepared(Analysis(model), "int8").model)
+    )
     for name in KINDS:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_distill import edge
-from keras_distill.edge.export.pooling import over_images
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.sizes import closed_specs
 from keras_distill.edge.interface import interface_of
 
@@ -25,7 +26,7 @@ def test_volumes_are_pooled_in_the_file_as_in_keras(tmp_path):
     model = keras.Model(volume, {name: make()(volume) for name, make in POOLS.items()})
     expected = model.predict(x, verbose=0)
     # TensorFlow's own 3D pooling is the reference.
-    for name, answer in over_images(model).predict(x, verbose=0).items():
+    for name, answer in prepared(Analysis(model), "float32").model.predict(x, verbose=0).items():
         np.testing.assert_allclose(answer, expected[name], atol=1e-6)
     small = edge.quantize_aware(model, calibration_data=x)
     export = edge.export_tflite(small, tmp_path / "pools.tflite", precision="int8")

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_distill._records import Record, Table
 from keras_distill.data import batches
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.debugging.correspondence import LayerTrace, Match
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import Part, parts_of
@@ -142,7 +143,7 @@ def debug(
             f"has, for instance, {names}. Give the model that this file was exported from."
         )
     sums = {(m.tensor, layer): _Sums() for m in found for layer in m.layers}
-    joined = parts_of(model)
+    joined = parts_of(Analysis(model).wrapped)
     parts = {
         pair: [(part, _Sums()) for part in joined.get(trace.paths[pair[1]].partition(":")[0], ())]
         for pair in sums

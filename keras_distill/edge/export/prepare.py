@@ -2,98 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import _keras
-from keras_distill.edge.bridge.legacy_layer import LegacyLayer, has_wrappers
-from keras_distill.edge.compress.layer import Compressed, inner
-from keras_distill.edge.export.pooling import has_volumes, over_images
-from keras_distill.edge.export.recurrent import has_recurrent, without_loops
-from keras_distill.edge.export.sizes import closed_copy
-from keras_distill.edge.export.unrounded import moved_as_bits
-from keras_distill.edge.quantize import kinds
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.compress.layer import Compressed
+from keras_distill.edge.compress.model import rebuild
+from keras_distill.edge.compress.strip import strip
+from keras_distill.edge.export.recurrent import Unlooped
 from keras_distill.edge.quantize.layer import Quantized
-from keras_distill.edge.quantize.ranges import Range
-from keras_distill.graph.replay import trace
+from keras_distill.edge.quantize.loops import check_loops, is_recurrent
+from keras_distill.graph import copying
+from keras_distill.graph.remaking import by_keras
+from keras_distill.graph.replay import Step
+from keras_distill.graph.traits import MOVED, gives
+from keras_distill.graph.wrapping import inner
 from keras_distill.litert.converter import CALIBRATED
+
+__all__ = ["prepared"]
+
+_POOLS = {
+    keras.layers.MaxPooling3D: tf.nn.max_pool2d,
+    # At a border it counts what lies inside, and so does a mean of such means.
+    keras.layers.AveragePooling3D: tf.nn.avg_pool2d,
+}
 
 
 def prepared(
-    model: keras.Model, precision: str, specs: Sequence[tf.TensorSpec] | None = None
-) -> keras.Model:
+    model: Analysis, precision: str, specs: Sequence[tf.TensorSpec] | None = None
+) -> Analysis:
     """The model to convert at `precision`.
 
     `specs` are those of its inputs, in order, where sizes that it leaves open are closed.
 
     Quantised models keep their ranges at int8 and lose them elsewhere; masks and clusters are
-    written into the weights.
+    written into the weights; what LiteRT computes only in another form is in that form.
 
     Raises:
-      ValueError: at int8, a quantised model in which some ranges were never set, or are NaN.
+      ValueError: at int8, a quantised model in which some ranges were never set, or are NaN; a
+        recurrent layer that is stateful, or to be unrolled while its number of steps is open.
     """
-    if has_ranges(model) and precision == "int8":
-        check_ranges(model)
-    elif any(isinstance(layer, Compressed) for layer in _layers(model)) or has_wrappers(model):
-        from keras_distill.edge.compress.strip import strip
-
-        model = strip(model)
-    loops, volumes = precision in CALIBRATED and has_recurrent(model), has_volumes(model)
-    if specs is not None and (loops or volumes):
-        model = closed_copy(model, specs)
-    if volumes:
-        model = over_images(model)
-    if loops:
-        model = without_loops(model, fused=precision == "int8")
-    if precision in CALIBRATED:
-        model = moved_as_bits(model)
-    return model
+    if model.has_ranges and precision == "int8":
+        _check_ranges(model)
+    elif model.is_compressed:
+        model = model.of(strip(model.model))
+    calibrated = precision in CALIBRATED
+    if specs is not None and any(
+        _reads_sizes(step.operation, calibrated) for step in model.graph.steps
+    ):
+        shapes = [tuple(spec.shape) for spec in specs]
+        model = model.of(copying.rebuild(model.model, lambda _, layer: layer, shapes=shapes))
+    if calibrated:
+        check_loops(model.graph)
+    forms = {step.path: _form(model, step, precision) for step in model.graph.steps}
+    return _in_form(model, {path: form for path, form in forms.items() if form is not None})
 
 
-def has_ranges(model: Any) -> bool:
-    """Whether the model came from `quantize_aware`, or from TFMOT through `wrap_legacy`."""
-    return any(isinstance(layer, Quantized) or _by_tfmot(layer) for layer in _layers(model))
-
-
-def _by_tfmot(layer: Any) -> bool:
-    return isinstance(layer, LegacyLayer) and "Quantize" in type(layer.inner).__name__
-
-
-def check_ranges(model: Any) -> None:
+def _check_ranges(model: Analysis) -> None:
     """Refuses a quantised model whose ranges were never set, or that training has lost."""
-    unset = [
-        layer.name
-        for layer in _layers(model)
-        if isinstance(layer, Quantized) and not all(one.is_set for one in layer.ranges())
-    ]
+    ranges = {one.name: list(one.ranges()) for one in model.layers if isinstance(one, Quantized)}
     lost = [
-        layer.name
-        for layer in _layers(model)
-        if isinstance(layer, Quantized)
-        and not all(np.isfinite(one.bounds()).all() for one in layer.ranges())
+        name for name, own in ranges.items() if not np.isfinite([r.bounds() for r in own]).all()
     ]
+    unset = [name for name, own in ranges.items() if not all(one.is_set for one in own)]
     if lost:
         raise ValueError(
-            f"{model.name!r} has NaN or infinite ranges, first in {lost[0]!r}: its training went "
-            f"astray. Train again from the calibrated model, at a smaller learning rate."
+            f"{model.model.name!r} has NaN or infinite ranges, first in {lost[0]!r}: its training "
+            f"went astray. Train again from the calibrated model, at a smaller learning rate."
         )
     if unset:
         raise ValueError(
-            f"{model.name!r} has {len(unset)} layers whose ranges were never set, first "
+            f"{model.model.name!r} has {len(unset)} layers whose ranges were never set, first "
             f"{unset[0]!r}: a file of it would answer with noise. Call "
             f"kd.edge.calibrate(model, data), or fit() the model."
         )
 
 
-def without_inner_ranges(model: Any) -> list[str]:
-    """The layers of a quantised model whose insides only calibration data can settle."""
-    steps = trace(model).steps
-    return [step.path for step in steps if kinds.is_open_inside(inner(step.operation))]
+def _reads_sizes(operation: Any, calibrated: bool) -> bool:
+    """Whether the form that a layer gets depends on the sizes of its input."""
+    return _pools_volumes(operation) or (calibrated and is_recurrent(operation))
 
 
-def _layers(model: Any) -> list[Any]:
-    return [layer for layer in _keras.layers_of(model) if not isinstance(layer, Range)]
+def _form(model: Analysis, step: Step, precision: str) -> Callable[[Any], Any] | None:
+    """What makes another form of a step's layer for the file, or None."""
+    if _pools_volumes(step.operation):
+        return _OverImages
+    if precision not in CALIBRATED:
+        return None
+    if is_recurrent(step.operation):
+        fused = precision == "int8"
+        return functools.partial(Unlooped, shape=step.inputs[0].shape, fused=fused)
+    moved = gives(step.operation) == MOVED and by_keras(step.operation)
+    is_exact = any(id(value) in model.exact for value in step.inputs)
+    real = all(value.dtype == "float32" for value in (*step.inputs, *step.outputs))
+    return _AsBits if moved and is_exact and real else None
+
+
+def _in_form(model: Analysis, forms: dict[str, Callable[[Any], Any]]) -> Analysis:
+    """A copy with these layers in another form, by path; the model itself where there are none."""
+
+    def substitute(path: str, layer: Any) -> Any:
+        if path not in forms:
+            return layer
+        made = forms[path](inner(layer))
+        return made if inner(layer) is layer else layer.around(made)
+
+    return model.of(rebuild(model.model, substitute)) if forms else model
+
+
+def _pools_volumes(layer: Any) -> bool:
+    return type(layer) in _POOLS and layer.data_format == "channels_last"
+
+
+class _OverImages(keras.layers.Layer):
+    """Pooling over volumes as LiteRT computes it: over images, then over their depth."""
+
+    def __init__(self, layer: Any):
+        super().__init__(name=layer.name)
+        self.layer = layer
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        _, depth, height, width, channels = x.shape
+        if None in (depth, height, width):
+            return self.layer(x)
+        pool, padding = _POOLS[type(self.layer)], self.layer.padding.upper()
+        (deep, *size), (step, *steps) = self.layer.pool_size, self.layer.strides
+        images = tf.reshape(x, [-1, height, width, channels])
+        images = pool(images, size, steps, padding)
+        height, width = images.shape[1:3]
+        columns = tf.reshape(images, [-1, depth, height * width, channels])
+        columns = pool(columns, [deep, 1], [step, 1], padding)
+        return tf.reshape(columns, [-1, columns.shape[1], height, width, channels])
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return self.layer.compute_output_spec(x)
+
+
+class _AsBits(Compressed):
+    """An operation that moves exact values about as the whole numbers that their bits spell.
+
+    Integers have no range: the converter, which gives one to all else, rounds nothing of them.
+    """
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        bits = keras.tree.map_structure(_bits, args)
+        moved = super().call(*bits, **kwargs)
+        return keras.tree.map_structure(lambda x: tf.bitcast(x, tf.float32), moved)
+
+
+def _bits(value: Any) -> Any:
+    is_real = tf.is_tensor(value) and value.dtype == tf.float32
+    return tf.bitcast(value, tf.int32) if is_real else value

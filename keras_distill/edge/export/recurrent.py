@@ -15,53 +15,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.edge.compress.layer import inner
-from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.quantize.affine import by_one
-from keras_distill.edge.quantize.kinds import becomes_fused_lstm
-from keras_distill.edge.quantize.loops import check_loops, is_recurrent, ways_of
+from keras_distill.edge.quantize.loops import becomes_fused_lstm, ways_of
 from keras_distill.graph.copying import copy_of, copy_variables
-from keras_distill.graph.replay import Functional, trace
-from keras_distill.graph.wrapping import unwrapped
 
-layers = keras.layers
+__all__ = ["Unlooped"]
 
 
-def has_recurrent(model: Any) -> bool:
-    """Whether a replayable model has recurrent layers."""
-    if not isinstance(model, (keras.Sequential, Functional)):
-        return False
-    return any(is_recurrent(inner(step.operation)) for step in trace(model).steps)
-
-
-def without_loops(model: Any, *, fused: bool = True) -> Any:
-    """A copy of `model` whose recurrent layers are no loops.
+class Unlooped(keras.layers.Layer):
+    """A recurrent layer's computation, called as the layer was, for one export.
 
     Args:
-      model: a built Functional or Sequential model.
+      layer: the user's own.
+      shape: of its sequences, batch included.
       fused: whether LiteRT's own LSTM serves, which computes in int8 or float.
-
-    Raises:
-      ValueError: a stateful layer, or one to be unrolled whose number of steps is open.
     """
-    graph = unwrapped(trace(model))
-    check_loops(graph)
-    steps = {step.path: step for step in graph.steps if is_recurrent(step.operation)}
 
-    def substitute(path: str, layer: Any) -> Any:
-        if path not in steps:
-            return layer
-        bare = inner(layer)
-        made = _Unlooped(bare, steps[path].inputs[0].shape, fused)
-        return made if bare is layer else layer.around(made)
-
-    return rebuild(model, substitute)
-
-
-class _Unlooped(keras.layers.Layer):
-    """A recurrent layer's computation, called as the layer was, for one export."""
-
-    def __init__(self, layer: Any, shape: tuple, fused: bool):
+    def __init__(self, layer: Any, shape: tuple, fused: bool = True):
         super().__init__(name=layer.name)
         self.supports_masking = True
         self.layer = layer
@@ -96,7 +66,7 @@ class _Way(keras.layers.Layer):
     def __init__(self, layer: Any, shape: tuple, fused: bool):
         super().__init__(name=layer.name)
         self.layer = layer
-        self.unrolled = None if type(layer) is layers.GRU else _unrolled(layer)
+        self.unrolled = None if type(layer) is keras.layers.GRU else _unrolled(layer)
         fused = fused and becomes_fused_lstm(layer)
         self.fused = _fused(layer, shape) if fused else None
         self.built = True

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_distill import _keras
 from keras_distill.data import batches
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.model import CompressedModel
-from keras_distill.edge.export.prepare import has_ranges, without_inner_ranges
 from keras_distill.edge.interface import Interface
 from keras_distill.litert.converter import CALIBRATED
 
@@ -27,11 +27,11 @@ def rows_seen(model: Any) -> Any:
     return keras.tree.pack_sequence_as(structure, columns) if by_key else columns
 
 
-def data_for(model: keras.Model, precision: str, given: Any, seen: Any) -> Any:
+def data_for(model: Analysis, precision: str, given: Any, seen: Any) -> Any:
     """The data to calibrate on: what was given, or what the model has seen where it needs some."""
     if given is not None or precision not in CALIBRATED:
         return given
-    if not has_ranges(model):
+    if not model.has_ranges:
         if seen is not None:
             return seen
         raise ValueError(
@@ -39,13 +39,13 @@ def data_for(model: keras.Model, precision: str, given: Any, seen: Any) -> Any:
             f"to come, from which the ranges of the activations are read; or a model from "
             f"quantize_aware(), which has ranges."
         )
-    open_inside = without_inner_ranges(model)
-    if not open_inside:
+    if not model.open_inside:
         return None
     if seen is None:
         raise ValueError(
-            f"The layers {open_inside} of {model.name!r} have no ranges inside, and the model "
-            f"holds no rows that it was calibrated on: give representative_data."
+            f"The layers {list(model.open_inside)} of {model.model.name!r} have no ranges "
+            f"inside, and the model holds no rows that it was calibrated on: give "
+            f"representative_data."
         )
     return seen
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_distill.edge.interface import Interface
-from keras_distill.graph.copying import rebuild
-from keras_distill.graph.replay import Functional
 
-__all__ = ["closed_copy", "closed_specs", "open_sizes"]
+__all__ = ["closed_specs", "open_sizes"]
 
 Shape = tuple[int | None, ...]
 
@@ -88,10 +85,3 @@ def _closed(name: str, spec: tf.TensorSpec, asked: Shape) -> tf.TensorSpec:
         )
     sizes = [want if size is None else size for size, want in zip(own, asked, strict=True)]
     return tf.TensorSpec((spec.shape[0], *sizes), spec.dtype)
-
-
-def closed_copy(model: Any, specs: Sequence[tf.TensorSpec]) -> Any:
-    """A copy of a Functional or Sequential model whose inputs are of these shapes, in order."""
-    if not isinstance(model, (keras.Sequential, Functional)):
-        return model
-    return rebuild(model, lambda _, layer: layer, shapes=[tuple(spec.shape) for spec in specs])

@@ -15,15 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _files, litert
-from keras_distill.edge.compress.layer import exporting
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.export import words
-from keras_distill.edge.export.prepare import has_ranges, prepared, without_inner_ranges
+from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
 from keras_distill.edge.export.sizes import closed_specs
-from keras_distill.edge.export.unrounded import computed_exactly, exact_inputs
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
-from keras_distill.edge.lookups import check_lookups, holds_lookups, tables_of
+from keras_distill.edge.lookups import check_lookups
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
@@ -80,37 +79,29 @@ def export_tflite(
       export = export_tflite(model, "digits.tflite", precision="int8", representative_data=x)
     """
     _check_options(precision, representative_data, input_type, batch_size)
-    path = Path(path)
-    _check_exact_inputs(input_type, model)
-    seen = rows_seen(model)
-    model, data = _computing_exactly(in_float32(model), precision, representative_data)
-    source = model
-    interface = interface_of(model, input_names, output_names)
-    sizes = closed_specs(interface, input_shape)
-    model = prepared(model, precision, None if input_shape is None else list(sizes.values()))
-    if model is not source:
-        interface = interface_of(model, input_names, output_names)
-    interface = replace(interface, specs=sizes)
+    path, names = Path(path), None if labels is None else check_labels(labels)
+    given = Analysis(model)
+    _check_exact_inputs(input_type, given)
+    given, seen = given.of(in_float32(model)), rows_seen(model)
+    source, data = _computing_exactly(given, precision, representative_data)
+    ready, interface = _ready(source, precision, input_shape, input_names, output_names)
     _check_input_type(input_type, interface)
-    calibration = calibration_of(data_for(model, precision, data, seen), interface)
+    calibration = calibration_of(data_for(ready, precision, data, seen), interface)
     if not allow_flex:
-        check_lookups(model, calibrated=calibration is not None)
-    if precision == "int8" and calibration is not None and not has_ranges(source):
-        warn_of_narrow(source, keras.tree.map_structure(calibration.get, interface.structure))
+        check_lookups(ready.lookups, calibrated=calibration is not None)
+    if precision == "int8" and calibration is not None and not source.has_ranges:
+        rows = keras.tree.map_structure(calibration.get, interface.structure)
+        warn_of_narrow(source.model, source.wrapped, rows)
     specs = {
         name: tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype)
         for name, spec in interface.specs.items()
     }
-    names = None if labels is None else check_labels(labels)
-    with _files.whole(path) as fresh, converter.temporary_folder() as saved:
-        with exporting(), words.open_sizes_named(specs):
-            traced = converter.write_saved_model(
-                interface.call, specs, saved, [*model.variables, *tables_of(model)]
-            )
+    with _files.whole(path) as fresh, converter.temporary_folder() as folder:
+        traced = words.traced(ready, interface, specs, folder)
         _check_label_count(names, traced.outputs)
-        converted = functools.partial(
+        convert = functools.partial(
             words.convert,
-            model,
+            ready,
             traced,
             fresh,
             precision=precision,
@@ -118,63 +109,70 @@ def export_tflite(
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
-        calibration = _settled(converted, fresh, calibration, seen, model, interface)
+        calibration = _converted(convert, fresh, calibration, seen, ready, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
-    counts = dict(vars(content))
-    float_names, coarse = counts.pop("float_names"), counts.pop("coarse_softmax")
-    if coarse:
-        words.warn_of_coarse(model, coarse)
-    return TFLiteExport(
-        path=path,
-        precision=precision,
-        inputs=runner.inputs,
-        outputs=runner.outputs,
-        labels=runner.labels,
-        **counts,
-        float_layers=words.layers_named(model, float_names) if precision in CALIBRATED else (),
-    )
+    if content.coarse_softmax:
+        words.warn_of_coarse(ready, content.coarse_softmax)
+    return _record(path, precision, runner, content, ready)
 
 
-def _check_exact_inputs(input_type: str | None, model: Any) -> None:
-    found = [] if input_type is None else exact_inputs(model)
-    if found:
+def _check_exact_inputs(input_type: str | None, model: Analysis) -> None:
+    if input_type is not None and model.exact_inputs:
         raise ValueError(
-            f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs {list(found)} "
-            f"are ids, categories or marks. Leave input_type out, or give them a whole dtype: "
-            f'keras.Input(shape, dtype="int32").'
+            f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs "
+            f"{list(model.exact_inputs)} are ids, categories or marks. Leave input_type out, or "
+            f'give them a whole dtype: keras.Input(shape, dtype="int32").'
         )
 
 
-def _computing_exactly(model: keras.Model, precision: str, data: Any) -> tuple[keras.Model, Any]:
+def _computing_exactly(model: Analysis, precision: str, data: Any) -> tuple[Analysis, Any]:
     """The model and data of which the converter rounds no exact values that are computed.
 
     It gives a range to whatever is calibrated on rows; ranges of ours leave such values out.
     """
-    computed = computed_exactly(model) if precision in CALIBRATED else ()
-    if not computed or (data is None and not has_ranges(model)):
+    if precision not in CALIBRATED or (data is None and not model.has_ranges):
         return model, data
-    open_inside = without_inner_ranges(model)
-    if precision == "int8" and not open_inside:
-        return model if has_ranges(model) else quantize_aware(model, calibration_data=data), None
-    why = f"rows have to settle the ranges inside {open_inside}" if open_inside else "at int16x8"
+    if not model.computed_exactly:
+        return model, data
+    if precision == "int8" and not model.open_inside:
+        if model.has_ranges:
+            return model, None
+        return model.of(quantize_aware(model.model, calibration_data=data)), None
+    why = f"rows have to settle the ranges inside {list(model.open_inside)}"
     warnings.warn(
-        f"{list(computed)} of {model.name!r} compute ids, categories or marks, which this file "
-        f"rounds: {why}. Compute them before the model, or in whole numbers from a "
-        f'keras.Input(shape, dtype="int32").',
+        f"{list(model.computed_exactly)} of {model.model.name!r} compute ids, categories or marks, "
+        f"which this file rounds: {why if model.open_inside else 'at int16x8'}. Compute them "
+        f'before the model, or in whole numbers from a keras.Input(shape, dtype="int32").',
         UserWarning,
         stacklevel=3,
     )
     return model, data
 
 
-def _settled(
+def _ready(
+    source: Analysis,
+    precision: str,
+    input_shape: Any,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> tuple[Analysis, Interface]:
+    """The model that is converted, and how it is called: its open sizes closed as asked."""
+    interface = interface_of(source.model, input_names, output_names)
+    specs = closed_specs(interface, input_shape)
+    ready = prepared(source, precision, None if input_shape is None else list(specs.values()))
+    if ready is not source:
+        interface = interface_of(ready.model, input_names, output_names)
+    return ready, replace(interface, specs=specs)
+
+
+def _converted(
     convert: Callable[..., None],
     path: Path,
     calibration: dict[str, np.ndarray] | None,
     seen: Any,
-    model: keras.Model,
+    model: Analysis,
     interface: Interface,
 ) -> dict[str, np.ndarray] | None:
     """Writes the file, with as many tensors in integers as the ranges at hand allow.
@@ -182,16 +180,17 @@ def _settled(
     Returns:
       The rows on which the converter settled what the model's own ranges leave open.
     """
-    if calibration is None or not has_ranges(model):
+    if not model.has_ranges:
         convert(calibration=calibration)
-        if not has_ranges(model):
-            return calibration
-        content = read_content(path)
+        return calibration
+    if calibration is None:
+        convert(calibration=None)
         # What is computed exactly has no range on purpose.
-        left_open = content.float_ops and not (computed_exactly(model) or holds_lookups(model))
+        on_purpose = model.computed_exactly or model.lookups
+        left_open = not on_purpose and read_content(path).float_ops
         calibration = calibration_of(seen, interface) if left_open else None
-        if calibration is None:
-            return None
+    if calibration is None:
+        return None
     try:
         convert(calibration=calibration)
         return calibration
@@ -264,3 +263,19 @@ def _proven(
         raise ConversionError(f"LiteRT cannot run the converted file: {said}") from error
     litert.trust(path)
     return runner, content
+
+
+def _record(
+    path: Path, precision: str, runner: litert.TFLiteRunner, content: FileContent, model: Analysis
+) -> TFLiteExport:
+    counts = dict(vars(content))
+    float_names, _ = counts.pop("float_names"), counts.pop("coarse_softmax")
+    return TFLiteExport(
+        path=path,
+        precision=precision,
+        inputs=runner.inputs,
+        outputs=runner.outputs,
+        labels=runner.labels,
+        **counts,
+        float_layers=words.layers_named(model, float_names) if precision in CALIBRATED else (),
+    )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_distill import _keras
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.compress.layer import exporting
 from keras_distill.edge.export.sizes import open_sizes
-from keras_distill.graph.replay import Functional, trace
+from keras_distill.edge.interface import Interface
+from keras_distill.edge.lookups import tables_of
 from keras_distill.litert import converter
 from keras_distill.litert.converter import ConversionError
 
 
-@contextlib.contextmanager
-def open_sizes_named(specs: dict[str, tf.TensorSpec]) -> Iterator[None]:
-    """What fails here where sizes are open says how they are closed."""
+def traced(
+    model: Analysis, interface: Interface, specs: dict[str, tf.TensorSpec], folder: str
+) -> converter.SavedModel:
+    """The model as the converter reads it; of a failure, how sizes that are open are closed."""
+    variables = [*model.model.variables, *tables_of(model.model)]
     try:
-        yield
+        with exporting():
+            return converter.write_saved_model(interface.call, specs, folder, variables)
     except Exception as error:
         found = open_sizes(specs)
         if not found:
@@ -35,7 +38,7 @@ def open_sizes_named(specs: dict[str, tf.TensorSpec]) -> Iterator[None]:
         ) from error
 
 
-def convert(model: keras.Model, *args: Any, **kwargs: Any) -> None:
+def convert(model: Analysis, *args: Any, **kwargs: Any) -> None:
     """`converter.convert`, and of a failure the layers that it is about."""
     try:
         converter.convert(*args, **kwargs)
@@ -47,20 +50,15 @@ def convert(model: keras.Model, *args: Any, **kwargs: Any) -> None:
         raise ConversionError(words, error.nodes) from error.__cause__
 
 
-def layers_named(model: keras.Model, tensors: Sequence[str]) -> tuple[str, ...]:
+def layers_named(model: Analysis, tensors: Sequence[str]) -> tuple[str, ...]:
     """The model's layers whose names are in the names of a file's tensors, in the model's order."""
     parts = {part for name in tensors for part in re.split("[/;]", name)}
     # Keras numbers a layer's scopes call by call: conv, conv_1, conv_1_1.
     parts |= {re.sub(r"(_\d+)$", "", part) for part in parts}
-    if isinstance(model, (keras.Sequential, Functional)):
-        paths = dict.fromkeys(step.path for step in trace(model).steps)
-    else:
-        inner = _keras.layers_of(model, itself=False)
-        paths = dict.fromkeys(layer.name for layer in inner)
-    return tuple(path for path in paths if path.rpartition("/")[2] in parts)
+    return tuple(path for path in model.paths if path.rpartition("/")[2] in parts)
 
 
-def warn_of_coarse(model: keras.Model, steps: dict[str, float]) -> None:
+def warn_of_coarse(model: Analysis, steps: dict[str, float]) -> None:
     """Warns of softmaxes that can't tell scores apart; `steps` by what they write."""
     where = layers_named(model, list(steps)) or tuple(steps)
     warnings.warn(

@@ -7,20 +7,21 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.kernels import kernels
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.model import CompressedModel, rebuild
 from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.interface import as_keras3, without_float16
-from keras_distill.edge.quantize import exact, layout, scores
+from keras_distill.edge.quantize import layout
 from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.loops import check_loops
 from keras_distill.edge.quantize.weights import Grid
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.naming import chosen
-from keras_distill.graph.replay import Graph, trace
-from keras_distill.graph.wrapping import inner, unwrapped
+from keras_distill.graph.replay import functional
+from keras_distill.graph.wrapping import inner
 
 
 def quantize_aware(
@@ -66,21 +67,21 @@ def quantize_aware(
       export = export_tflite(small, "student.tflite", precision="int8")
     """
     model = without_float16(as_keras3(model))
-    graph = trace(model)
-    _refuse_quantised(graph)
-    graph = unwrapped(graph)
-    check_loops(graph, open_sizes=True)
+    functional(model)  # Refuses one whose graph is hidden.
+    found = Analysis(model)
+    _refuse_quantised(found)
+    check_loops(found.graph, open_sizes=True)
     _check_freeze(freeze_batch_norm_after)
-    skipped = chosen({step.path: step.operation for step in graph.steps}, skip, inner=inner)
-    plans = layout.plan(graph, lambda path, _: path in skipped)
+    skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
+    plans = layout.plan(found, lambda path, _: path in skipped)
 
     def substitute(path: str, layer: Any) -> Any:
         return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
 
-    read_exactly, masked = exact.inputs_of(model, graph), scores.inputs_of(model, graph)
-
     def on_input(name: str, tensor: Any) -> Any:
-        return tensor if name in read_exactly else _ranged_input(name, tensor, masked.get(name))
+        if name in found.exact_inputs:
+            return tensor
+        return _ranged_input(name, tensor, found.score_inputs.get(name))
 
     copy = rebuild(model, substitute, on_input=on_input)
     # A model of exact values alone has nothing to calibrate.
@@ -89,8 +90,8 @@ def quantize_aware(
     return calibrate(copy, calibration_data)
 
 
-def _refuse_quantised(graph: Graph) -> None:
-    for step in graph.steps:
+def _refuse_quantised(found: Analysis) -> None:
+    for step in found.wrapped.steps:
         if isinstance(step.operation, Quantized):
             raise ValueError(
                 f"The layer {step.path!r} is quantised already. Train on with the model as it is, "

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.data import batches, qualified_name
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.quantize.layer import Quantized
@@ -54,7 +55,7 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
         one.set(float(low), float(high))
     if isinstance(model, CompressedModel):
         model.calibration_rows = _first_rows(model, rows)
-    warn_of_narrow(model, rows[0])
+    warn_of_narrow(model, Analysis(model).wrapped, rows[0])
     return model
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_distill import _keras
 from keras_distill.edge.reads import is_read_exactly, traced
 from keras_distill.graph.remaking import by_keras
-from keras_distill.graph.replay import Graph, Step, Value, functional
+from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.traits import MOVED, PICKED, SAME, does, gives, traits_of
 
 # Layers whose inside says what they read.
@@ -43,18 +42,6 @@ def exact_values(graph: Graph) -> frozenset[int]:
         )
         kept |= {id(value) for value in step.outputs if exact or id(value) in whole} & found
     return frozenset(kept)
-
-
-def inputs_of(model: Any, graph: Graph) -> tuple[str, ...]:
-    """The names of the inputs, of a replayable model, that `exact_values` has."""
-    found = exact_values(graph)
-    return tuple(name for name, x in named_inputs(model, graph).items() if id(x) in found)
-
-
-def named_inputs(model: Any, graph: Graph) -> dict[str, Value]:
-    """A graph's inputs by the names that its model has for them."""
-    names = [_keras.history(x).operation.name for x in functional(model).inputs]
-    return dict(zip(names, graph.inputs, strict=True))
 
 
 def computes(step: Step, found: frozenset[int]) -> bool:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.edge.quantize import activations, affine, exact, normalizations
+from keras_distill.edge.quantize import affine, exact, normalizations
+from keras_distill.edge.quantize.loops import RECURRENT
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Step
 from keras_distill.graph.traits import COMPUTED, PICKED, SAME, does, gives, traits_of
@@ -18,7 +19,6 @@ layers = keras.layers
 _WHOLE = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 # They read a tensor beside constants, or LiteRT's REVERSE, which hands no range on.
 _OF_THEIR_OWN = ("merge", "concatenation", "stacking", "reversal")
-RECURRENT = ("recurrent", "convolutional recurrent", "bidirectional")
 ATTENTION = ("attention", "multi-head attention", "grouped attention")
 
 
@@ -44,20 +44,6 @@ def is_open_inside(operation: Any) -> bool:
     if normalizations.ranges_inside(operation):
         return False
     return not type(operation).__module__.startswith(("keras.", "keras_distill."))
-
-
-def becomes_fused_lstm(operation: Any) -> bool:
-    """Whether an int8 file holds the layer as LiteRT's own LSTM, which has these gates alone."""
-    if type(operation) is not layers.LSTM or not operation.use_bias or operation.return_state:
-        return False
-    gates = (operation.activation, operation.recurrent_activation)
-    return tuple(map(activations.name_of, gates)) == ("tanh", "sigmoid")
-
-
-def has_bounded_gates(operation: Any) -> bool:
-    """Whether a recurrent layer's states lie where its activation does."""
-    gate = getattr(operation, "recurrent_activation", None)
-    return gate is None or activations.name_of(gate) in ("sigmoid", "hard_sigmoid")
 
 
 def keeps_range(step: Step) -> bool:

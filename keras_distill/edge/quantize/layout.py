@@ -12,13 +12,14 @@ from typing import Any
 import keras
 
 from keras_distill.edge import lookups
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.quantize import (
     activations,
     affine,
     exact,
     kinds,
+    loops,
     normalizations,
-    scores,
     twins,
 )
 from keras_distill.graph import fusion
@@ -64,18 +65,17 @@ class Plan:
         return bool(self.outputs or self.weights or self.requantized or self.inputs)
 
 
-def plan(graph: Graph, skip: Any = None) -> dict[str, Plan]:
-    """A `Plan` for every operation of the graph, by the operation's path.
+def plan(model: Analysis, skip: Any = None) -> dict[str, Plan]:
+    """A `Plan` for every operation of the model's graph, by the operation's path.
 
     Args:
-      graph: from `replay.trace`.
+      model: a replayable one.
       skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
     """
     found: dict[str, Plan] = {}
-    unrounded, masked = exact.exact_values(graph), scores.kinds_of(graph)
-    for step in graph.steps:
-        made = _plan_of(graph, step, skip, unrounded)
-        kept = [masked.get(id(value)) for value in step.outputs]
+    for step in model.graph.steps:
+        made = _plan_of(model, step, skip)
+        kept = [model.scores.get(id(value)) for value in step.outputs]
         if any(kept) and _has_range(made):
             made = _of_scores(made, kept)
         # Called twice, a layer needs a range where either call does.
@@ -96,8 +96,8 @@ def _has_range(made: Plan) -> bool:
     return any(wanted is not False for wanted in made.outputs)
 
 
-def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> Plan:
-    operation = step.operation
+def _plan_of(model: Analysis, step: Step, skip: Any) -> Plan:
+    operation, graph, unrounded = step.operation, model.graph, model.exact
     bare = Plan(step.path, type(operation).__name__, "native", "integers already")
     if skip and skip(step.path, operation):
         return replace(bare, how="skipped", why="left in float on request")
@@ -115,11 +115,11 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
             else replace(bare, why="exact values: ids, categories or marks, with no range")
         )
     if kinds.keeps_range(step):
-        return _handed_on(graph, step, bare, unrounded)
+        return _handed_on(model, step, bare)
     weights = kinds.weights_of(operation)
     split = _split_activation(operation, weights)
-    outputs = _outputs(graph, step, unrounded)
-    alone = affine.is_affine(operation) and not _folds_back(graph, step)
+    outputs = _outputs(model, step)
+    alone = affine.is_affine(operation) and not _folds_back(model, step)
     how, why = looked_up or _words(operation, split, outputs, alone)
     if does(step.operation, "concatenation"):
         why += _of_narrow_parts(graph, step)
@@ -133,18 +133,18 @@ def _plan_of(graph: Graph, step: Step, skip: Any, unrounded: frozenset[int]) -> 
         between=_between(operation, step, split),
         affine=alone,
         requantized=does(operation, "reversal") and _is_part(graph, step),
-        inputs=_rounded_here(graph, step, unrounded),
+        inputs=_rounded_here(model, step),
     )
 
 
-def _rounded_here(graph: Graph, step: Step, unrounded: frozenset[int]) -> tuple[Any, ...]:
+def _rounded_here(model: Analysis, step: Step) -> tuple[Any, ...]:
     """The ranges of what a step reads as numbers, where that has none of its own."""
 
     def wanted(value: Any) -> Any:
         if not isinstance(value, Value):
             return False
-        known = kinds.whole_range(step, _dtype_of(graph, value))
-        if (known is False and id(value) not in unrounded) or exact.reads_exactly(step, value):
+        known = kinds.whole_range(step, _dtype_of(model.graph, value))
+        if (known is False and id(value) not in model.exact) or exact.reads_exactly(step, value):
             return False
         return known or True
 
@@ -159,17 +159,17 @@ def _dtype_of(graph: Graph, value: Value) -> str:
     return value.dtype
 
 
-def _handed_on(graph: Graph, step: Step, bare: Plan, unrounded: frozenset[int]) -> Plan:
+def _handed_on(model: Analysis, step: Step, bare: Plan) -> Plan:
     """An operation that moves numbers about: its output has its input's range.
 
     Except before a concatenation, which wants the whole's range from every part; the converter
     gives it to a reshape or a slice and then finds that its input has another.
     """
     how = "native" if traits_of(step.operation).native else "own range"
-    if any(id(value) in unrounded for value in step.inputs):
-        outputs = tuple(id(value) not in unrounded for value in step.outputs)
+    if any(id(value) in model.exact for value in step.inputs):
+        outputs = tuple(id(value) not in model.exact for value in step.outputs)
         return replace(bare, how="own range", why="a range on its output", outputs=outputs)
-    if gives(step.operation) == MOVED and _is_part(graph, step):
+    if gives(step.operation) == MOVED and _is_part(model.graph, step):
         why = "a part of a whole: brought to the whole's range by a 1x1 convolution"
         return replace(bare, how="rewritten", why=why, requantized=True)
     return replace(bare, how=how, why="keeps its input's range")
@@ -205,16 +205,16 @@ def _split_activation(operation: Any, weights: dict) -> str | None:
     return name if name and name not in joined else None
 
 
-def _outputs(graph: Graph, step: Step, unrounded: frozenset[int]) -> tuple[Any, ...]:
-    if kinds.becomes_fused_lstm(step.operation):
+def _outputs(model: Analysis, step: Step) -> tuple[Any, ...]:
+    if loops.becomes_fused_lstm(step.operation):
         # The converter calibrates LiteRT's fused LSTM itself and rejects a range right behind it.
         return ()
     known = _known_range(step)
     return tuple(
         False
         if "float" not in value.dtype
-        or id(value) in unrounded
-        or _joined_by_next(graph, step, value, unrounded)
+        or id(value) in model.exact
+        or _joined_by_next(model, step, value)
         else known
         for value in step.outputs
     )
@@ -232,23 +232,21 @@ def _known_range(step: Step) -> Any:
     # Where a GRU begins, its states stay, and an LSTM's second state is any sum: they need not be
     # what tanh gives.
     alone = len(step.inputs) == len(step.outputs) == 1
-    if does(operation, *kinds.RECURRENT) and not (alone and kinds.has_bounded_gates(operation)):
+    if does(operation, *loops.RECURRENT) and not (alone and loops.has_bounded_gates(operation)):
         return True
     return activations.OUTPUT_RANGES.get(activations.of_layer(operation) or "", True)
 
 
-def _joined_by_next(
-    graph: Graph, step: Step, value: Any, unrounded: frozenset[int] = frozenset()
-) -> bool:
+def _joined_by_next(model: Analysis, step: Step, value: Any) -> bool:
     """Whether the only reader of `value` becomes one operation with its maker."""
-    readers = graph.consumers(value)
-    if len(readers) != 1 or any(value is out for out in graph.outputs):
+    readers = model.graph.consumers(value)
+    if len(readers) != 1 or any(value is out for out in model.graph.outputs):
         return False
     reader = readers[0].operation
     if does(reader, "concatenation"):
         # One range for all parts, the whole's; a part read elsewhere has to keep its own.
         return not does(step.operation, "reversal") and not any(
-            id(out) in unrounded for out in readers[0].outputs
+            id(out) in model.exact for out in readers[0].outputs
         )
     name = activations.of_layer(step.operation)
     if name not in (None, "linear"):
@@ -273,13 +271,13 @@ def _between(operation: Any, step: Step, split: str | None) -> int:
     return sums if isinstance(operation, layers.Average) else max(0, sums - 1)
 
 
-def _folds_back(graph: Graph, step: Step) -> bool:
+def _folds_back(model: Analysis, step: Step) -> bool:
     """Whether a BatchNorm goes into the weights of the step before it."""
     value = step.inputs[0]
     if value.step is None or not isinstance(step.operation, layers.BatchNormalization):
         return False
-    maker = graph.steps[value.step]
-    return fusion.takes_norm(maker.operation) and _joined_by_next(graph, maker, value)
+    maker = model.graph.steps[value.step]
+    return fusion.takes_norm(maker.operation) and _joined_by_next(model, maker, value)
 
 
 def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tuple[str, str]:
@@ -292,7 +290,7 @@ def _words(operation: Any, split: str | None, outputs: tuple, alone: bool) -> tu
             return "native", "folded into the weights before it"
         return "own range", "not over the last axis; a range on its output"
     if kinds.is_open_inside(operation):
-        what = "gates'" if does(operation, *kinds.RECURRENT) else "inner"
+        what = "gates'" if does(operation, *loops.RECURRENT) else "inner"
         return "inside float", f"trained in float; its {what} ranges come from calibration data"
     if normalizations.ranges_inside(operation):
         return "rewritten", "as the operations it is made of, a range on each"

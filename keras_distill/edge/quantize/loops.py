@@ -1,4 +1,4 @@
-"""Which recurrent layers no file of integers can hold, said before any training."""
+"""Recurrent layers to a file of integers: how it holds them, and which it cannot hold."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from typing import Any
 
 import keras
 
-from keras_distill.edge.quantize import kinds
+from keras_distill.edge.quantize import activations
 from keras_distill.graph.replay import Graph, Step
 
 layers = keras.layers
 
-__all__ = ["check_loops", "is_recurrent", "refusal", "ways_of"]
+RECURRENT = ("recurrent", "convolutional recurrent", "bidirectional")
+__all__ = [
+    "RECURRENT",
+    "becomes_fused_lstm",
+    "check_loops",
+    "has_bounded_gates",
+    "is_recurrent",
+    "refusal",
+    "ways_of",
+]
 
 
 def is_recurrent(layer: Any) -> bool:
@@ -23,6 +32,20 @@ def ways_of(layer: Any) -> list[Any]:
     """The layer itself, or the forward and the backward one in it."""
     both = isinstance(layer, layers.Bidirectional)
     return [layer.forward_layer, layer.backward_layer] if both else [layer]
+
+
+def becomes_fused_lstm(operation: Any) -> bool:
+    """Whether an int8 file holds the layer as LiteRT's own LSTM, which has these gates alone."""
+    if type(operation) is not layers.LSTM or not operation.use_bias or operation.return_state:
+        return False
+    gates = (operation.activation, operation.recurrent_activation)
+    return tuple(map(activations.name_of, gates)) == ("tanh", "sigmoid")
+
+
+def has_bounded_gates(operation: Any) -> bool:
+    """Whether a recurrent layer's states lie where its activation does."""
+    gate = getattr(operation, "recurrent_activation", None)
+    return gate is None or activations.name_of(gate) in ("sigmoid", "hard_sigmoid")
 
 
 def refusal(step: Step, *, open_sizes: bool = False) -> str:
@@ -52,7 +75,7 @@ def refusal(step: Step, *, open_sizes: bool = False) -> str:
 def _is_fused(step: Step) -> bool:
     """Whether the file holds it as LiteRT's own LSTM, whose number of steps may be open."""
     more = len(step.inputs) > 1 or step.kwargs.get("mask") is not None
-    return kinds.becomes_fused_lstm(step.operation) and not more
+    return becomes_fused_lstm(step.operation) and not more
 
 
 def check_loops(graph: Graph, *, open_sizes: bool = False) -> None:

@@ -12,27 +12,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.edge.quantize import activations, affine, exact
+from keras_distill.edge.quantize import activations, affine
 from keras_distill.edge.quantize.ranges import Range
 from keras_distill.edge.reads import constants
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
+from keras_distill.graph.traits import MOVED, PICKED, SAME, gives, traits_of
 from keras_distill.litert.masked_scores import BEYOND, GAP
 
-__all__ = ["MASK", "SCORES", "MaskedRange", "inputs_of", "kinds_of", "nearer"]
+__all__ = ["MASK", "SCORES", "MaskedRange", "kinds_of", "nearer"]
 
 # Kinds of range: of what is compared as it is, and of what is added to other scores before that.
 SCORES, MASK = "scores", "mask"
 # A mask's own distance, beside which the spread of the scores that it is added to is small.
 _WIDE_GAP = 64.0
-_PASSING = frozenset(
-    (
-        *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "Where", "Cast"),
-        *("Full", "FullLike", "Rescaling", "Triu", "Tril", "Reshape", "Permute", "Transpose"),
-        *("Squeeze", "ExpandDims", "GetItem", "Slice", "Swapaxes", "Moveaxis", "BroadcastTo"),
-        *("Repeat", "RepeatVector", "Tile", "Identity", "Dropout", "Concatenate", "StopGradient"),
-    )
-)
+_FILLING = ("Full", "FullLike")
 _COMPARING = frozenset(("Softmax", "Max", "Amax", "Argmax", "TopK"))
 
 
@@ -52,13 +46,6 @@ def kinds_of(graph: Graph) -> dict[int, str]:
             onward = {found.get(id(out)) for step in readers for out in step.outputs}
             found[id(value)] = MASK if added or MASK in onward else SCORES
     return found
-
-
-def inputs_of(model: Any, graph: Graph) -> dict[str, str]:
-    """The kinds of a model's inputs that `kinds_of` has, by name."""
-    found = kinds_of(graph)
-    named = exact.named_inputs(model, graph)
-    return {name: found[id(x)] for name, x in named.items() if id(x) in found}
 
 
 def nearer(arguments: Any) -> Any:
@@ -148,7 +135,10 @@ def _compares(step: Step) -> bool:
 
 
 def _passes(step: Step) -> bool:
-    return by_keras(step.operation) and type(step.operation).__name__ in _PASSING
+    """Whether what is far in a step's inputs, or among its numbers, is as far in its output."""
+    handed_on = gives(step.operation) in (SAME, MOVED, PICKED)
+    kept = traits_of(step.operation).whole == "kept" or type(step.operation).__name__ in _FILLING
+    return by_keras(step.operation) and (handed_on or kept)
 
 
 def _numbers(step: Step) -> list[Any]:

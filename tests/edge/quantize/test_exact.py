@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.quantize import layout
 from keras_distill.edge.quantize.activations import SIGNED_UNIT
 from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.ranges import Range
-from keras_distill.graph.replay import trace
 from keras_distill.litert import converter
 
 layers, ops = keras.layers, keras.ops
@@ -96,7 +96,7 @@ def test_what_reads_numbers_beside_ids_has_a_range_of_its_own():
 
 
 def chain(*parts, shape=(4, 3)):
-    return layout.plan(trace(keras.Sequential([keras.Input(shape), *parts])))
+    return layout.plan(Analysis(keras.Sequential([keras.Input(shape), *parts])))
 
 
 @pytest.mark.parametrize("mark", [-1.0, 7.0])
@@ -142,7 +142,7 @@ def gru(x, **options):
 
 def test_states_that_are_given_are_not_bound_by_tanh():
     x = keras.Input((3, 2))
-    found = layout.plan(trace(keras.Model(x, gru(x))))
+    found = layout.plan(Analysis(keras.Model(x, gru(x))))
     assert found["gru"].outputs == (True,)
     assert chain(layers.GRU(4, name="gru"))["gru"].outputs == (SIGNED_UNIT,)
 
@@ -170,7 +170,7 @@ def test_a_layer_of_the_users_own_is_not_bound_by_its_activation():
 )
 def test_what_adds_numbers_has_a_range_of_its_own(goes_past):
     x = keras.Input((4, 4, 3))
-    (found,) = layout.plan(trace(keras.Model(x, goes_past(x)))).values()
+    (found,) = layout.plan(Analysis(keras.Model(x, goes_past(x)))).values()
     assert found.outputs == (True,)
 
 

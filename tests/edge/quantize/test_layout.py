@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.quantize import layout
 from keras_distill.edge.quantize.activations import SIGNED_UNIT, UNIT
-from keras_distill.graph.replay import trace
 
 layers = keras.layers
 OWN, NONE = (True,), (False,)
@@ -17,11 +17,11 @@ def image(shape=(8, 8, 4)):
 
 
 def plans(inputs, outputs, skip=None):
-    return layout.plan(trace(keras.Model(inputs, outputs)), skip)
+    return layout.plan(Analysis(keras.Model(inputs, outputs)), skip)
 
 
 def chain(*parts, shape=(8, 8, 4)):
-    return layout.plan(trace(keras.Sequential([keras.Input(shape), *parts])))
+    return layout.plan(Analysis(keras.Sequential([keras.Input(shape), *parts])))
 
 
 def outputs_of(found):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.quantize import exact, layout
-from keras_distill.graph.replay import trace
+from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.quantize import layout
 
 layers, ops = keras.layers, keras.ops
 ROWS = np.random.default_rng(0).normal(size=(48, 4, 4, 4)).astype("float32")
@@ -86,7 +86,7 @@ PASSED = {
 def test_ids_stay_exact_through_all_that_hands_them_on(kind, passes):
     ids = keras.Input((4, 4, 3) if kind == "images" else (4, 4, 4, 3), name="ids")
     model = keras.Model(ids, layers.Embedding(300, 2)(passes(ids)))
-    assert exact.inputs_of(model, trace(model)) == ("ids",)
+    assert Analysis(model).exact_inputs == ("ids",)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_ids_stay_exact_through_all_that_hands_them_on(kind, passes):
 def test_means_of_ids_are_none(mixes):
     ids = keras.Input((4, 4, 3))
     model = keras.Model(ids, layers.Embedding(300, 2)(mixes(ids)))
-    assert not exact.inputs_of(model, trace(model))
+    assert not Analysis(model).exact_inputs
 
 
 def test_what_a_layer_computed_is_no_more_exact_behind_a_pooling():
     x = keras.Input((4, 4, 3))
     pooled = layers.MaxPooling2D(name="pool")(layers.Conv2D(2, 1)(x))
-    made = layout.plan(trace(keras.Model(x, ops.cast(pooled > 0, "float32"))))
+    made = layout.plan(Analysis(keras.Model(x, ops.cast(pooled > 0, "float32"))))
     assert made["pool"].how == "native"
