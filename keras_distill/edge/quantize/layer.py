@@ -13,7 +13,7 @@ from keras_distill.edge.compress.layer import Compressed, is_exporting
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.quantize import activations, kinds, normalizations, twins
 from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficients, scaled
-from keras_distill.edge.quantize.ranges import InverseRoot, Range
+from keras_distill.edge.quantize.ranges import InverseRoot, Range, is_observed
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
 from keras_distill.graph.traits import does
 
@@ -86,7 +86,8 @@ class Quantized(Compressed):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's answer, rounded."""
-        if self._is_masked:
+        # Calibration tells a mask's numbers by how far they are, scaled down or not.
+        if self._is_masked and not is_observed():
             args, kwargs = nearer((args, kwargs))
         if self.input_ranges:
             ranges = iter(self.input_ranges)

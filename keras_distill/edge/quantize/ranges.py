@@ -29,6 +29,11 @@ def observed(observer: Callable[[Range, Any], None]) -> Iterator[None]:
         _state.observer = outer
 
 
+def is_observed() -> bool:
+    """Whether this thread's ranges show their tensors and round nothing."""
+    return getattr(_state, "observer", None) is not None
+
+
 def fake_quant(x: Any, low: Any, high: Any) -> Any:
     """`x` rounded to 256 steps between `low` and `high`, zero among them; gradient 1 inside.
 
@@ -143,7 +148,7 @@ class InverseRoot(Range):
     def call(self, x: Any, training: bool | None = None) -> Any:
         """`1 / sqrt(x)`, rounded."""
         x = super().call(x, training=training)
-        if getattr(_state, "observer", None) is not None:
+        if is_observed():
             return _inverse_root(x)
         if is_exporting():
             if not self.is_set:

@@ -17,7 +17,7 @@ from keras_distill.edge.quantize.ranges import Range
 from keras_distill.edge.reads import constants
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
-from keras_distill.graph.traits import MOVED, PICKED, SAME, gives, traits_of
+from keras_distill.graph.traits import MOVED, PICKED, SAME, does, gives, traits_of
 from keras_distill.litert.masked_scores import BEYOND, GAP
 
 __all__ = ["MASK", "SCORES", "MaskedRange", "kinds_of", "nearer"]
@@ -42,9 +42,9 @@ def kinds_of(graph: Graph) -> dict[int, str]:
     for value in reversed(_values(graph)):
         if id(value) in compared & masked:
             readers = [step for step in graph.consumers(value) if not _compares(step)]
-            added = any(_adds(step, value, masked) for step in readers)
+            wide = any(_adds(step, value, masked) or _shrinks(step) for step in readers)
             onward = {found.get(id(out)) for step in readers for out in step.outputs}
-            found[id(value)] = MASK if added or MASK in onward else SCORES
+            found[id(value)] = MASK if wide or MASK in onward else SCORES
     return found
 
 
@@ -124,6 +124,17 @@ def _adds(step: Step, value: Value, masked: set[int]) -> bool:
     kind = type(step.operation).__name__
     others = [one for one in step.inputs if one is not value and "float" in one.dtype]
     return kind in ("Add", "Subtract") and any(id(one) not in masked for one in others)
+
+
+def _shrinks(step: Step) -> bool:
+    """Whether a step brings all numbers nearer to each other: attention divides by a root."""
+    numbers = [np.abs(np.asarray(one, "float64")) for one in _numbers(step)]
+    if isinstance(step.operation, keras.layers.Rescaling):
+        numbers = numbers[:1]
+    if does(step.operation, "rescaling") or type(step.operation).__name__ == "Multiply":
+        return any(0 < one.min() < 1 for one in numbers)
+    divides = type(step.operation).__name__ in ("Divide", "TrueDivide")
+    return divides and any(one.max() > 1 for one in numbers)
 
 
 def _compares(step: Step) -> bool:
