@@ -181,6 +181,7 @@ BETWEEN = {
     "take": lambda x: ops.softmax(ops.take(x, [2, 1, 0], axis=1)),
     "divided": lambda x: ops.softmax(x / 8.0),
     "rescaled": lambda x: ops.softmax(layers.Rescaling(0.125)(x)),
+    "flip, divided": lambda x: ops.softmax(ops.flip(x, axis=-1) / 8.0),
     "less the largest": lambda x: ops.softmax(x - ops.max(x, axis=-1, keepdims=True)),
 }
 
@@ -188,8 +189,8 @@ BETWEEN = {
 def test_masked_scores_keep_their_range_past_what_hands_them_on(tmp_path):
     keras.utils.set_random_seed(0)
     x, mask = keras.Input((6, 8)), keras.Input((1, 6))
-    masked = similar(layers.Dense(8)(x)) + mask * -1e9
-    model = keras.Model([x, mask], {name: make(masked) for name, make in BETWEEN.items()})
+    scores, far = similar(layers.Dense(8)(x)), mask * -1e9
+    model = keras.Model([x, mask], {name: make(scores + far) for name, make in BETWEEN.items()})
     rng = np.random.default_rng(0)
     hidden = np.float32(np.arange(6) >= rng.integers(3, 7, (64, 1)))[:, None]
     data = [rng.normal(size=(64, 6, 8)).astype("float32"), hidden]

@@ -17,7 +17,7 @@ from keras_distill.edge.quantize.ranges import Range
 from keras_distill.edge.reads import constants
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
-from keras_distill.graph.traits import MOVED, PICKED, SAME, does, gives, traits_of
+from keras_distill.graph.traits import MOVED, PICKED, SAME, gives, traits_of
 from keras_distill.litert.masked_scores import BEYOND, GAP
 
 __all__ = ["MASK", "SCORES", "MaskedRange", "kinds_of", "nearer"]
@@ -38,13 +38,21 @@ def kinds_of(graph: Graph) -> dict[int, str]:
     """
     compared = _compared(graph)
     masked = _masked(graph, compared)
-    found: dict[int, str] = {}
-    for value in reversed(_values(graph)):
-        if id(value) in compared & masked:
-            readers = [step for step in graph.consumers(value) if not _compares(step)]
-            wide = any(_adds(step, value, masked) or _shrinks(step) for step in readers)
-            onward = {found.get(id(out)) for step in readers for out in step.outputs}
-            found[id(value)] = MASK if wide or MASK in onward else SCORES
+    found = dict.fromkeys(compared & masked, SCORES)
+    wide = [
+        value
+        for value in _values(graph)
+        if any(_adds(step, value, masked) or _shrinks(step) for step in graph.consumers(value))
+    ]
+    while wide:
+        value = wide.pop()
+        if found.get(id(value)) != SCORES:
+            continue
+        found[id(value)] = MASK
+        # What it is made of, and what hands it on, for which the file has one range.
+        maker = [] if value.step is None else [graph.steps[value.step]]
+        wide += [read for step in maker if not _compares(step) for read in step.inputs]
+        wide += [out for step in graph.consumers(value) if _hands_on(step) for out in step.outputs]
     return found
 
 
@@ -128,13 +136,13 @@ def _adds(step: Step, value: Value, masked: set[int]) -> bool:
 
 def _shrinks(step: Step) -> bool:
     """Whether a step brings all numbers nearer to each other: attention divides by a root."""
-    numbers = [np.abs(np.asarray(one, "float64")) for one in _numbers(step)]
-    if isinstance(step.operation, keras.layers.Rescaling):
-        numbers = numbers[:1]
-    if does(step.operation, "rescaling") or type(step.operation).__name__ == "Multiply":
-        return any(0 < one.min() < 1 for one in numbers)
-    divides = type(step.operation).__name__ in ("Divide", "TrueDivide")
-    return divides and any(one.max() > 1 for one in numbers)
+    kind = type(step.operation).__name__
+    if kind not in ("Multiply", "Rescaling", "Divide", "TrueDivide"):
+        return False
+    # A Rescaling's second is its offset.
+    numbers = _numbers(step)[:1]
+    sizes = [np.abs(np.asarray(one, "float64")) for one in numbers]
+    return any(size.max() > 1 if "Divide" in kind else 0 < size.min() < 1 for size in sizes)
 
 
 def _compares(step: Step) -> bool:
@@ -147,9 +155,12 @@ def _compares(step: Step) -> bool:
 
 def _passes(step: Step) -> bool:
     """Whether what is far in a step's inputs, or among its numbers, is as far in its output."""
-    handed_on = gives(step.operation) in (SAME, MOVED, PICKED)
     kept = traits_of(step.operation).whole == "kept" or type(step.operation).__name__ in _FILLING
-    return by_keras(step.operation) and (handed_on or kept)
+    return _hands_on(step) or (kept and by_keras(step.operation))
+
+
+def _hands_on(step: Step) -> bool:
+    return by_keras(step.operation) and gives(step.operation) in (SAME, MOVED, PICKED)
 
 
 def _numbers(step: Step) -> list[Any]:
