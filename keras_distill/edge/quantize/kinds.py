@@ -68,14 +68,16 @@ def fills(operation: Any, given: dict[str, Any]) -> bool:
     return any(np.any(np.asarray(value) != 0) for value in added if value is not None)
 
 
-def chooses(operation: Any, given: Any) -> bool:
-    """Whether an operation answers with the larger or the smaller of tensors."""
+def computes_in_one_range(operation: Any, given: Any) -> bool:
+    """Whether LiteRT reads all tensors in one range, to which no converter brings them."""
     tensors = keras.tree.flatten(given)
     real = all(
         hasattr(x, "shape") and len(x.shape) > 1 and tf.as_dtype(x.dtype).is_floating
         for x in tensors
     )
-    return real and len(tensors) > 1 and _is_extreme(operation)
+    # Other stacking becomes a concatenation, to whose range the converter brings its parts.
+    packs = type(operation).__name__ == "Stack"
+    return real and len(tensors) > 1 and (packs or _is_extreme(operation))
 
 
 def whole_range(step: Step, dtype: str) -> Any:

@@ -95,8 +95,7 @@ class Quantized(Compressed):
             if is_exporting() and does(self.layer, "concatenation"):
                 # The rounded parts of a whole as operations of their own, in the whole's range.
                 args = _each(args, self.inputs_config, by_one)
-        if is_exporting() and self.output_ranges and kinds.chooses(self.layer, args):
-            # LiteRT compares in one range: what has another has to be brought to it.
+        if is_exporting() and self.output_ranges and kinds.computes_in_one_range(self.layer, args):
             args = keras.tree.map_structure(lambda x: self.output_ranges[0](by_one(x)), args)
         if is_exporting() and self.output_ranges and kinds.fills(self.layer, kwargs):
             # LiteRT fills up in the input's range: it has to be the output's.
