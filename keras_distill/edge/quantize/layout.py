@@ -43,8 +43,7 @@ class Plan:
       why: in words.
       weights: by the weight's path, its channel axes.
       activation: taken out of the layer, or None.
-      outputs: as `Quantized` takes them.
-      between, affine, requantized, inputs: as `Quantized` takes them.
+      outputs, between, affine, requantized, inputs: as `Quantized` takes them.
     """
 
     path: str
@@ -101,19 +100,15 @@ def _plan_of(model: Analysis, step: Step, skip: Any) -> Plan:
     bare = Plan(step.path, type(operation).__name__, "native", "integers already")
     if skip and skip(step.path, operation):
         return replace(bare, how="skipped", why="left in float on request")
-    looked_up = lookups.words(operation)
-    if looked_up is not None:
+    if (looked_up := lookups.words(operation)) is not None:
         bare = replace(bare, how=looked_up[0], why=looked_up[1])
     if not any("float" in value.dtype for value in step.outputs):
         return bare
     if exact.computes(step, unrounded):
         return replace(bare, how="float", why="exact values, computed in float: they have no range")
     if all(id(value) in unrounded for value in step.outputs):
-        return (
-            bare
-            if looked_up
-            else replace(bare, why="exact values: ids, categories or marks, with no range")
-        )
+        exactly = "exact values: ids, categories or marks, with no range"
+        return bare if looked_up else replace(bare, why=exactly)
     if kinds.keeps_range(step):
         return _handed_on(model, step, bare)
     weights = kinds.weights_of(operation)
@@ -223,8 +218,7 @@ def _outputs(model: Analysis, step: Step) -> tuple[Any, ...]:
 def _known_range(step: Step) -> Any:
     """The range that an operation's definition says, or True: it is to be found."""
     operation = step.operation
-    known = exact.known_range(operation)
-    if known is not None:
+    if (known := exact.known_range(operation)) is not None:
         return known
     # A layer of the user's own may do more after the activation that it has.
     if not by_keras(operation):
