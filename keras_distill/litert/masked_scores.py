@@ -189,6 +189,8 @@ def _is_mixed(read: str, makers: Nodes) -> bool:
     if found.op == "SelectV2":
         sides = [one for one in found.input[1:3] if not _far(one, makers)]
         return any(value_of(maker_of(one, makers)) is None for one in sides)
+    if found.op in ("Mul", "RealDiv"):
+        return any(_is_mixed(read, makers) for read in found.input)
     scores, mask, _ = _scores_and_mask(found, makers)
     value = value_of(maker_of(scores, makers))
     return bool(mask) and (value is None or bool(value.any()))

@@ -205,6 +205,18 @@ def test_masked_scores_keep_their_range_past_what_hands_them_on(tmp_path):
         assert correlation(found[name], quantised[name]) > 0.998, name
 
 
+def test_an_offset_behind_masked_scores_is_not_masked_by_them(tmp_path):
+    x, mask = keras.Input((6, 4)), keras.Input((1, 6))
+    scores = layers.Rescaling(0.125, offset=1.0)(similar(x) + mask * -1e9)
+    model = keras.Model([x, mask], ops.softmax(scores))
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(16, 6, 4)).astype("float32"), np.zeros((16, 1, 6), "float32")]
+    path = tmp_path / "file.tflite"
+    edge.export_tflite(model, path, precision="int8", representative_data=rows)
+    found = edge.load_tflite(path).predict(rows)
+    assert correlation(found, model.predict(rows, verbose=0)) > 0.9
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "kl", "mse"])
 def test_training_and_every_calibration_find_the_scores_range(method, rows):
     keras.utils.set_random_seed(0)
