@@ -113,11 +113,16 @@ def unpack(element: Any) -> tuple[Any, Any, Any]:
     return x, y, sample_weight
 
 
+def as_arrays(batch: Any) -> Any:
+    """A tree of tensors as one of arrays, None as it is."""
+    return keras.tree.map_structure(lambda x: x if x is None else np.asarray(x), batch)
+
+
 def _pydataset_batches(data: Any) -> Iterator[Any]:
     if data.num_batches is None:
         raise ValueError("Expected a PyDataset of known length; its num_batches is None.")
     for index in range(data.num_batches):
-        yield keras.tree.map_structure(np.asarray, data[index], none_is_leaf=False)
+        yield as_arrays(data[index])
 
 
 def _is_tf_dataset(data: Any) -> bool:

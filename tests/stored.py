@@ -1,10 +1,12 @@
 """Reading what a weight file or a `.keras` file really holds."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 
 
@@ -24,6 +26,17 @@ def arrays(path):
     with h5py.File(io.BytesIO(content)) as file:
         file.visititems(visit)
     return found
+
+
+def is_newer(path):
+    """Whether a later Keras wrote a `.keras` file, with arguments that this one may not have."""
+    with zipfile.ZipFile(path) as archive:
+        written = json.loads(archive.read("metadata.json"))["keras_version"]
+    return numbers(written) > numbers(keras.__version__)
+
+
+def numbers(version):
+    return [int(part) for part in version.split(".")[:2]]
 
 
 def holds(stored, value):

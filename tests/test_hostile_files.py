@@ -314,7 +314,9 @@ def test_a_tf_keras_config_names_only_what_is_listed(what, load, sprung):
         expected = (
             None if way == "in an operation" else "^A tf_keras layer in this file has .+ at /"
         )
-        with pytest.raises((ValueError, TypeError, AttributeError), match=expected):
+        # The oldest Keras reads a vocabulary for its own StringLookup, and fails behind that.
+        refused = (ValueError, TypeError, AttributeError, *([] if expected else [KeyError]))
+        with pytest.raises(refused, match=expected):
             load(config)
         assert not sprung.exists(), way
         assert "kd_trap" not in sys.modules, way

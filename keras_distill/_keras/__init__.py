@@ -14,6 +14,8 @@ from keras_distill._keras.graphs import output_structure as output_structure
 from keras_distill._keras.graphs import run_through as run_through
 from keras_distill._keras.graphs import sequential_graph as sequential_graph
 from keras_distill._keras.graphs import standardized as standardized
+from keras_distill._keras.layers import Constraint as Constraint
+from keras_distill._keras.layers import Regularizer as Regularizer
 from keras_distill._keras.layers import adopt as adopt
 from keras_distill._keras.layers import built_with as built_with
 from keras_distill._keras.layers import called as called

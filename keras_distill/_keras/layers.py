@@ -1,7 +1,7 @@
 """What is used of a layer's private parts."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -142,6 +142,28 @@ def take_call_protocol(wrapper: keras.layers.Layer, operation: Any) -> None:
     for name in _CALL_PROTOCOL:
         if name in found:
             setattr(wrapper, name, found[name])
+
+
+class Constraint(keras.constraints.Constraint):
+    """A function as a variable's constraint: Keras 3.10 takes no bare one."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+
+    def __call__(self, value: Any) -> Any:
+        """The value, constrained."""
+        return self._function(value)
+
+
+class Regularizer(keras.regularizers.Regularizer):
+    """A function as a variable's regulariser, likewise."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+
+    def __call__(self, value: Any) -> Any:
+        """The value's penalty."""
+        return self._function(value)
 
 
 def safe_mode() -> bool | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -172,13 +173,17 @@ def metric_routes(
     if isinstance(y, Mapping) and names:
         y = {**dict.fromkeys(names), **y}
     if not compiled.built:
+        if isinstance(y_pred, Mapping) and not set(y_pred) <= set(compiled.output_names or ()):
+            # Keras 3.10 looks for a dict's metrics under the names of the model's own outputs.
+            compiled.output_names = sorted(y_pred)
         with outside_the_trace():
             compiled.build(y, y_pred)
     labels, answers = compiled._flatten_y(y), compiled._flatten_y(y_pred)
     weights = [None] if sample_weight is None else compiled._flatten_y(sample_weight)
     if len(weights) < len(labels):
         weights = [weights[0]] * len(labels)
-    lists = zip(compiled._flat_metrics, compiled._flat_weighted_metrics, strict=True)
+    # Of several outputs without any, Keras 3.10 has an empty list.
+    lists = itertools.zip_longest(compiled._flat_metrics, compiled._flat_weighted_metrics)
     return [
         MetricRoute(plain.metrics if plain else (), weighted.metrics if weighted else (), *read)
         for (plain, weighted), *read in zip(lists, labels, answers, weights, strict=False)

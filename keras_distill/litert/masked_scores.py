@@ -279,7 +279,7 @@ def _is_masked(read: str, makers: Nodes, sign: int = 1) -> bool:
         return value.dtype.kind == "f" and bool((sign * value <= -BEYOND).all())
     if found is None:
         return False
-    if found.op in ("Identity", "Cast", "BroadcastTo", "Tile", "Reshape", "ExpandDims"):
+    if found.op in ("Identity", "Cast", "BroadcastTo", "Tile", "Reshape", "ExpandDims", _FAKE):
         return _is_masked(found.input[0], makers, sign)
     if found.op in ("AddV2", "Sub", "Fill"):
         return _is_masked(found.input[1], makers, -1 if found.op == "Sub" else sign)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .choices import as_truth, counted, weighed, without_negative_zeros, without_turn
 from .masked_scores import closer_added, closer_masked, mask_last, nearer_number, within_range
 from .nodes import (
     Nodes,
@@ -23,21 +24,6 @@ __all__ = ["Spelling", "rounds"]
 
 # A node, and every node of its function by name: what computes the same, or None for the node.
 Spelling = Callable[[Any, Nodes], "list[Any] | None"]
-
-
-def _without_negative_zeros(node: Any, makers: Nodes) -> list[Any] | None:
-    """Keras' argmax puts a negative zero below zero, by a test of bits that LiteRT has not."""
-    condition, _, x, *control = node.input
-    found = maker_of(condition, makers)
-    if found is None or found.op != "LogicalAnd":
-        return None
-    sides = {side.op: side for side in (maker_of(read, makers) for read in found.input) if side}
-    if set(sides) != {"Equal", "Less"} or x not in sides["Equal"].input:
-        return None
-    masked = maker_of(sides["Less"].input[0], makers)
-    if masked is None or masked.op != "BitwiseAnd":
-        return None
-    return [renamed(node, "Identity", [x, *control], T=node.attr["T"].type)]
 
 
 def _one_hot(node: Any, _: Nodes) -> list[Any] | None:
@@ -161,58 +147,6 @@ def _summed(node: Any, _: Nodes) -> list[Any] | None:
     return [mean, all_of_them, left, ratio, count, answer]
 
 
-def _weighed(node: Any, makers: Nodes) -> list[Any] | None:
-    """where(c, a, b) = c a + (1 - c) b: SELECT takes what has two ranges for of one."""
-    condition, a, b, *control = node.input
-    kind = node.attr["T"].type
-    if not is_real(kind) or all(_is_number(side, makers) for side in (a, b)):
-        return None
-    one, zero = constant(node, "one", 1.0, kind), constant(node, "zero", 0.0, kind)
-    chosen = new_node(
-        node, "chosen", "SelectV2", [condition, output_of(one), output_of(zero)], T=kind
-    )
-    rest = new_node(node, "rest", "SelectV2", [condition, output_of(zero), output_of(one)], T=kind)
-    first = new_node(node, "first", "Mul", [output_of(chosen), a], T=kind)
-    second = new_node(node, "second", "Mul", [output_of(rest), b], T=kind)
-    parts = [output_of(first), output_of(second), *control]
-    return [one, zero, chosen, rest, first, second, renamed(node, "AddV2", parts, T=kind)]
-
-
-def _without_turn(node: Any, makers: Nodes) -> list[Any] | None:
-    """Keras counts ids below zero from the end, in whole numbers that no int16 file computes."""
-    condition, turned, x, *control = node.input
-    found, added = maker_of(condition, makers), maker_of(turned, makers)
-    kind = node.attr["T"].type
-    if is_real(kind) or found is None or found.op != "Less" or added is None:
-        return None
-    if added.op != "AddV2" or x not in added.input or found.input[0] != x:
-        return None
-    return [renamed(node, "Identity", [x, *control], T=kind)]
-
-
-def _as_truth(node: Any, makers: Nodes) -> list[Any] | None:
-    """Whether a whole number is 0, as a cast: the converter looks for the range of a comparison."""
-    import tensorflow as tf
-
-    x, other, *control = node.input
-    value = value_of(maker_of(other, makers))
-    kind, truth = node.attr["T"].type, tf.bool.as_datatype_enum
-    if value is None or value.any() or not tf.dtypes.as_dtype(kind).is_integer:
-        return None
-    if node.op == "NotEqual":
-        return [renamed(node, "Cast", [x, *control], SrcT=kind, DstT=truth)]
-    cast = new_node(node, "there", "Cast", [x], SrcT=kind, DstT=truth)
-    return [cast, renamed(node, "LogicalNot", [output_of(cast), *control])]
-
-
-def _is_number(read: str, makers: Nodes) -> bool:
-    """Whether it is a constant, as it is or rounded to a range."""
-    found = maker_of(read, makers)
-    if found is None or not found.op.startswith("FakeQuant"):
-        return found is not None and found.op == "Const"
-    return _is_number(found.input[0], makers)
-
-
 def _selu(node: Any, _: Nodes) -> list[Any] | None:
     """scale relu(x) + scale alpha (exp(min(x, 0)) - 1), which the converter makes a SELECT of."""
     x, *control = node.input
@@ -263,7 +197,7 @@ def _limited(node: Any, makers: Nodes) -> list[Any] | None:
 
 # No range reaches it and tells small numbers apart.
 _ENDLESS = 1e6
-_ALWAYS: dict[str, Spelling] = {"SelectV2": _without_negative_zeros}
+_ALWAYS: dict[str, Spelling] = {"SelectV2": without_negative_zeros}
 _FAR_NUMBERS: dict[str, Spelling] = {"Const": nearer_number}
 _MASK_LAST: dict[str, Spelling] = dict.fromkeys(("AddV2", "BiasAdd"), mask_last)
 _MASKED: dict[str, Spelling] = {
@@ -273,7 +207,8 @@ _MASKED: dict[str, Spelling] = {
 _WITHIN: dict[str, Spelling] = dict.fromkeys(("SelectV2", "Mul"), within_range)
 _CALIBRATED: dict[str, Spelling] = {
     "Selu": _selu,
-    "SelectV2": _weighed,
+    "SelectV2": weighed,
+    "Cast": counted,
     "Minimum": lambda node, makers: _without_guard(node, makers) or _limited(node, makers),
     "Maximum": _limited,
 }
@@ -284,8 +219,8 @@ _INT16: dict[str, Spelling] = {
     "Square": _squared,
     "PadV2": _padded,
     "Sum": _summed,
-    "SelectV2": _without_turn,
-    **dict.fromkeys(("Equal", "NotEqual"), _as_truth),
+    "SelectV2": without_turn,
+    **dict.fromkeys(("Equal", "NotEqual"), as_truth),
 }
 
 

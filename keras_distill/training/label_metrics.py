@@ -52,8 +52,12 @@ def update(
         # One value a row: it reads the row's labels as they are, and counts if there is any.
         known = tf.reduce_any(known, axis=list(range(values, rank)))
         clean = y
-    with _keras.masked(y_pred, both_known(known, own)):
-        metric.update_state(clean, y_pred, sample_weight=weight_of_rank(weight, values))
+    mask = both_known(known, own)
+    weight = weight_of_rank(weight, values)
+    with _keras.masked(y_pred, mask):
+        # The oldest Keras reads the mask where there are weights alone.
+        weight = tf.ones_like(mask, "float32") if weight is None else weight
+        metric.update_state(clean, y_pred, sample_weight=weight)
 
 
 def _update_other(

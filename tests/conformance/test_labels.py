@@ -162,6 +162,18 @@ CASES = [
 ]
 
 
+def metrics_read_masks():
+    """Whether Keras' metrics leave padding out where they have no weights: those of 3.10 don't."""
+    answers = tf.constant([[1.0], [3.0]])
+    answers._keras_mask = tf.constant([True, False])
+    metric = keras.metrics.MeanAbsoluteError()
+    metric.update_state(tf.zeros((2, 1)), answers)
+    return float(metric.result()) == 1.0
+
+
+METRICS_READ_MASKS = metrics_read_masks()
+
+
 @pytest.mark.parametrize(("name", "mask", "weight", "missing"), CASES)
 def test_label_loss_metrics_and_evaluate(name, mask, weight, missing):
     kind, distiller = KINDS[name], distiller_of(name, mask)
@@ -179,12 +191,17 @@ def test_label_loss_metrics_and_evaluate(name, mask, weight, missing):
         weighted_metrics=[kind.metric],
     )
     trained = distiller.train_on_batch(x, y, given, return_dict=True)
+    # The oldest Keras' next batch adds to it.
+    distiller.reset_metrics()
     evaluated = distiller.test_on_batch(x, y, given, return_dict=True)
     loss = mean(values, counted, by_value)
     assert float(trained["label_loss"]) == pytest.approx(loss, rel=1e-5)
     assert float(evaluated["loss"]) == pytest.approx(loss, rel=1e-5)
-    share = (hits * counted).sum() / counted.sum()
-    weighed = counted if by_value is None else counted * by_value
+    # Where no label can be missing a metric gets what Keras would give it.
+    plain = name == "numbers by token" and not METRICS_READ_MASKS
+    alone = known if plain else counted
+    share = (hits * alone).sum() / alone.sum()
+    weighed = alone if by_value is None else counted * by_value
     weighted_share = (hits * weighed).sum() / weighed.sum()
     for logs in (trained, evaluated):
         assert float(logs[kind.metric]) == pytest.approx(share, rel=1e-5)
@@ -196,9 +213,10 @@ def test_label_loss_metrics_and_evaluate(name, mask, weight, missing):
         keras_can = weight == "none" and not mask
     if not missing and keras_can:
         alone = untrained(distiller.student, kind.loss(**kind.options), metrics=[kind.metric])
-        plain = alone.test_on_batch(x, y, given, return_dict=True)
-        for key in ("loss", kind.metric):
-            assert float(evaluated[key]) == pytest.approx(float(plain[key]), rel=1e-5)
+        theirs = alone.test_on_batch(x, y, given, return_dict=True)
+        keys = ["loss", *([kind.metric] if METRICS_READ_MASKS or not mask else [])]
+        for key in keys:
+            assert float(evaluated[key]) == pytest.approx(float(theirs[key]), rel=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "mean_with_sample_weight", "none"])

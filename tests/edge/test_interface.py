@@ -39,7 +39,12 @@ TAKEN = {
     "whole numbers alone": (lambda x: tf.gather(NUMBERS, x % 7), [], IDS, ["int32"]),
     "yes or no": (lambda x: tf.where(x, 1.0, 2.0), [], IDS > 9, ["bool"]),
     "numbers": (lambda x, d: d(x), [lambda: layers.Dense(4)], NUMBERS, ["float32"]),
-    "bins": (lambda x, b: b(x), [lambda: layers.Discretization([0.1])], NUMBERS, ["float32"]),
+    "bins": (
+        lambda x, b: b(x),
+        [lambda: layers.Discretization([0.1], dtype="float32")],
+        NUMBERS,
+        ["float32"],
+    ),
     "ids beside numbers": (
         lambda x, e, d: mean(e(x[:, :5])) + d(x[:, 5:]),
         [embedding, lambda: layers.Dense(4)],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -262,7 +263,7 @@ def _shared(variable: Any, trainable: bool) -> keras.Variable:
         raise ValueError(f"{variable.name!r} could not be shared with Keras 3.")
     constraint = getattr(variable, "constraint", None)
     if constraint is not None:
-        made.constraint = lambda value: constraint(tf.convert_to_tensor(value))
+        made.constraint = _keras.Constraint(lambda value: constraint(tf.convert_to_tensor(value)))
     return made
 
 
@@ -277,7 +278,11 @@ def _penalties(inner: Any) -> Iterator[tuple[Any, Any]]:
     """Each regularised variable and a function that gives its loss."""
     for layer in _keras.layers_of(inner):
         for variable, loss in _keras.legacy.penalties(layer):
-            yield _key(variable), lambda _, loss=loss: loss()
+            yield _key(variable), _keras.Regularizer(functools.partial(_asked, loss))
+
+
+def _asked(loss: Callable[[], Any], _: Any) -> Any:
+    return loss()
 
 
 def _noted_losses(inner: Any) -> list:

@@ -148,7 +148,7 @@ class Batches(Source):
 
     def load(self, number: int) -> tuple:
         """A batch's element, its parts as arrays."""
-        batch = keras.tree.map_structure(np.asarray, self._dataset[number], none_is_leaf=False)
+        batch = data.as_arrays(self._dataset[number])
         return _present(data.unpack(batch))
 
     def read(self, number: int) -> list:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill.graph.copying import rebuild, settle, weight_paths
 from keras_distill.graph.remaking import from_own_config, without_build
 from keras_distill.graph.replay import trace
@@ -138,7 +139,9 @@ def _last_changed(shape: Any, role: Role, width: int) -> tuple[int, ...]:
 def _reshaping(operation: Any, role: Role, width: int) -> Any:
     if not hasattr(operation, "newshape"):
         return operation
-    return type(operation)(_last_changed(operation.newshape, role, width), name=operation.name)
+    twin = _keras.operation_like(operation)
+    twin.newshape = _last_changed(operation.newshape, role, width)
+    return twin
 
 
 def _write(path: str, layer: Any, values: dict[str, np.ndarray]) -> None:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from saved import make
+from stored import is_newer
 
 import keras_distill as kd
 from keras_distill.teachers import cache as package
@@ -138,7 +139,11 @@ def test_a_cache_of_version_1_is_read_and_not_built_on(tmp_path):
     assert len(list(cache.dataset(12))) == 2
     assert cache.verify(inputs=True).passed
     assert kd.TeacherCache.merge([folder], tmp_path / "m").passed
-    teacher = keras.saving.load_model(Path(make.__file__).with_name("teacher.keras"))
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    file = Path(make.__file__).with_name("teacher.keras")
+    if is_newer(file):
+        pytest.skip("an earlier Keras does not load files of a later one")
+    teacher = keras.saving.load_model(file)
     for use in (
         lambda: kd.TeacherCache.build(
             teacher, data, folder, top_k=2, layers=["pool"], verbose=False
