@@ -19,6 +19,14 @@ from keras_distill.data import load_digits
 LEGACY = os.environ.get("TF_USE_LEGACY_KERAS")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Docstrings run beside what is slow, on whatever core waits for it."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("slow")
+
+
 def pytest_collection_finish():
     assert os.environ.get("TF_USE_LEGACY_KERAS") == LEGACY, "a test file imports TFMOT by itself"
 
