@@ -37,7 +37,6 @@ from keras_distill._keras.tensorflow import outside_the_trace as outside_the_tra
 from keras_distill._keras.tensorflow import reshuffled as reshuffled
 from keras_distill._keras.tensorflow import rewritten as rewritten
 from keras_distill._keras.tensorflow import upstream as upstream
-from keras_distill._keras.tensorflow import with_constants as with_constants
 from keras_distill._keras.training import Directions as Directions
 from keras_distill._keras.training import LossRoute as LossRoute
 from keras_distill._keras.training import MetricRoute as MetricRoute

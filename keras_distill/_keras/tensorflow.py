@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import convert_to_constants, kernels
+from tensorflow.python.framework import kernels
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.ops import resource_variable_ops
 
@@ -46,14 +46,6 @@ def graph_of_function(graph: Any, name: str) -> Any:
     """
     function = graph._get_function(name)
     return None if function is None else function.graph
-
-
-def with_constants(concrete: Any) -> Any:
-    """A concrete function with its variables' values as constants, as TFLite's converter has it.
-
-    `convert_variables_to_constants_v2`. Without it no teacher is frozen.
-    """
-    return convert_to_constants.convert_variables_to_constants_v2(concrete)
 
 
 def rewritten(config: Any, meta: Any) -> Any:

@@ -3,6 +3,7 @@
 Every engine is a callable from flat input tensors to flat output tensors.
 """
 
+import functools
 import pathlib
 import tempfile
 import time
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
 from keras_distill import _keras
+from keras_distill.teachers.folding import CannotFreezeError, Folded
 
 __all__ = [
     "CannotFreezeError",
@@ -29,9 +31,6 @@ __all__ = [
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 _ENGINES = ("frozen", "keras", "litert", "auto")
-# What a serialised graph may hold, with room for its nodes.
-_GRAPH_LIMIT = 1_900_000_000
-_TABLE_OPS = ("HashTable", "MutableHashTable", "LookupTable", "StaticHashTable")
 
 # The grappler pass that brings a graph to each precision, on each kind of device.
 _PASSES = {
@@ -40,10 +39,6 @@ _PASSES = {
     ("float16", "CPU"): "auto_mixed_precision_cpu",
     ("float16", "GPU"): "auto_mixed_precision",
 }
-
-
-class CannotFreezeError(Exception):
-    """The graph can't become constants; the plain call still runs."""
 
 
 def check_options(precision: str, engine: str) -> None:
@@ -69,10 +64,8 @@ def seconds(run: Callable, batch: list) -> float:
     return float(np.median(times[1:]))
 
 
-def freeze(concrete: Any, precision: str) -> Any:
-    """A traced function with its variables folded in as constants.
-
-    BatchNorm then folds into the convolutions and the kernels fuse; no variable is read again.
+def freeze(concrete: Any, precision: str) -> Folded:
+    """A traced function that reads its weights folded: BatchNorm goes into the convolutions.
 
     Args:
       concrete: a ConcreteFunction with flat outputs.
@@ -80,16 +73,13 @@ def freeze(concrete: Any, precision: str) -> Any:
         grappler pass; inputs and outputs stay as they are and no process option is touched.
 
     Raises:
-      CannotFreezeError: over 2 GB of weights, lookup tables, or variables of a strategy.
+      CannotFreezeError: it writes variables.
       ValueError: the machine has no way to the precision.
     """
-    _check_freezable(concrete)
     _forget_tables(concrete.graph)
-    try:
-        frozen = _keras.with_constants(concrete)
-    except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
-        raise CannotFreezeError(str(error)) from error
-    return frozen if precision == "float32" else _rewrite(frozen, precision)
+    if precision == "float32":
+        return Folded(concrete)
+    return Folded(concrete, rewrite=functools.partial(_rewritten, precision=precision))
 
 
 def _forget_tables(graph: Any) -> None:
@@ -100,17 +90,6 @@ def _forget_tables(graph: Any) -> None:
 def on_components(frozen: Any) -> Callable:
     """A frozen graph for sparse and ragged tensors, whose components are its inputs."""
     return lambda *tensors: frozen(*tf.nest.flatten(list(tensors), expand_composites=True))
-
-
-def _check_freezable(concrete: Any) -> None:
-    size = sum(int(np.prod(v.shape)) * v.dtype.size for v in concrete.graph.variables)
-    if size > _GRAPH_LIMIT:
-        raise CannotFreezeError(
-            f"its weights take {size / 1e9:.1f} GB, and a graph holds at most 2"
-        )
-    tables = sorted(op for op in operations(concrete.graph) if op.startswith(_TABLE_OPS))
-    if tables:
-        raise CannotFreezeError(f"it looks up tables ({', '.join(tables)})")
 
 
 def operations(graph: Any) -> frozenset[str]:
@@ -136,7 +115,7 @@ def _nodes(part: Any):
     return part.node if hasattr(part, "node") else part.node_def
 
 
-def _rewrite(frozen: Any, precision: str) -> Any:
+def _rewritten(function: Any, precision: str) -> Any:
     device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     config = config_pb2.ConfigProto()
     options = config.graph_options.rewrite_options
@@ -145,13 +124,12 @@ def _rewrite(frozen: Any, precision: str) -> Any:
     options.remapping = rewriter_config_pb2.RewriterConfig.OFF
     options.layout_optimizer = rewriter_config_pb2.RewriterConfig.OFF
     setattr(options, _PASSES[precision, device], rewriter_config_pb2.RewriterConfig.ON)
-    names = [t.name for t in frozen.inputs], [t.name for t in frozen.outputs]
-    _forget_tables(frozen.graph)
+    _forget_tables(function.graph)
     meta = tf.compat.v1.train.export_meta_graph(
-        graph_def=frozen.graph.as_graph_def(), graph=frozen.graph
+        graph_def=function.graph.as_graph_def(), graph=function.graph
     )
     fetches = meta_graph_pb2.CollectionDef()
-    fetches.node_list.value.extend([*names[0], *names[1]])
+    fetches.node_list.value.extend(t.name for t in (*function.inputs, *function.outputs))
     meta.collection_def["train_op"].CopyFrom(fetches)
     try:
         graph_def = _keras.rewritten(config, meta)
@@ -161,11 +139,7 @@ def _rewrite(frozen: Any, precision: str) -> Any:
     # Reading a missing key of this map would create it.
     if not any("T" in node.attr and node.attr["T"].type == wanted for node in graph_def.node):
         raise _no_precision(precision, device)
-    imported = tf.compat.v1.wrap_function(
-        lambda: tf.graph_util.import_graph_def(graph_def, name=""), []
-    )
-    graph = imported.graph
-    return imported.prune(*[[graph.get_tensor_by_name(n) for n in side] for side in names])
+    return graph_def
 
 
 def _no_precision(precision: str, device: str) -> ValueError:

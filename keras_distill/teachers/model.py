@@ -15,6 +15,7 @@ from keras_distill.signals.reader import ModelReader
 from keras_distill.signals.specs import fit_to_spec, given_spec, input_spec_of, settled, with_dtypes
 from keras_distill.teachers import engines, identity
 from keras_distill.teachers.base import Teacher
+from keras_distill.teachers.folding import Folded
 from keras_distill.teachers.refused import not_a_teacher
 
 __all__ = ["Model", "as_teacher"]
@@ -32,9 +33,10 @@ class Model(Teacher):
         logarithm serves.
       precision: "float32"; "bfloat16" or "float16" rewrite the frozen graph; what that costs in
         speed and in the logits, benchmarks/README.md has measured.
-      engine: "frozen" (constants folded, kernels fused; a model that can't be frozen runs as the
-        plain call), "keras" (the plain call), "litert" (a LiteRT file in this process; not under
-        XLA), or "auto" (times them on one batch of 32 and says its choice).
+      engine: "frozen" (its weights folded, BatchNorm into the convolutions, and held once; a model
+        that writes variables as it answers runs as the plain call), "keras" (the plain call),
+        "litert" (a LiteRT file in this process; not under XLA), or "auto" (times them on one batch
+        of 32 and says its choice).
       input_spec: `keras.KerasTensor`s of the inputs, for a callable that can't tell.
       heads: where its outputs have other names than the student's: `{student's: model's}`. Those
         that are not named here keep their names.
@@ -83,7 +85,9 @@ class Model(Teacher):
         self._run: Callable | None = None
         self._captured: list = []
         self._seen = ""
-        self._looked: str | None = None
+        self._folded: Folded | None = None
+        # What a look showed when it was made: the weights, the layers' attributes.
+        self._looked: tuple[str, str] | None = None
         # What its graph consists of: types of operations.
         self._operations: frozenset[str] = frozenset()
 
@@ -129,7 +133,7 @@ class Model(Teacher):
         return identity.digest([self._precision, digest])
 
     def refresh(self) -> bool:
-        """Freeze the model anew, where it has other weights or computes something else by now.
+        """Fold the model's weights anew, or all of it, where it computes something else by now.
 
         It is traced for this if a layer's attributes have changed, or if it is no Keras model. What
         changed inside an object that an attribute holds is not seen. The plain call
@@ -139,8 +143,14 @@ class Model(Teacher):
         if self.engine_used == "keras":
             return False
         look = self._look()
-        if look is not None and look == self._looked:
-            return False
+        if look is not None and self._looked is not None:
+            if look == self._looked:
+                return False
+            if self._folded is not None and look[1] == self._looked[1]:
+                self._folded.refresh()
+                # The digest of what was traced is of the weights before.
+                self._looked, self._seen = look, ""
+                return False
         found = self._traced(self._reader, self._reader.input_spec)
         if self._digest(*found) == self._seen:
             self._looked = look
@@ -199,7 +209,7 @@ class Model(Teacher):
                 outputs.warn_of_distribution(head.logits, name, repr(self))
 
     def _make_ready(self, reader: ModelReader, graph: Any) -> None:
-        self._reader = reader
+        self._reader, self._folded = reader, None
         specs = keras.tree.flatten(reader.input_spec)
         # A function does not tell its variables; its trace does.
         self._captured = list(graph.variables)
@@ -229,10 +239,10 @@ class Model(Teacher):
     def _forward(self, *tensors: Any) -> list:
         return self._reader(*tensors).tensors()
 
-    def _look(self) -> str | None:
+    def _look(self) -> tuple[str, str] | None:
         """What a quick look at a Keras model shows: its weights and its layers' attributes."""
         attributes = identity.of_attributes(self._model)
-        return None if attributes is None else identity.digest([self.fingerprint(), attributes])
+        return None if attributes is None else (self.fingerprint(), attributes)
 
     def _check_sized(self) -> None:
         if self._engine == "litert" or self._precision != "float32":
@@ -258,7 +268,8 @@ class Model(Teacher):
 
     def _frozen(self, concrete: Any) -> Callable:
         try:
-            return engines.freeze(concrete, self._precision)
+            self._folded = engines.freeze(concrete, self._precision)
+            return self._folded
         except engines.CannotFreezeError as error:
             if self._precision != "float32":
                 raise ValueError(

@@ -77,10 +77,13 @@ class TestEnsemble:
         assert first[-1] < first[0] / 2
         for old, new in zip(before, [w for m in members for w in m.get_weights()], strict=True):
             np.testing.assert_array_equal(old, new)
-        old = distiller.teacher.fingerprint()
+        old, answer = distiller.teacher.fingerprint(), distiller.teacher(X).logits
         members[1].get_layer("out").kernel.assign(np.zeros((4, 3)))
         assert distiller.teacher.fingerprint() != old
-        assert distiller.teacher.refresh()
+        np.testing.assert_array_equal(distiller.teacher(X).logits, answer)
+        distiller.teacher.refresh()
+        new = (members[0](X) + members[1](X)) / 2
+        np.testing.assert_allclose(distiller.teacher(X).logits, new, rtol=1e-5, atol=1e-6)
 
     def test_what_is_refused(self):
         with pytest.raises(ValueError, match="two teachers or more; got 1"):

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras
 from keras import layers
 
-from keras_distill.teachers import engines, identity
+from keras_distill.teachers import identity
 
 ROW = tf.TensorSpec((None, 3), "float32")
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 300)).astype("float32")
@@ -81,7 +81,6 @@ CHANGES = {
     "weights": (lambda value: mlp(seed=value), 0, 1),
     "operation": (lambda value: mlp(last=value), layers.Softmax, layers.ReLU),
     "weights under a strategy": (mirrored, 0, 1),
-    "frozen weights": (lambda value: engines.freeze(mlp(seed=value), "float32"), 0, 1),
     "tf_keras": (legacy, 0.3, 0.2),
     "array": (times, WEIGHTS, CHANGED),
     "small array": (times, WEIGHTS[:, :2], CHANGED[:, :2]),
