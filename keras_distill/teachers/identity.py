@@ -14,7 +14,15 @@ import tensorflow as tf
 
 from keras_distill import _keras
 
-__all__ = ["digest", "is_opaque", "made_up_rows", "of_answers", "of_attributes", "of_function"]
+__all__ = [
+    "content_of",
+    "digest",
+    "is_opaque",
+    "made_up_rows",
+    "of_answers",
+    "of_attributes",
+    "of_function",
+]
 
 # Attributes that name or place what is computed, and do not decide it; so do those with "_" ahead.
 _INCIDENTAL = frozenset(
@@ -235,6 +243,10 @@ def _of_array(value: Any) -> str:
     if value.dtype == object:  # strings
         return digest([repr(value.tolist())])
     found = hashlib.blake2b(f"{value.dtype} {value.shape} ".encode(), digest_size=16)
-    content: Any = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-    found.update(content)
+    found.update(content_of(value))
     return found.hexdigest()
+
+
+def content_of(array: np.ndarray) -> Any:
+    """An array's bytes, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -120,7 +120,7 @@ class Model(Teacher):
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for variable in getattr(self._model, "variables", ()) or self._captured:
-            digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+            digest.update(identity.content_of(keras.ops.convert_to_numpy(variable)))
         return digest.hexdigest()
 
     def identity(self) -> str:
