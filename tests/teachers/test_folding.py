@@ -185,16 +185,54 @@ def test_constants_and_tensors_of_a_callable_are_held_once():
     assert not [o for o in folded.graph.get_operations() if o.type in ("Mul", "Const")]
 
 
+def drawn(*shape):
+    return tf.Variable(tf.random.stateless_normal(shape, (len(shape), shape[-1])))
+
+
+NARROW, WIDE, BIAS = drawn(5, 1), drawn(5, 3), drawn(3)
+RAISED, SPREAD, PLACES = drawn(1, 1, 3), drawn(4), drawn(3, 1)
+KERNEL = drawn(1, 3, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: (x @ NARROW) * SPREAD,  # one channel becomes four
+        lambda x: (x @ WIDE) * RAISED,  # a rank more
+        lambda x: BIAS - x @ WIDE,
+        lambda x: tf.matmul(x, WIDE, transpose_b=False) - BIAS,
+        lambda x: tf.matmul(x, tf.transpose(WIDE), transpose_b=True) * BIAS,
+        lambda x: tf.nn.conv2d(x[:, None, :, None], KERNEL, 1, "VALID")[:, 0] * PLACES,
+        lambda x: (x @ WIDE) * (x @ NARROW),
+        lambda x: tf.stack([(x @ WIDE) * BIAS, x @ WIDE]),
+    ],
+)
+def test_what_is_no_factor_of_channels_stays(forward):
+    rows = tf.random.stateless_normal((3, 5), (1, 1))
+    concrete = tf.function(lambda x: [forward(x)]).get_concrete_function(tf.TensorSpec((None, 5)))
+    folded = Folded(concrete)
+    assert_close(folded(rows)[0], forward(rows))
+
+
 def test_shapes_that_come_of_weights_stay_known():
-    table = tf.Variable(tf.random.stateless_normal((7, 6), (0, 0)))
+    table = drawn(7, 6)
 
     def forward(x):
-        return [tf.reshape(x, (-1, *tf.unstack(tf.shape(table)))) * table]
+        sizes = tf.raw_ops.Shape(input=table)
+        return [tf.reshape(x, tf.concat([[-1], sizes], 0)) * table]
 
     folded = Folded(tf.function(forward).get_concrete_function(tf.TensorSpec((None, 42))))
-    rows = np.ones((2, 42), "float32")
-    compiled = tf.function(lambda x: folded(x), jit_compile=True, autograph=False)
-    assert_close(compiled(tf.constant(rows))[0], np.stack([table] * 2))
+    assert folded.graph.outputs[0].shape[1:] == (7, 6)
+    assert_close(folded(tf.ones((2, 42)))[0], np.stack([table] * 2))
+
+
+def test_what_is_drawn_anew_is_no_weight():
+    def forward(x):
+        return [x + WIDE * tf.random.uniform((5, 3))]
+
+    folded = Folded(tf.function(forward).get_concrete_function(tf.TensorSpec((5, 3))))
+    rows = tf.zeros((5, 3))
+    assert np.abs(folded(rows)[0] - folded(rows)[0]).max() > 1e-3
 
 
 def test_a_function_that_writes_variables_is_refused():
