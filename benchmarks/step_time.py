@@ -44,10 +44,10 @@ PAIRS = {"a": "28x28, CNN -> small CNN", "b": "96x96, ResNet50V2 -> MobileNetV2 
 
 # Name, what is divided by what, target by pair. "sum" is the plain step plus the bare teacher.
 RATIOS = (
-    ("ours, logits / (plain + teacher)", "ours_logits", "sum", {"a": 0.95, "b": 0.92}, "at most"),
+    ("ours, logits / (plain + teacher)", "ours_logits", "sum", {"a": 0.86, "b": 0.86}, "at most"),
     ("ours, bfloat16 / (plain + teacher)", "ours_bfloat16", "sum", {"b": 0.70}, "at most"),
-    ("keras / ours, logits", "keras_logits", "ours_logits", {"a": 1.08, "b": 1.05}, "at least"),
-    ("keras / ours, feature", "keras_feature", "ours_feature", {"a": 1.2, "b": 1.2}, "at least"),
+    ("keras / ours, logits", "keras_logits", "ours_logits", {"a": 1.15, "b": 1.15}, "at least"),
+    ("keras / ours, feature", "keras_feature", "ours_feature", {"a": 1.25, "b": 1.25}, "at least"),
     ("keras logits / ours, bfloat16", "keras_logits", "ours_bfloat16", {"b": 1.5}, "at least"),
 )
 LABELS = {
@@ -224,15 +224,15 @@ def teacher_block(call: Callable, pair: Pair) -> list[float]:
 def contestants(pair: Pair) -> dict[str, Callable[[], list[float]]]:
     """Blocks to run, by name."""
     logits, featured = [copies(make, n) for make, n in ((pair.student, 4), (pair.featured, 2))]
-    quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
     models = {
         "plain": logits[0],
         "keras_logits": theirs(pair, logits[1], feature=False),
         "ours_logits": ours(pair, logits[2], pair.teacher, feature=False),
-        "ours_bfloat16": ours(pair, logits[3], quick, feature=False),
         "keras_feature": theirs(pair, featured[0], feature=True),
         "ours_feature": ours(pair, featured[1], pair.teacher, feature=True),
     }
+    if (quick := in_bfloat16(pair)) is not None:
+        models["ours_bfloat16"] = ours(pair, logits[3], quick, feature=False)
     for model in models.values():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
@@ -304,12 +304,24 @@ def rotated(names: list[str], by: int) -> list[str]:
     return names[by:] + names[:by]
 
 
+def in_bfloat16(pair: Pair) -> Any:
+    """The teacher in bfloat16; None on a processor that has no way to it."""
+    quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
+    try:
+        quick.prepare(None, ())
+    except ValueError as error:
+        print(f"  {error}", flush=True)
+        return None
+    return quick
+
+
 def bfloat16_difference(pair: Pair) -> dict[str, dict[str, float]]:
     """How far a bfloat16 teacher's logits are from the float32 call's: ours, and Keras' own."""
+    quick = in_bfloat16(pair)
+    if quick is None:
+        return {}
     x, _ = next(iter(pair.data))
     exact = np.asarray(pair.teacher(x, training=False))
-    quick = kd.teachers.Model(pair.teacher, precision="bfloat16")
-    quick.prepare(None, ())
     yardstick = in_mixed_bfloat16(pair)(x, training=False)
     return {
         "keras_distill": compared(quick(x).logits, exact),
@@ -346,6 +358,8 @@ def ratios(pair: str, medians: dict[str, list[float]]) -> list[dict[str, Any]]:
     }
     found = []
     for name, above, below, targets, sense in RATIOS:
+        if above not in columns or below not in columns:
+            continue
         each = [a / b for a, b in zip(columns[above], columns[below], strict=True)]
         found.append({
             "name": name,
@@ -370,7 +384,8 @@ def reached(value: float, target: float | None, sense: str) -> bool | None:
 def tables(stored: dict[str, Any]) -> str:
     parts = [f"{_common.host_line(stored['host'])}. {stored['threads']} threads."]
     for name, pair in stored["pairs"].items():
-        parts += [title(name, pair), times_table(pair), ratios_table(pair), precision_table(pair)]
+        parts += [title(name, pair), times_table(pair), ratios_table(pair)]
+        parts += [precision_table(pair)] if pair["bfloat16_output"] else []
     return "\n\n".join(parts)
 
 
@@ -386,7 +401,9 @@ def title(name: str, pair: dict[str, Any]) -> str:
 def times_table(pair: dict[str, Any]) -> str:
     lines = []
     for name, label in LABELS.items():
-        each = pair["median_ms_by_round"][name]
+        each = pair["median_ms_by_round"].get(name)
+        if each is None:
+            continue
         lines.append([label, f"{statistics.median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}"])
     return _common.markdown(["a step, ms", "median", "over rounds"], lines)
 
