@@ -77,6 +77,11 @@ class Teacher:
         """A digest of what the answers depend on."""
         raise NotImplementedError(f"{type(self).__name__} defines no fingerprint.")
 
+    @property
+    def revision(self) -> int:
+        """How often `refresh` found that training must be traced anew, whoever called it."""
+        return 0
+
     def refresh(self) -> bool:
         """Take up what changed since the last call; True where training must be traced anew."""
         return False

@@ -69,6 +69,10 @@ class Composite(Teacher):
         """What besides the members decides the answers."""
         return ""
 
+    @property
+    def revision(self) -> int:
+        return sum(member.revision for member in self._members)
+
     def refresh(self) -> bool:
         # All of them, not until the first that changed.
         return any([member.refresh() for member in self._members])

@@ -83,6 +83,7 @@ class Model(Teacher):
         )
         self._names = [t.name for t in getattr(model, "inputs", None) or []] or None
         self._run: Callable | None = None
+        self._revision = 0
         self._captured: list = []
         self._seen = ""
         self._folded: Folded | None = None
@@ -156,7 +157,12 @@ class Model(Teacher):
             self._looked = look
             return False
         self._make_ready(*found)
+        self._revision += 1
         return True
+
+    @property
+    def revision(self) -> int:
+        return self._revision
 
     def count_params(self) -> int | None:
         variables = getattr(self._model, "variables", ())

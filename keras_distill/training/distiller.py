@@ -95,6 +95,7 @@ class Distiller(saving.WholeFiles):
         self._unlabelled: Any = "auto"
         self._validate_objectives = False
         self._teacher = as_teacher(teacher)
+        self._teacher_revision = self._teacher.revision
         if teacher_preprocess is not None and self._teacher.cached:
             raise ValueError(
                 "teacher_preprocess= comes too late for a TeacherCache, whose teacher has answered "
@@ -277,6 +278,7 @@ class Distiller(saving.WholeFiles):
         for variable, value in zip(teacher.state, held, strict=False):
             variable.assign(value)
         self._teacher = teacher
+        self._teacher_revision = teacher.revision
         self.train_function = self.test_function = None
 
     def get_compile_config(self) -> dict:
@@ -304,8 +306,7 @@ class Distiller(saving.WholeFiles):
         if given.get("class_weight") is not None:
             first, *_ = self._reader.spec.heads.values()
             given = fit_arguments.with_class_weight(given, first.logits)
-        if self._teacher.refresh():
-            self.train_function = self.test_function = None
+        self._take_up_teacher()
         extra = [*self._teacher.callbacks(), FollowSettings()]
         history = super().fit(**_with_callbacks(given, extra))
         checks.check_trained(history)
@@ -338,10 +339,15 @@ class Distiller(saving.WholeFiles):
         """
         if self._validates and not _keras.is_validation_of_fit(kwargs):
             self._teacher.check_evaluated(x)
-            if self._teacher.refresh():
-                self.train_function = self.test_function = None
+            self._take_up_teacher()
         with self._evaluation():
             return super().evaluate(x, *args, **kwargs)
+
+    def _take_up_teacher(self) -> None:
+        """What changed of the teacher, which another Distiller may have found before."""
+        if self._teacher.refresh() or self._teacher.revision != self._teacher_revision:
+            self.train_function = self.test_function = None
+        self._teacher_revision = self._teacher.revision
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update: one forward of the teacher, one of the student, one backward."""

@@ -94,6 +94,8 @@ class Spy(Teacher):
     def fingerprint(self):
         return f"spy {self.variable.numpy()}"
 
+    revision = 3
+
     def refresh(self):
         self.asked.append("refresh")
         return True
@@ -162,6 +164,7 @@ def test_whatever_is_asked_of_a_composite_is_asked_of_its_members(name, tmp_path
     assert teacher.cached
     assert set(teacher.kinds().values()) == {"sigmoid"}
     assert teacher.count_params() == 7 * len(used)
+    assert teacher.revision == 3 * len(used)
     assert teacher.jit_compile("auto") is False
     before = teacher.fingerprint()
     used[-1].variable.assign(1.0)

@@ -305,6 +305,31 @@ def test_a_functions_variable_is_followed_too():
     assert_close(answers(teacher, x), 2.0 * x)
 
 
+def test_two_distillers_of_one_teacher_follow_it_both():
+    scale = tf.Variable(1.0)
+    spec = keras.KerasTensor((None, CLASSES))
+    teacher = kd.teachers.Model(lambda x: x * scale, input_spec=spec)
+    x = spread_logits(0)
+
+    def distiller():
+        student = keras.Sequential([keras.Input((CLASSES,)), keras.layers.Dense(CLASSES)])
+        student.set_weights([np.eye(CLASSES), np.zeros(CLASSES)])
+        made = kd.Distiller(student, teacher, label_weight=0.0)
+        made.compile(keras.optimizers.SGD(0.0))
+        return made
+
+    both = [distiller(), distiller()]
+
+    def losses():
+        return [one.fit(x, verbose=0).history["loss"][0] for one in both]
+
+    assert losses() == pytest.approx([0.0, 0.0], abs=1e-6)
+    scale.assign(2.0)
+    first, second = losses()
+    assert first == pytest.approx(second)
+    assert first > 0.01
+
+
 # Faster ways.
 
 
