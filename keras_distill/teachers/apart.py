@@ -68,6 +68,7 @@ class Apart:
                 self._readers.setdefault(read, []).append(node.name)
         self._derived = self._behind(map(_node_of, self._sources))
         self._kept = self._behind(self._never_folded())
+        self._folded = self._derived - self._kept
         self._weights: dict[str, _Weight] = {}
         # The tensors that the weights are made of.
         self._asked: dict[str, None] = {}
@@ -205,7 +206,7 @@ class Apart:
         return all(size == 1 for size in shape[:-1]) and shape.num_elements() in (1, channels)
 
     def _is_folded(self, name: str) -> bool:
-        return _node_of(name) in self._derived - self._kept
+        return _node_of(name) in self._folded
 
     def _is_weight(self, tensor: str) -> bool:
         return _node_of(tensor) not in self._kept
@@ -262,8 +263,12 @@ def function_of(
         tf.graph_util.import_graph_def(definition, input_map=known, name="")
 
     made = tf.compat.v1.wrap_function(imported, [])
-    tensors = [[made.graph.get_tensor_by_name(name) for name in side] for side in (inputs, outputs)]
-    return made.prune(*tensors)
+    feeds, fetches = (
+        [made.graph.get_tensor_by_name(name) for name in side] for side in (inputs, outputs)
+    )
+    # Without a signature each call fails first, with all its tensors printed into the message.
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in feeds]
+    return made.prune(feeds, fetches, input_signature=(signature, {}))
 
 
 def _affine(steps: Iterable[_Step], values: _Values, channels: int) -> tuple[Any, Any]:
