@@ -82,6 +82,38 @@ def test_the_step_is_traced_once(optimizer):
     assert len(traced) == 1
 
 
+@pytest.mark.parametrize("engine", ["frozen", "keras"])
+def test_what_comes_again_is_traced_no_more(engine):
+    """A partial batch, another epoch, evaluation between, another `fit`, a teacher that moved."""
+    traced = []
+
+    class Counted(kd.Distiller):
+        def train_step(self, data):
+            traced.append("train")
+            return super().train_step(data)
+
+        def test_step(self, data):
+            traced.append("test")
+            return super().test_step(data)
+
+    teacher = dense(8, 2)
+    distiller = Counted(dense(4, 1), kd.teachers.Model(teacher, engine=engine))
+    distiller.compile("adam", LOSS)
+
+    def once():
+        distiller.fit(*ROWS, batch_size=6, epochs=2, verbose=0)
+        distiller.evaluate(*ROWS, batch_size=6, verbose=0)
+
+    once()
+    first = list(traced)
+    for _ in range(4):
+        teacher.set_weights([1.1 * w for w in teacher.get_weights()])
+        once()
+    # One for the whole batches, one for batches of any size.
+    assert traced == first
+    assert first.count("train") <= 2
+
+
 class Thaw(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.student.layers[0].trainable = True
