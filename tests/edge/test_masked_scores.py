@@ -162,6 +162,32 @@ def test_numbers_for_all_places_are_as_far_as_the_choice_needs(with_rows, tmp_pa
         assert correlation(found[name], expected[name]) > 0.999, name
 
 
+WITH_ROWS_WRONG = {
+    "full": lambda x: ops.full((6, 6), -1e9),
+    "ones": lambda x: ops.ones_like(x) * -1e9,
+    "repeated": lambda x: ops.repeat(ops.full_like(x[..., :1], -1e9), 6, axis=-1),
+    "negative": lambda x: -ops.full_like(x, 1e9),
+}
+
+
+@pytest.mark.parametrize("far", WITH_ROWS_WRONG)
+def test_a_file_that_rows_made_wrong_is_made_of_the_models_ranges(far, tmp_path):
+    keras.utils.set_random_seed(0)
+    x, mask = keras.Input((6, 8), name="x"), keras.Input((1, 6), name="mask")
+    scores = ops.matmul(layers.Dense(8)(x), ops.transpose(layers.Dense(8)(x), (0, 2, 1)))
+    masked = ops.where(mask < 0.5, scores, WITH_ROWS_WRONG[far](scores))
+    attended = ops.matmul(layers.Softmax()(masked), layers.Dense(8)(x))
+    model = keras.Model([x, mask], layers.Dense(3)(layers.Flatten()(attended)))
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(64, 6, 8)), rng.random((64, 1, 6)) < 0.3]
+    data = [one.astype("float32") for one in data]
+    small = edge.quantize_aware(model, calibration_data=data)
+    path = tmp_path / "file.tflite"
+    edge.export_tflite(small, path, precision="int8")
+    expected, found = small.predict(data, verbose=0), edge.load_tflite(path).predict(data)
+    assert correlation(found, expected) > 0.998
+
+
 def correlation(a, b):
     return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
 

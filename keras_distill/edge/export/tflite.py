@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.export import words
 from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
+from keras_distill.edge.export.settling import converted
 from keras_distill.edge.export.sizes import closed_specs
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
@@ -109,7 +110,7 @@ def export_tflite(
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
         )
-        calibration = _converted(convert, fresh, calibration, seen, ready, interface)
+        calibration = converted(convert, fresh, calibration, seen, ready, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
@@ -165,39 +166,6 @@ def _ready(
     if ready is not source:
         interface = interface_of(ready.model, input_names, output_names)
     return ready, replace(interface, specs=specs)
-
-
-def _converted(
-    convert: Callable[..., None],
-    path: Path,
-    calibration: dict[str, np.ndarray] | None,
-    seen: Any,
-    model: Analysis,
-    interface: Interface,
-) -> dict[str, np.ndarray] | None:
-    """Writes the file, with as many tensors in integers as the ranges at hand allow.
-
-    Returns:
-      The rows on which the converter settled what the model's own ranges leave open.
-    """
-    if not model.has_ranges:
-        convert(calibration=calibration)
-        return calibration
-    if calibration is None:
-        convert(calibration=None)
-        # What is computed exactly has no range on purpose.
-        on_purpose = model.computed_exactly or model.lookups
-        left_open = not on_purpose and read_content(path).float_ops
-        calibration = calibration_of(seen, interface) if left_open else None
-    if calibration is None:
-        return None
-    try:
-        convert(calibration=calibration)
-        return calibration
-    except ConversionError:
-        # Rows give the inputs of float operations ranges, which may not fit the model's own.
-        convert(calibration=None)
-        return None
 
 
 def _check_options(
