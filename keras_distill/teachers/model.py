@@ -297,6 +297,8 @@ class Model(Teacher):
             if self.engine_used == name:
                 timed[name] = (engines.seconds(tf.function(run, autograph=False), batch), run)
         self.engine_used = min(timed, key=lambda name: timed[name][0])
+        if self.engine_used != "frozen":
+            self._folded = None
         figures = ", ".join(f"{name} {s * 1e3:.1f} ms" for name, (s, _) in timed.items())
         LOG.info("Teacher engine: %s (a batch of 32: %s)", self.engine_used, figures)
         return timed[self.engine_used][1]

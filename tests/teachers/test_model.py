@@ -378,6 +378,25 @@ def test_auto_times_the_engines_and_says_its_choice(small_cnn, x, capsys, monkey
     assert_close(answers(teacher, x), np.array(model(x, training=False)))
 
 
+def test_the_engine_that_auto_chose_follows_the_model(small_cnn, x, monkeypatch):
+    model = randomised(small_cnn(4))
+
+    def quick(forward, specs, variables, outputs):
+        twin = keras.models.clone_model(model)
+        twin.set_weights(model.get_weights())
+        return lambda x: [twin(x, training=False)]
+
+    monkeypatch.setattr(engines, "litert_engine", quick)
+    times = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(engines, "seconds", lambda *_: next(times))
+    teacher = built(model, engine="auto")
+    assert teacher.engine_used == "litert"
+    model.set_weights([1.5 * w for w in model.get_weights()])
+    times = iter([3.0, 2.0, 1.0])
+    assert teacher.refresh()
+    assert_close(answers(teacher, x), np.array(model(x, training=False)))
+
+
 # Tables, and several inputs.
 
 
