@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -89,22 +88,21 @@ class Apart:
         known = {name: tensor for name, tensor in outside.items() if name in self.reads}
         return function_of(self._rest, [*self._inputs, *self.weights], self._outputs, known)
 
-    def fold(self, values: Sequence[Any]) -> list[Any]:
-        """The weights that the rest reads, from the values of the sources."""
-        found = dict(zip(self._sources, values, strict=True))
-        if self._made:
-            found.update(zip(self._made, self._making(*values), strict=True))
-        return [weight.recipe(found) for weight in self._weights.values()]
+    def fold(self) -> Callable[[Sequence[Any]], list[Any]]:
+        """What makes the weights that the rest reads from the values of the sources."""
+        sources, recipes = self._sources, [weight.recipe for weight in self._weights.values()]
+        made = [name for name in self._asked if name not in sources]
+        ends = {name: self._graph.get_tensor_by_name(name) for name in sources}
+        making = self._cut([*made, *sources], ends.get)
+        make = function_of(making, list(map(_end, sources)), made, {}) if made else None
 
-    @functools.cached_property
-    def _made(self) -> list[str]:
-        return [name for name in self._asked if name not in self._sources]
+        def folded(values: Sequence[Any]) -> list[Any]:
+            found = dict(zip(sources, values, strict=True))
+            if make is not None:
+                found.update(zip(made, make(*values), strict=True))
+            return [recipe(found) for recipe in recipes]
 
-    @functools.cached_property
-    def _making(self) -> Callable[..., list[Any]]:
-        specs = {name: self._graph.get_tensor_by_name(name) for name in self._sources}
-        making = self._cut([*self._made, *self._sources], specs.get)
-        return function_of(making, list(map(_end, self._sources)), self._made, {})
+        return folded
 
     def _behind(self, names: Iterable[str]) -> set[str]:
         """Nodes and all that depend on them."""
@@ -133,6 +131,7 @@ class Apart:
             return
         kernel = layer.input[1]
         spec = self._graph.get_tensor_by_name(kernel)
+        kind = spec.dtype
         # The channels of a depthwise filter take two axes.
         axes = spec.shape[2 if layer.op == _DEPTHWISE else -1 :]
         channels = math.prod(axes)
@@ -143,14 +142,14 @@ class Apart:
 
         def filter_of(values: _Values) -> Any:
             factor = tf.reshape(_affine(steps, values, channels)[0], axes)
-            return tf.cast(tf.cast(values[kernel], factor.dtype) * factor, spec.dtype)
+            return tf.cast(tf.cast(values[kernel], factor.dtype) * factor, kind)
 
         def bias_of(values: _Values) -> Any:
-            return tf.cast(_affine(steps, values, channels)[1], spec.dtype)
+            return tf.cast(_affine(steps, values, channels)[1], kind)
 
         names = [f"{layer.name}/folded_{what}:0" for what in ("filter", "bias")]
-        self._weights[names[0]] = _Weight(filter_of, spec.shape, spec.dtype)
-        self._weights[names[1]] = _Weight(bias_of, tf.TensorShape([channels]), spec.dtype)
+        self._weights[names[0]] = _Weight(filter_of, spec.shape, kind)
+        self._weights[names[1]] = _Weight(bias_of, tf.TensorShape([channels]), kind)
         layer.input[1] = names[0]
         last = steps[-1].node.name
         bias = type(layer)(name=last, op="BiasAdd", input=[f"{layer.name}:0", names[1]])

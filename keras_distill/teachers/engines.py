@@ -25,7 +25,6 @@ __all__ = [
     "freeze",
     "litert_engine",
     "on_components",
-    "operations",
     "seconds",
 ]
 
@@ -76,7 +75,6 @@ def freeze(concrete: Any, precision: str) -> Folded:
       CannotFreezeError: it writes variables.
       ValueError: the machine has no way to the precision.
     """
-    _forget_tables(concrete.graph)
     if precision == "float32":
         return Folded(concrete)
     return Folded(concrete, rewrite=functools.partial(_rewritten, precision=precision))
@@ -92,12 +90,6 @@ def on_components(frozen: Any) -> Callable:
     return lambda *tensors: frozen(*tf.nest.flatten(list(tensors), expand_composites=True))
 
 
-def operations(graph: Any) -> frozenset[str]:
-    """The types of operations in a graph and in the functions that it calls."""
-    found = graph.as_graph_def()
-    return frozenset(node.op for part in (found, *found.library.function) for node in _nodes(part))
-
-
 def beyond_xla(operations: Iterable[str]) -> list[str]:
     """Those of the operations that run on a processor and that XLA has no way to compile."""
     return sorted(op for op in operations if not _compiled_by_xla(op))
@@ -109,10 +101,6 @@ def _compiled_by_xla(operation: str) -> bool:
     # operation and has no kernel at all.
     known = operation == "Placeholder" or any(device.startswith("XLA_") for device in devices)
     return known or not devices
-
-
-def _nodes(part: Any):
-    return part.node if hasattr(part, "node") else part.node_def
 
 
 def _rewritten(function: Any, precision: str) -> Any:

@@ -11,14 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill.teachers import identity
 from keras_distill.teachers.apart import Apart, function_of
 
 __all__ = ["CannotFreezeError", "Folded"]
 
 # A constant of more values than this counts as a weight: each graph would have a copy of it.
 _SMALL = 1024
-
-
 _WRITING = ("Assign", "ResourceApply", "ResourceScatter", "ResourceSparseApply")
 
 
@@ -45,7 +44,7 @@ class Folded:
         variables = _variables(concrete, captured)
         self._sources = _sources(concrete.graph, captured, variables)
         part = Apart(concrete.graph, *ends, self._sources)
-        self._folds = [part.fold]
+        self._folds = [part.fold()]
         # Whose handles the graph passes on, say into a loop: copies, since the model's may change.
         self._passed_on = {
             name: (tf.Variable(read(), trainable=False), read)
@@ -56,7 +55,7 @@ class Folded:
         run = part.function({**captured, **handles})
         if rewrite is not None:
             part = Apart(_graph_of(rewrite(run)), *ends, part.weights)
-            self._folds.append(part.fold)
+            self._folds.append(part.fold())
             run = part.function(_captured(run))
         self._run = run
         # What the graph reads in place of the model's weights.
@@ -85,11 +84,9 @@ class Folded:
 
 
 def _check_reads_only(graph: Any) -> None:
-    definition = graph.as_graph_def()
-    bodies = [definition.node, *(one.node_def for one in definition.library.function)]
-    writes = {node.op for nodes in bodies for node in nodes if node.op.startswith(_WRITING)}
+    writes = sorted(kind for kind in identity.operations(graph) if kind.startswith(_WRITING))
     if writes:
-        raise CannotFreezeError(f"it writes variables as it answers ({', '.join(sorted(writes))})")
+        raise CannotFreezeError(f"it writes variables as it answers ({', '.join(writes)})")
 
 
 def _captured(concrete: Any) -> dict[str, Any]:
@@ -101,13 +98,11 @@ def _captured(concrete: Any) -> dict[str, Any]:
 
 def _variables(concrete: Any, captured: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
     """What reads each variable among what a function takes from outside."""
-    # A variable of a strategy has its parts' handles only.
-    parts = [part for one in concrete.variables for part in getattr(one, "values", (one,))]
-    kinds = {id(part.handle): part.dtype for part in parts}
+    known = identity.parts_by_handle(concrete.variables)
     return {
-        name: functools.partial(tf.raw_ops.ReadVariableOp, resource=one, dtype=kinds[id(one)])
+        name: functools.partial(tf.raw_ops.ReadVariableOp, resource=one, dtype=known[id(one)].dtype)
         for name, one in captured.items()
-        if id(one) in kinds
+        if id(one) in known
     }
 
 
@@ -121,14 +116,14 @@ def _sources(
         if made.type == "ReadVariableOp" and made.inputs[0].name in variables:
             found[name] = variables[made.inputs[0].name]
         elif made.type == "Const" and (made.outputs[0].shape.num_elements() or 0) > _SMALL:
-            found[name] = functools.partial(_value, made)
+            found[name] = _always(tf.constant(tf.make_ndarray(made.get_attr("value"))))
         elif name in captured and captured[name].dtype.is_floating:
-            found[name] = functools.partial(tf.identity, captured[name])
+            found[name] = _always(captured[name])
     return found
 
 
-def _value(constant: Any) -> Any:
-    return tf.constant(tf.make_ndarray(constant.get_attr("value")))
+def _always(tensor: Any) -> Callable[[], Any]:
+    return lambda: tensor
 
 
 def _graph_of(definition: Any) -> Any:

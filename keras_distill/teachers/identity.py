@@ -22,6 +22,8 @@ __all__ = [
     "of_answers",
     "of_attributes",
     "of_function",
+    "operations",
+    "parts_by_handle",
 ]
 
 # Attributes that name or place what is computed, and do not decide it; so do those with "_" ahead.
@@ -56,7 +58,18 @@ def of_function(concrete: Any, outputs: Sequence[Any] | None = None) -> str:
 
 def is_opaque(concrete: Any) -> bool:
     """True where Python runs inside the function, of which its graph does not tell."""
-    return any(node.op in _PYTHON for node in _all_nodes(concrete.graph.as_graph_def()))
+    return not _PYTHON.isdisjoint(operations(concrete.graph))
+
+
+def operations(graph: Any) -> frozenset[str]:
+    """The types of operations in a graph and in the functions that it calls."""
+    return frozenset(node.op for node in _all_nodes(graph.as_graph_def()))
+
+
+def parts_by_handle(variables: Iterable[Any]) -> dict[int, Any]:
+    """Variables by the `id` of the handle that a function captures; of a strategy's, its parts."""
+    parts = [part for variable in variables for part in getattr(variable, "values", (variable,))]
+    return {id(part.handle): part for part in parts}
 
 
 def of_answers(answers: Sequence[Any]) -> str:
@@ -196,9 +209,7 @@ def _all_nodes(graph: Any) -> list:
 
 def _captured_values(captured: list, variables: Iterable[Any], graph: Any) -> list[str]:
     """A digest of each thing from outside that a function reads: variables, tensors, tables."""
-    # A variable of a strategy has its parts' handles only.
-    parts = [part for variable in variables for part in getattr(variable, "values", (variable,))]
-    handles = {id(part.handle): part for part in parts}
+    handles = parts_by_handle(variables)
     found = []
     for tensor in captured:
         if id(tensor) in handles:

@@ -219,7 +219,7 @@ class Model(Teacher):
         specs = keras.tree.flatten(reader.input_spec)
         # A function does not tell its variables; its trace does.
         self._captured = list(graph.variables)
-        self._operations = engines.operations(graph.graph)
+        self._operations = identity.operations(graph.graph)
         makers = {
             "frozen": lambda: self._frozen(graph),
             "keras": lambda: self._forward,

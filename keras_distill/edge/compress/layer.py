@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -74,7 +75,10 @@ class Compressed(Wrapping):
             for treatment in chain:
                 prefix = f"{key}_{type(treatment).__name__.lower()}"
                 treatment.build(self, self._treated[key], prefix)
-            self._treated[key].constraint = _Constraint(self._treated[key].constraint, chain)
+            own = self._treated[key].constraint
+            steps = [*([] if own is None else [own]), *(one.constrain for one in chain)]
+            constrain = functools.partial(_in_turn, steps)
+            self._treated[key].constraint = _keras.Constraint(constrain)
         self.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -221,13 +225,7 @@ class Compressed(Wrapping):
         """None: it is built from its parts."""
 
 
-class _Constraint(keras.constraints.Constraint):
-    """The user's own constraint, then those of the treatments."""
-
-    def __init__(self, own: Callable | None, chain: Sequence[Treatment]):
-        self._chain = [*([] if own is None else [own]), *(one.constrain for one in chain)]
-
-    def __call__(self, value: Any) -> Any:
-        for constrain in self._chain:
-            value = constrain(value)
-        return value
+def _in_turn(steps: Sequence[Callable[[Any], Any]], value: Any) -> Any:
+    for step in steps:
+        value = step(value)
+    return value

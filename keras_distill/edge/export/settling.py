@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +15,7 @@ from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.export.rows import calibration_of
 from keras_distill.edge.interface import Interface
 from keras_distill.edge.tflite_file import read_content
+from keras_distill.edge.verification.heads import correlation
 from keras_distill.litert.converter import ConversionError
 
 __all__ = ["converted"]
@@ -21,9 +23,9 @@ __all__ = ["converted"]
 _Rows = dict[str, np.ndarray]
 # As many rows are asked about.
 _ASKED = 16
-# An error of this part of the answers' variance is more than rounding; and a file without the rows
-# has to be this many times closer to be taken, float operations and all.
-_FAR, _CLOSER = 0.04, 4.0
+# So far from a correlation of 1 is more than rounding; and a file without the rows has to be this
+# many times closer to be taken, float operations and all.
+_FAR, _CLOSER = 0.02, 4.0
 
 
 def converted(
@@ -86,16 +88,10 @@ def _better_settled(
 
 
 def _error(path: Path, rows: _Rows, answers: dict[str, Any]) -> float:
-    """The largest squared error of an output, of its variance; infinite where the file fails."""
+    """How far the farthest output is from correlating by 1; infinite where the file fails."""
     try:
-        given = litert.load_tflite(path, isolated=True).predict(rows)
+        given = keras.tree.flatten(litert.load_tflite(path, isolated=True).predict(rows))
     except (ValueError, RuntimeError):
         return float("inf")
-    named = given if isinstance(given, dict) else {name: given for name in answers}
-    return max(_of_variance(named[name], np.asarray(right)) for name, right in answers.items())
-
-
-def _of_variance(given: np.ndarray, right: np.ndarray) -> float:
-    right = right.astype("float64")
-    spread = np.square(right - right.mean()).mean()
-    return float(np.square(given - right).mean() / spread) if spread else 0.0
+    right = map(np.asarray, keras.tree.flatten(answers))
+    return max(1.0 - correlation(*pair) for pair in zip(given, right, strict=True))
