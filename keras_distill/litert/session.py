@@ -6,7 +6,7 @@ It imports nothing of this package: a child reads this file without TensorFlow a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from ._interpreter import graph_of, operators_of
 __all__ = ["Session", "TensorInfo", "dequantize", "has_rows", "quantize"]
 
 ROWS_AT_ONCE = 32
+# Of fewer rows a run, as many are brought into the stored numbers together.
+_ROWS_STORED = 64
 # Operators that leave a number's meaning as it is.
 _PASSING = frozenset(
     ("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "RESIZE_BILINEAR", "SQUEEZE")
@@ -92,31 +94,47 @@ class Session:
             self._outputs = self._interpreter.get_output_details()
         else:
             self._inputs, self._outputs = list(inputs.values()), list(outputs.values())
+        self._read = [entry["index"] for entry in self._inputs]
+        self._written = [entry["index"] for entry in self._outputs]
         self.inputs = _tensor_infos(self._inputs, inputs)
         self.outputs = _tensor_infos(self._outputs, outputs)
 
     def predict(self, arrays: list[np.ndarray], batch_size: int | None = None) -> list[np.ndarray]:
         """Runs the file as often as it takes; see `TFLiteRunner.predict`."""
-        if not has_rows(self.inputs):
-            return self._run(arrays)
+        if has_rows(self.inputs):
+            answers = self._by_rows(arrays, batch_size)
+        else:
+            (answers,) = self._runs([self._stored(arrays)])
+        return [dequantize(a, info) for a, info in zip(answers, self.outputs, strict=True)]
+
+    def _by_rows(self, arrays: list[np.ndarray], batch_size: int | None) -> list[np.ndarray]:
         fixed = self.inputs[0].shape[0]
         step = fixed or batch_size or ROWS_AT_ONCE
         rows = len(arrays[0])
-        runs: list[list[np.ndarray]] = []
-        for start in range(0, rows, step):
-            taken = min(step, rows - start)
-            # A short last batch is filled up with its last row.
-            chosen = np.minimum(np.arange(start, start + (fixed or taken)), rows - 1)
-            answers = self._run([array[chosen] for array in arrays])
-            runs.append(
+        full = rows - rows % step
+        # A run may take microseconds: what can be done for several of them at once, is.
+        block = step * max(1, _ROWS_STORED // step)
+        starts = [*range(0, full, block), *([full] if full < rows else [])]
+        parts = []
+        for start, end in zip(starts, [*starts[1:], rows], strict=True):
+            ran = min(step, end - start)
+            stored = self._stored([array[start:end] for array in arrays])
+            if fixed and ran < fixed:
+                # A short last batch is filled up with its last row.
+                stored = [array[np.minimum(np.arange(fixed), ran - 1)] for array in stored]
+                ran = fixed
+            pieces = [[a[i : i + ran] for i in range(0, len(a), ran)] for a in stored]
+            columns = zip(*self._runs(zip(*pieces, strict=True)), strict=True)
+            parts.append(
                 [
-                    self._of_rows(answer, info, len(chosen), taken, rows)
-                    for answer, info in zip(answers, self.outputs, strict=True)
+                    self._of_rows(column, info, ran, end - start, rows)
+                    for column, info in zip(columns, self.outputs, strict=True)
                 ]
             )
-        if len(runs) == 1:
-            return runs[0]
-        return [np.concatenate(column) for column in zip(*runs, strict=True)]
+        return list(map(_joined, zip(*parts, strict=True)))
+
+    def _stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [quantize(a, info) for a, info in zip(arrays, self.inputs, strict=True)]
 
     def endings(self) -> dict[str, str | None]:
         """See `TFLiteRunner.endings`."""
@@ -130,43 +148,50 @@ class Session:
         return found
 
     def _of_rows(
-        self, answer: np.ndarray, info: TensorInfo, ran: int, taken: int, rows: int
+        self, answers: Sequence[np.ndarray], info: TensorInfo, ran: int, taken: int, rows: int
     ) -> np.ndarray:
-        """The part of an output that belongs to the first `taken` of the rows that ran.
+        """An output of some runs of `ran` rows each: the part that belongs to the first `taken`.
 
         An output may have several entries a row, or none that belong to one.
         """
-        if answer.ndim and answer.shape[0] == ran:
-            return answer[:taken]
-        open_rows = self.inputs[0].shape[0] is None
-        declared = answer.ndim > 0 and info.shape[:1] == answer.shape[:1]
         if taken == ran == rows:
-            return answer
-        if answer.ndim and not answer.shape[0] % ran and not (open_rows and declared):
-            return answer[: taken * (answer.shape[0] // ran)]
-        raise ValueError(
-            f"{self._path} answers {info.name!r} with an array of {answer.shape} for {ran} row(s), "
-            f"of which no part belongs to one row. Give it one batch at a time"
-            + (f": batch_size={rows}." if open_rows else f", of {ran} row(s).")
-        )
+            return answers[0]
+        open_rows = self.inputs[0].shape[0] is None
+        for shape in {answer.shape for answer in answers}:
+            declared = open_rows and info.shape[:1] == shape[:1]
+            if not shape or (shape[0] != ran and (shape[0] % ran or declared)):
+                raise ValueError(
+                    f"{self._path} answers {info.name!r} with an array of {shape} for {ran} "
+                    f"row(s), of which no part belongs to one row. Give it one batch at a time"
+                    + (f": batch_size={rows}." if open_rows else f", of {ran} row(s).")
+                )
+        found = _joined(answers)
+        return found[: taken * (len(found) // ran)] if taken < ran else found
 
-    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        stored = [quantize(a, info) for a, info in zip(arrays, self.inputs, strict=True)]
-        self.before_run()
+    def _runs(self, inputs: Iterable[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+        """The outputs of each run, as the file stores them; `inputs` are of the same shapes."""
         if self._signature is not None:
-            named = {info.name: a for info, a in zip(self.inputs, stored, strict=True)}
-            with self._quiet():
-                found = self._signature(**named)
-            answers = [found[info.name] for info in self.outputs]
-        else:
-            self._allocate([array.shape for array in arrays])
-            for array, entry in zip(stored, self._inputs, strict=True):
-                self._interpreter.set_tensor(entry["index"], array)
+            return [self._signed_run(self._signature, stored) for stored in inputs]
+        interpreter = self._interpreter
+        found: list[list[np.ndarray]] = []
+        for stored in inputs:
+            self.before_run()
+            if not found:
+                self._allocate([array.shape for array in stored])
+            for index, array in zip(self._read, stored, strict=True):
+                interpreter.set_tensor(index, array)
             # LiteRT's fused LSTM keeps its last state; the next rows have nothing to do with it.
-            self._interpreter.reset_all_variables()
-            self._interpreter.invoke()
-            answers = [self._interpreter.get_tensor(entry["index"]) for entry in self._outputs]
-        return [dequantize(a, info) for a, info in zip(answers, self.outputs, strict=True)]
+            interpreter.reset_all_variables()
+            interpreter.invoke()
+            found.append([interpreter.get_tensor(index) for index in self._written])
+        return found
+
+    def _signed_run(self, signature: Any, stored: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.before_run()
+        named = {info.name: array for info, array in zip(self.inputs, stored, strict=True)}
+        with self._quiet():
+            answers = signature(**named)
+        return [answers[info.name] for info in self.outputs]
 
     def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
         if self._shapes == shapes:
@@ -180,6 +205,10 @@ class Session:
             except RuntimeError as error:
                 raise ValueError(f"LiteRT cannot run {self._path}: {_mend(error)}") from error
         self._shapes = shapes
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def has_rows(inputs: tuple[TensorInfo, ...]) -> bool:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_distill import litert
-from keras_distill.litert import converter
+from keras_distill.litert import converter, session
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +70,10 @@ def test_values_beyond_the_range_are_clipped_not_wrapped(files):
         runner.predict(top * np.nan)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 2, 5, 64, 129])
 def test_any_number_of_rows_goes_through_a_fixed_batch(files, rows):
     folder, _, x = files
+    x = np.concatenate([x, x[::-1], x])
     runner = litert.load_tflite(folder / "int8.tflite")
     one_by_one = np.concatenate([runner.predict(x[i : i + 1]) for i in range(rows)])
     assert one_by_one.shape == (rows, 3)
@@ -89,6 +90,35 @@ def test_an_open_batch_is_resized(files):
     for batch_size in (None, 1, 7, 64):
         np.testing.assert_allclose(runner.predict(x, batch_size), expected, atol=1e-5)
     np.testing.assert_allclose(runner.predict({"x": x}), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["int8", "open"])
+@pytest.mark.parametrize(
+    "laid",
+    [
+        lambda x: x[::-1],
+        lambda x: np.asfortranarray(x),
+        lambda x: np.broadcast_to(x[:1], x.shape),
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype("float64"),
+    ],
+)
+def test_rows_may_lie_in_memory_as_they_like(files, name, laid):
+    runner = litert.load_tflite(files[0] / f"{name}.tflite")
+    x = laid(files[2])
+    np.testing.assert_array_equal(runner.predict(x), runner.predict(np.array(x, "float32")))
+
+
+def test_what_numpy_does_it_does_for_many_runs_at_once(files, monkeypatch):
+    folder, _, x = files
+    runner = litert.load_tflite(folder / "int8.tflite", isolated=False)
+    seen = []
+    real = session.quantize
+    monkeypatch.setattr(session, "quantize", lambda x, info: seen.append(len(x)) or real(x, info))
+    runner.predict(np.concatenate([x, x, x[:3]]))
+    # 65 runs of 2 rows, and one that is filled up.
+    assert sum(seen) == 131
+    assert len(seen) <= 4
 
 
 def test_one_tensor_under_two_names_is_two_outputs(tmp_path):

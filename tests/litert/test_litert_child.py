@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_distill import litert
-from keras_distill.litert import child, process
+from keras_distill.litert import child, process, server
 
 MUTATIONS = 200
 TRACEBACK = 'Traceback (most recent call last):\n  File "it.py", line 1, in run\n    run()\n'
@@ -155,6 +155,30 @@ def test_the_child_answers_as_this_process_would(file):
     assert there.endings() == here.endings() == {"y": "MEAN"}
     with pytest.raises(ValueError, match="NaN"):
         there.predict(x * np.nan)
+
+
+@pytest.mark.parametrize(("apart_s", "clocks"), [(0.001, 1), (0.6, 13)])
+def test_each_run_has_its_time_and_quick_ones_share_a_clock(file, monkeypatch, apart_s, clocks):
+    """Setting the clock starts a thread: it would cost ten times what a small run does."""
+    now, asked = [0.0], []
+
+    def later():
+        now[0] += apart_s / 2
+        return now[0]
+
+    monkeypatch.setattr(server.time, "monotonic", later)
+    monkeypatch.setattr(
+        server.faulthandler, "dump_traceback_later", lambda limit, exit: asked.append(limit)
+    )
+    monkeypatch.setattr(server, "_sessions", {})
+    about = {"number": 0, "limit_s": 10.0, "close": []}
+    server.answer(about | {"open": [str(file), 1, None]}, [])
+    asked.clear()
+    (found,) = server.answer(about | {"batch_size": None}, [np.ones((12, 6, 6, 2), "float32")])[1]
+    assert found.shape == (12, 4)
+    assert len(asked) == clocks
+    # However late in the clock's time a run begins, it has its 10 seconds.
+    assert set(asked) == {10.1}
 
 
 def test_a_file_that_this_process_made_runs_in_it(file, tmp_path):
