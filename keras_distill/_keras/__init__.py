@@ -32,6 +32,7 @@ from keras_distill._keras.layers import take_call_protocol as take_call_protocol
 from keras_distill._keras.layers import takes_training as takes_training
 from keras_distill._keras.layers import trained_variables as trained_variables
 from keras_distill._keras.tensorflow import devices_of as devices_of
+from keras_distill._keras.tensorflow import forget_custom_gradients as forget_custom_gradients
 from keras_distill._keras.tensorflow import graph_of_function as graph_of_function
 from keras_distill._keras.tensorflow import outside_the_trace as outside_the_trace
 from keras_distill._keras.tensorflow import reshuffled as reshuffled

@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import kernels
+from tensorflow.python.framework import kernels, ops
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.python.ops import resource_variable_ops
+
+# Operations on graphs of their own, which no other graph shares.
+_WITH_BRANCHES = frozenset(
+    {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
+)
 
 
 def upstream(dataset: tf.data.Dataset) -> Iterator[tuple[tf.data.Dataset, int]]:
@@ -78,3 +83,25 @@ def outside_the_trace() -> Iterator[None]:
 
     with tf.init_scope(), tf.variable_creator_scope(creator):
         yield
+
+
+def forget_custom_gradients() -> None:
+    """Frees the graph being traced of what `tf.custom_gradient` made in it, once tapes are done.
+
+    TensorFlow registers a function for each and never forgets it (`gradient_registry._registry`),
+    and so would hold the graph for good, and all that it reads. Keras' optimisers make one a trace.
+    Functions that the graph calls keep theirs: other graphs may call them as well.
+    """
+    if tf.executing_eagerly():
+        return
+    waiting = [ops.get_default_graph()]
+    while waiting:
+        graph = waiting.pop()
+        for made in graph.get_operations():
+            if made.type == "IdentityN":
+                name = made.node_def.attr["_gradient_op_type"].s.decode()
+                ops.gradient_registry._registry.pop(name, None)
+            elif made.type in _WITH_BRANCHES:
+                attributes = made.node_def.attr.values()
+                names = {f.name for a in attributes for f in (a.func, *a.list.func) if f.name}
+                waiting += [one for n in names if (one := graph_of_function(graph, n)) is not None]

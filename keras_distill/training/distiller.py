@@ -380,6 +380,7 @@ class Distiller(saving.WholeFiles):
                 self.optimizer.build(variables)
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         self._measure(tape, parts)
+        _keras.forget_custom_gradients()
         self._after_update()
         self._log.update_losses(head_losses, label_weight, parts.rest, _rows(x))
         self._log.update({**terms, "label_weight": label_weight, **scheduled}, _rows(x))

@@ -1,4 +1,4 @@
-"""A checkpoint of the student alone; a step that is traced once."""
+"""A checkpoint of the student alone; callbacks that change what is trained."""
 
 import keras
 import numpy as np
@@ -65,53 +65,6 @@ def test_a_fit_without_a_student_is_refused(tmp_path):
     checkpoint = kd.callbacks.StudentCheckpoint(tmp_path / "best.keras")
     with pytest.raises(TypeError, match=r"ModelCheckpoint\."):
         plain.fit(*ROWS, verbose=0, callbacks=[checkpoint])
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", keras.optimizers.SGD(0.1, use_ema=True)])
-def test_the_step_is_traced_once(optimizer):
-    traced = []
-
-    class Counted(kd.Distiller):
-        def train_step(self, data):
-            traced.append(data)
-            return super().train_step(data)
-
-    distiller = Counted(dense(4, 1), dense(8, 2))
-    distiller.compile(optimizer, LOSS, metrics=["accuracy"])
-    distiller.fit(*ROWS, batch_size=8, epochs=2, validation_data=ROWS, verbose=0)
-    assert len(traced) == 1
-
-
-@pytest.mark.parametrize("engine", ["frozen", "keras"])
-def test_what_comes_again_is_traced_no_more(engine):
-    """A partial batch, another epoch, evaluation between, another `fit`, a teacher that moved."""
-    traced = []
-
-    class Counted(kd.Distiller):
-        def train_step(self, data):
-            traced.append("train")
-            return super().train_step(data)
-
-        def test_step(self, data):
-            traced.append("test")
-            return super().test_step(data)
-
-    teacher = dense(8, 2)
-    distiller = Counted(dense(4, 1), kd.teachers.Model(teacher, engine=engine))
-    distiller.compile("adam", LOSS)
-
-    def once():
-        distiller.fit(*ROWS, batch_size=6, epochs=2, verbose=0)
-        distiller.evaluate(*ROWS, batch_size=6, verbose=0)
-
-    once()
-    first = list(traced)
-    for _ in range(4):
-        teacher.set_weights([1.1 * w for w in teacher.get_weights()])
-        once()
-    # One for the whole batches, one for batches of any size.
-    assert traced == first
-    assert first.count("train") <= 2
 
 
 class Thaw(keras.callbacks.Callback):
