@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +13,13 @@ import numpy as np
 
 from keras_distill.data import no_keras3_model, qualified_name
 from keras_distill.edge.interface import Interface, interface_of
+from keras_distill.edge.verification.asking import Asked
 from keras_distill.litert.runner import TFLiteRunner
+from keras_distill.litert.session import has_rows
 
 __all__ = ["Answers"]
+
+_ROWS = 64
 
 
 class Answers:
@@ -32,18 +36,25 @@ class Answers:
         self.rows = 0
         self._runner = runner
         self._models = {role: model for role, model in models.items() if model is not None}
+        self._asked = {role: Asked(model) for role, model in self._models.items()}
         self._names = [info.name for info in runner.outputs]
         self._columns: dict[str, list[Any]] = {role: [] for role in ("file", *self._models)}
         self._labels: list[list[Any]] = []
         self._digests: list[Any] = []
+
+    @property
+    def batch_size(self) -> int:
+        """Rows to ask at once: some, in whole runs of the file."""
+        fixed = self._runner.inputs[0].shape[0] if has_rows(self._runner.inputs) else None
+        return _ROWS if fixed is None else fixed * math.ceil(_ROWS / fixed)
 
     def add(self, x: Any, y: Any) -> None:
         """Asks all of them one batch."""
         inputs = self._for_file(x)
         self._columns["file"].append(_leaves(self._runner.predict(inputs), self._names))
         own = self._names
-        for role, model in self._models.items():
-            outputs = _call(model, x)
+        for role, ask in self._asked.items():
+            outputs = ask(x)
             self._columns[role].append(_leaves(outputs, self._names))
             if role == "reference" and isinstance(outputs, dict):
                 own = list(outputs)
@@ -99,14 +110,6 @@ class Answers:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.atleast_1d(part) for part in parts])
-
-
-def _call(model: Any, x: Any) -> Any:
-    legacy = sys.modules.get("tf_keras")
-    if isinstance(model, keras.Layer) or (legacy and isinstance(model, legacy.layers.Layer)):
-        return model(x, training=False)
-    outputs = model(x)
-    return getattr(outputs, "logits", outputs)
 
 
 def _leaves(outputs: Any, names: list[str]) -> list[np.ndarray]:

@@ -115,7 +115,7 @@ def verify(
     try:
         runner = _runner(export)
         seen = Answers(runner, {"reference": reference, "teacher": teacher, "quantized": quantized})
-        for x, y, _ in batches(data, batch_size=64):
+        for x, y, _ in batches(data, batch_size=seen.batch_size):
             seen.add(x, y)
         latency = runner.benchmark().latency_p50_ms
     except CrashError as error:
