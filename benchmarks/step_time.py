@@ -1,15 +1,19 @@
-"""Step times side by side: plain `student.fit`, the bare teacher, `keras.distillation`, ours.
+"""What a step costs: plain `student.fit`, the bare teacher, `keras.distillation` and ours.
 
-    python benchmarks/step_time.py                     both pairs, 9 rounds
+    python benchmarks/step_time.py                     three pairs, 9 rounds
     python benchmarks/step_time.py --pair b --rounds 15
     python benchmarks/step_time.py --smoke             a minute, its own JSON
 
-All contestants live in one process and take turns: a block of steps each, round after round, the
-first in turn another each round. Within `fit` a step is the time from one batch's end to the
+Steps: all contestants live in one process and take turns: a block of steps each, round after round,
+the first in turn another each round. Within `fit` a step is the time from one batch's end to the
 next's (a callback's stamps), so a block's first step, its start-up and its tracing never count;
 the first block drops two more. The bare teacher's call is timed alone, on a batch that is there
 already, up to its answer in memory. A ratio is taken within a round, of the two medians, and
-reported as the median over the rounds with the least and the largest.
+reported as the median over the rounds with the least and the largest; of the processor's time as
+well, which other work on the machine moves less.
+
+First fits: the seconds of a `fit` of one step, nearly all of it tracing, and the most memory that
+the process held in that and a few more, each in a process of its own, in turn.
 
 One tf.data pipeline serves all: Fashion-MNIST (enlarged and tinted for the large pair) in whole
 batches from memory, repeated, prefetched. No model is trained before; students of one pair start
@@ -20,7 +24,10 @@ of two layers of equal shape, which keras.distillation demands.
 
 import argparse
 import dataclasses
+import json
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,11 +47,16 @@ from keras_distill.data import load_fashion_mnist
 
 TEMPERATURE = 4.0
 LABEL_WEIGHT = 0.1
-PAIRS = {"a": "28x28, CNN -> small CNN", "b": "96x96, ResNet50V2 -> MobileNetV2 0.35"}
+PAIRS = {
+    "a": "28x28, CNN -> small CNN",
+    "b": "96x96, ResNet50V2 -> MobileNetV2 0.35",
+    "c": "28x28, CNN -> the same at half its widths",
+}
 
 # Name, what is divided by what, target by pair. "sum" is the plain step plus the bare teacher.
 RATIOS = (
     ("ours, logits / (plain + teacher)", "ours_logits", "sum", {"a": 0.86, "b": 0.86}, "at most"),
+    ("ours, auto / (plain + teacher)", "ours_auto", "sum", {}, "at most"),
     ("ours, bfloat16 / (plain + teacher)", "ours_bfloat16", "sum", {"b": 0.70}, "at most"),
     ("keras / ours, logits", "keras_logits", "ours_logits", {"a": 1.15, "b": 1.15}, "at least"),
     ("keras / ours, feature", "keras_feature", "ours_feature", {"a": 1.25, "b": 1.25}, "at least"),
@@ -55,10 +67,12 @@ LABELS = {
     "teacher": "teacher(x, training=False) in a tf.function",
     "keras_logits": "keras.distillation, logits",
     "ours_logits": "keras_distill, logits",
+    "ours_auto": 'keras_distill, logits, engine="auto"',
     "ours_bfloat16": "keras_distill, logits, bfloat16 teacher",
     "keras_feature": "keras.distillation, logits and a feature",
     "ours_feature": "keras_distill, logits and a feature",
 }
+FRESH = ("plain", "keras_logits", "ours_logits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,19 +102,34 @@ class Pair:
 # --- the pairs ----------------------------------------------------------------------------------
 
 
-def small_pair(steps: int) -> Pair:
+def small_pair(images: np.ndarray, steps: int) -> Pair:
     """A teacher of 139 k weights, at full resolution in its first two layers; a student of 3 k."""
-    data = endless((16, 128, 28, 28, 1), classes=10)
-    teacher = settled(small_teacher(), data)
+    data = endless(images, (16, 128, 28, 28, 1), classes=10)
     students = small_student, small_student
-    return Pair(teacher, small_teacher, *students, "block3_relu", data, 128, steps)
+    return Pair(small_teacher(), small_teacher, *students, "block3_relu", data, 128, steps)
 
 
-def large_pair(steps: int) -> Pair:
+def halving_pair(images: np.ndarray, steps: int) -> Pair:
+    """The small pair's teacher, and a student of its layers at half their widths."""
+
+    def student() -> keras.Model:
+        return small_teacher(narrower=2)
+
+    def featured() -> keras.Model:
+        """With a 1x1 convolution as wide as the teacher's layer behind the one that learns it."""
+        trunk = student()
+        x = keras.layers.Conv2D(64, 1, name="projection")(trunk.get_layer("block3_relu").output)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(trunk.input, keras.layers.Dense(10)(x), name="student")
+
+    data = endless(images, (16, 128, 28, 28, 1), classes=10)
+    return Pair(small_teacher(), small_teacher, student, featured, "block3_relu", data, 128, steps)
+
+
+def large_pair(images: np.ndarray, steps: int) -> Pair:
     """ResNet50V2 and MobileNetV2 0.35 on 96x96, untrained, 100 classes."""
-    data = endless((8, 32, 96, 96, 3), classes=100)
-    teacher = settled(resnet(), data)
-    return Pair(teacher, resnet, mobilenet, mobilenet_featured, "post_relu", data, 32, steps)
+    data = endless(images, (8, 32, 96, 96, 3), classes=100)
+    return Pair(resnet(), resnet, mobilenet, mobilenet_featured, "post_relu", data, 32, steps)
 
 
 APPLICATION = {
@@ -153,16 +182,16 @@ def mobilenet_featured() -> keras.Model:
     return keras.Model(trunk.input, keras.layers.Dense(100)(x), name="student")
 
 
-def endless(shape: tuple, classes: int) -> tf.data.Dataset:
-    """Real images with random labels: whole batches from memory, repeated, prefetched.
+def endless(images: np.ndarray, shape: tuple, classes: int) -> tf.data.Dataset:
+    """Images with random labels: whole batches from memory, repeated, prefetched.
 
     Args:
+      images: `(examples, 28, 28, 1)`, as many as the batches have or more.
       shape: `(batches, batch, height, width, channels)`.
       classes: of the labels.
     """
     random = np.random.default_rng(0)
-    images = load_fashion_mnist(download=True).x_train[: shape[0] * shape[1]]
-    images = tf.image.resize(images, shape[2:4]).numpy()
+    images = tf.image.resize(images[: shape[0] * shape[1]], shape[2:4]).numpy()
     if shape[-1] == 3:
         images = images * random.random((len(images), 1, 1, 3), dtype="float32")
     labels = random.integers(0, classes, shape[:2]).astype("int32")
@@ -187,19 +216,25 @@ def settled(teacher: keras.Model, data: tf.data.Dataset) -> keras.Model:
 
 
 class Stamps(keras.callbacks.Callback):
-    """The time at each batch's end."""
+    """The time at each batch's end, and what the processor has spent on this process by then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ends: list[float] = []
+        self.spent: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stamp."""
         self.ends.append(time.perf_counter())
+        self.spent.append(time.process_time())
 
 
-def fit_block(model: keras.Model, pair: Pair) -> list[float]:
-    """Milliseconds of all steps of a block but its first."""
+# Milliseconds that passed and that the processor spent, of each step of a block.
+Times = tuple[list[float], list[float]]
+
+
+def fit_block(model: keras.Model, pair: Pair) -> Times:
+    """All steps of a block but its first."""
     stamps = Stamps()
     model.fit(
         pair.data,
@@ -208,37 +243,44 @@ def fit_block(model: keras.Model, pair: Pair) -> list[float]:
         verbose=0,
         callbacks=[stamps],
     )
-    return list(1e3 * np.diff(stamps.ends))
+    return list(1e3 * np.diff(stamps.ends)), list(1e3 * np.diff(stamps.spent))
 
 
-def teacher_block(call: Callable, pair: Pair) -> list[float]:
-    """Milliseconds of each call, the batch being there already."""
-    times = []
+def teacher_block(call: Callable, pair: Pair) -> Times:
+    """Of each call but the first, the batch being there already."""
+    times: Times = [], []
     for x, _ in pair.data.take(pair.steps):
-        begin = time.perf_counter()
+        begin, spent = time.perf_counter(), time.process_time()
         call(x).numpy()
-        times.append(1e3 * (time.perf_counter() - begin))
-    return times[1:]
+        times[0].append(1e3 * (time.perf_counter() - begin))
+        times[1].append(1e3 * (time.process_time() - spent))
+    return times[0][1:], times[1][1:]
 
 
-def contestants(pair: Pair) -> dict[str, Callable[[], list[float]]]:
-    """Blocks to run, by name."""
-    logits, featured = [copies(make, n) for make, n in ((pair.student, 4), (pair.featured, 2))]
+def contestants(pair: Pair, auto: kd.teachers.Model) -> dict[str, Callable[[], Times]]:
+    """Blocks to run, by name; `auto` chooses its engine."""
+    logits, featured = [copies(make, n) for make, n in ((pair.student, 5), (pair.featured, 2))]
     models = {
         "plain": logits[0],
         "keras_logits": theirs(pair, logits[1], feature=False),
         "ours_logits": ours(pair, logits[2], pair.teacher, feature=False),
+        "ours_auto": ours(pair, logits[4], auto, feature=False),
         "keras_feature": theirs(pair, featured[0], feature=True),
         "ours_feature": ours(pair, featured[1], pair.teacher, feature=True),
     }
     if (quick := in_bfloat16(pair)) is not None:
         models["ours_bfloat16"] = ours(pair, logits[3], quick, feature=False)
     for model in models.values():
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+        compiled(model)
     call = tf.function(lambda x: pair.teacher(x, training=False))
     blocks = {name: lambda m=model: fit_block(m, pair) for name, model in models.items()}
     return {"teacher": lambda: teacher_block(call, pair), **blocks}
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+    return model
 
 
 def copies(make: Callable[[], keras.Model], count: int) -> list[keras.Model]:
@@ -281,22 +323,68 @@ def ours(pair: Pair, student: keras.Model, teacher: Any, feature: bool) -> keras
 
 def run_pair(pair: Pair, rounds: int) -> dict[str, Any]:
     """Interleaved blocks; the medians by contestant and round, and what they amount to."""
-    blocks = contestants(pair)
+    auto = kd.teachers.Model(pair.teacher, engine="auto")
+    blocks = contestants(pair, auto)
     medians: dict[str, list[float]] = {name: [] for name in blocks}
+    spent: dict[str, list[float]] = {name: [] for name in blocks}
     for index in range(rounds):
         for name in rotated(list(blocks), index):
-            times = blocks[name]()[2 if index == 0 else 0 :]
-            medians[name].append(float(statistics.median(times)))
-            print(f"  round {index + 1}: {name} {medians[name][-1]:.2f} ms", flush=True)
+            for times, kept in zip(blocks[name](), (medians, spent), strict=True):
+                kept[name].append(float(statistics.median(times[2 if index == 0 else 0 :])))
+            print(
+                f"  round {index + 1}: {name} {medians[name][-1]:.2f} ms, "
+                f"{spent[name][-1]:.2f} of the processor",
+                flush=True,
+            )
     return {
         "batch": pair.batch,
         "steps_a_block": pair.steps,
         "teacher_parameters": pair.teacher.count_params(),
         "student_parameters": pair.student().count_params(),
         "featured_student_parameters": pair.featured().count_params(),
-        "median_ms_by_round": {name: [round(v, 3) for v in ms] for name, ms in medians.items()},
+        "median_ms_by_round": rounded(medians),
+        "processor_ms_by_round": rounded(spent),
+        "auto": auto.engine_used,
         "bfloat16_output": bfloat16_difference(pair),
     }
+
+
+def rounded(columns: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: [round(value, 3) for value in each] for name, each in columns.items()}
+
+
+def fresh_part(name: str, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """First fits, by contestant: seconds and MiB of each round."""
+    found: dict[str, dict[str, list[float]]] = {
+        label: {"seconds": [], "mib": []} for label in FRESH
+    }
+    for index in range(rounds):
+        for label in rotated(list(FRESH), index):
+            command = [sys.executable, __file__, "--child", name, label]
+            run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            one = json.loads(run.stdout.splitlines()[-1])
+            for key, value in one.items():
+                found[label][key].append(round(value, 2))
+            print(f"  first fit: {label} {one['seconds']:.2f} s, {one['mib']:.0f} MiB", flush=True)
+    return found
+
+
+def fresh_child(name: str, label: str) -> dict[str, float]:
+    """One contestant alone, on made-up images: reading real ones would take more memory."""
+    images = np.random.default_rng(0).random((16 * 128, 28, 28, 1), dtype="float32")
+    pair = MAKERS[name](images, 4)
+    student = copies(pair.student, 1)[0]
+    if label == "keras_logits":
+        model = theirs(pair, student, feature=False)
+    else:
+        model = student if label == "plain" else ours(pair, student, pair.teacher, feature=False)
+    compiled(model)
+    begin = time.perf_counter()
+    model.fit(pair.data, steps_per_epoch=1, shuffle=False, verbose=0)
+    seconds = time.perf_counter() - begin
+    fit_block(model, pair)
+    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": seconds, "mib": mib}
 
 
 def rotated(names: list[str], by: int) -> list[str]:
@@ -351,21 +439,28 @@ def compared(logits: Any, exact: np.ndarray) -> dict[str, float]:
     }
 
 
-def ratios(pair: str, medians: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Every ratio of RATIOS, by round and in short."""
-    columns = medians | {
-        "sum": [a + b for a, b in zip(medians["plain"], medians["teacher"], strict=True)]
-    }
+def ratios(
+    pair: str, medians: dict[str, list[float]], spent: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """Every ratio of RATIOS in short, of the clock and of the processor's time."""
+    columns, processor = (
+        one | {"sum": [a + b for a, b in zip(one["plain"], one["teacher"], strict=True)]}
+        for one in (medians, spent)
+    )
     found = []
     for name, above, below, targets, sense in RATIOS:
         if above not in columns or below not in columns:
             continue
-        each = [a / b for a, b in zip(columns[above], columns[below], strict=True)]
+        each, cpu = (
+            [a / b for a, b in zip(one[above], one[below], strict=True)]
+            for one in (columns, processor)
+        )
         found.append({
             "name": name,
             "median": statistics.median(each),
             "least": min(each),
             "largest": max(each),
+            "processor": statistics.median(cpu),
             "target": f"{sense} {targets[pair]:g}" if pair in targets else "",
             "reached": reached(statistics.median(each), targets.get(pair), sense),
         })  # fmt: skip
@@ -386,6 +481,7 @@ def tables(stored: dict[str, Any]) -> str:
     for name, pair in stored["pairs"].items():
         parts += [title(name, pair), times_table(pair), ratios_table(pair)]
         parts += [precision_table(pair)] if pair["bfloat16_output"] else []
+        parts += [fresh_table(pair["fresh"])] if "fresh" in pair else []
     return "\n\n".join(parts)
 
 
@@ -394,7 +490,8 @@ def title(name: str, pair: dict[str, Any]) -> str:
     return (
         f"**({name}) {PAIRS[name]}**: teacher {pair['teacher_parameters']:,} weights, student "
         f"{pair['student_parameters']:,} ({pair['featured_student_parameters']:,} with the "
-        f"projection), batch {pair['batch']}, {rounds} rounds of {pair['steps_a_block']} steps."
+        f"projection), batch {pair['batch']}, {rounds} rounds of {pair['steps_a_block']} steps; "
+        f"auto chose {pair['auto']}."
     )
 
 
@@ -404,18 +501,31 @@ def times_table(pair: dict[str, Any]) -> str:
         each = pair["median_ms_by_round"].get(name)
         if each is None:
             continue
-        lines.append([label, f"{statistics.median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}"])
-    return _common.markdown(["a step, ms", "median", "over rounds"], lines)
+        spent = statistics.median(pair["processor_ms_by_round"][name])
+        spread = f"{min(each):.1f}-{max(each):.1f}"
+        lines.append([label, f"{statistics.median(each):.1f}", spread, f"{spent:.1f}"])
+    return _common.markdown(["a step, ms", "median", "over rounds", "processor"], lines)
 
 
 def ratios_table(pair: dict[str, Any]) -> str:
     words = {True: "yes", False: "NO", None: ""}
     lines = [
-        [r["name"], f"{r['median']:.3f}", f"{r['least']:.3f}-{r['largest']:.3f}", r["target"],
-         words[r["reached"]]]
+        [r["name"], f"{r['median']:.3f}", f"{r['least']:.3f}-{r['largest']:.3f}",
+         f"{r['processor']:.3f}", r["target"], words[r["reached"]]]
         for r in pair["ratios"]
     ]  # fmt: skip
-    return _common.markdown(["ratio", "median", "over rounds", "target", "reached"], lines)
+    head = ["ratio", "median", "over rounds", "processor", "target", "reached"]
+    return _common.markdown(head, lines)
+
+
+def fresh_table(fresh: dict[str, dict[str, list[float]]]) -> str:
+    lines = []
+    for label, one in fresh.items():
+        cells = [f"{statistics.median(one[k]):,.1f}" for k in ("seconds", "mib")]
+        spreads = [f"{min(one[k]):,.1f}-{max(one[k]):,.1f}" for k in ("seconds", "mib")]
+        lines.append([LABELS[label], cells[0], spreads[0], cells[1], spreads[1]])
+    head = ["first fit, one step", "seconds", "over rounds", "peak, MiB", "over rounds"]
+    return _common.markdown(head, lines)
 
 
 def precision_table(pair: dict[str, Any]) -> str:
@@ -431,16 +541,23 @@ def precision_table(pair: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--pair", choices=("a", "b", "both"), default="both")
+    parser.add_argument("--pair", choices=(*PAIRS, "all"), default="all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="two short rounds, another JSON")
     parser.add_argument("--table", action="store_true", help="print the tables, time nothing")
     parser.add_argument("--output", type=Path, help="the JSON")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+MAKERS = {"a": small_pair, "b": large_pair, "c": halving_pair}
 
 
 def main() -> None:
     args = arguments()
+    if args.child:
+        print(json.dumps(fresh_child(*args.child)))
+        return
     name = "step_time_smoke.json" if args.smoke else "step_time.json"
     output = args.output or (Path(tempfile.gettempdir()) if args.smoke else _common.RESULTS) / name
     if args.table:
@@ -448,18 +565,22 @@ def main() -> None:
         return
     _common.set_threads(args.threads)
     rounds = 2 if args.smoke else args.rounds
-    steps = {"a": 10, "b": 5} if args.smoke else {"a": 50, "b": 12}
-    makers = {"a": small_pair, "b": large_pair}
-    chosen = makers if args.pair == "both" else (args.pair,)
+    steps = {"a": 10, "b": 5, "c": 5} if args.smoke else {"a": 50, "b": 12, "c": 20}
+    chosen = MAKERS if args.pair == "all" else (args.pair,)
     # A run of one pair keeps the other's figures only where host and threads are the same.
     facts = {"host": _common.host(), "threads": args.threads}
     earlier = _common.read_json(output)
     kept = earlier.get("pairs", {}) if {k: earlier.get(k) for k in facts} == facts else {}
     stored = facts | {"pairs": dict(kept)}
+    images = load_fashion_mnist(download=True).x_train[: 16 * 128]
     for key in chosen:
         print(PAIRS[key], flush=True)
-        found = run_pair(makers[key](steps[key]), rounds)
-        stored["pairs"][key] = found | {"ratios": ratios(key, found["median_ms_by_round"])}
+        pair = MAKERS[key](images, steps[key])
+        settled(pair.teacher, pair.data)
+        found = run_pair(pair, rounds)
+        times = found["median_ms_by_round"], found["processor_ms_by_round"]
+        fresh = fresh_part(key, 1 if args.smoke else 3)
+        stored["pairs"][key] = found | {"ratios": ratios(key, *times), "fresh": fresh}
         _common.write_json(output, stored)
     print("\n" + tables(stored))
 
