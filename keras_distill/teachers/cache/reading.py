@@ -1,8 +1,8 @@
 """The data set that a cache gives to `fit`: inputs, the teacher's answers, labels.
 
-Batches are gathered inside TensorFlow's graph. Python is called at an epoch's beginning, so that
-the training thread need not wait for the interpreter; within an epoch only where records or inputs
-are too large for memory, and for a PyDataset.
+Batches are gathered inside TensorFlow's graph, many at a time where they are small. Python is
+called at an epoch's beginning, so that the training thread need not wait for the interpreter;
+within an epoch only where records or inputs are too large for memory, and for a PyDataset.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,11 @@ from keras_distill.teachers.cache.views import Views
 
 __all__ = ["CachedBatch", "Reader", "Reading", "Stored"]
 
-_BLOCK, _BLOCK_BYTES = 8192, 2**24
+# Examples that are gathered at a time, and their bytes.
+_BLOCK, _BLOCK_BYTES = 8192, 2**20
+# Records that are read from disk at a time: their bytes, and so many that one of them costs no
+# more than that where what lies between them is read as well.
+_READ_BYTES, _BYTES_A_RECORD = 2**24, 2**10
 _PRIME = 2_147_483_647
 _PREFETCHED = 8
 
@@ -91,9 +95,15 @@ class Reader:
         fits = self._examples * self._bytes <= how.memory_bytes
         self._held = Held(manifest, sums) if fits else None
         self._disk = OnDisk(manifest, sums)
-        # As many records at a time as the order is computed, and a call of Python reads, for.
-        records = max(min(_BLOCK_BYTES // self._bytes, _BLOCK), how.batch_size)
-        self._block = records // how.batch_size * how.batch_size
+        inputs = sum(
+            (spec.shape.num_elements() or 0) * spec.dtype.size
+            for spec in keras.tree.flatten(source.element)
+        )
+        block = min(_BLOCK_BYTES // (self._bytes + inputs), _BLOCK)
+        self._block = self._at_once = _multiple(how.batch_size, block)
+        if not fits:
+            dense = max(self._examples * self._bytes // _BYTES_A_RECORD, _BLOCK)
+            self._at_once = _multiple(self._block, min(_READ_BYTES // self._bytes, dense))
 
     def dataset(self, clock: Clock, start_step: int) -> tf.data.Dataset:
         """A pass over it is the epoch that the clock says."""
@@ -104,18 +114,25 @@ class Reader:
             epoch, held = tf.numpy_function(self._begun, [], [tf.int64, tf.uint8])
             return tf.ensure_shape(epoch, ()), tf.ensure_shape(held, (None, self._bytes))
 
+        anywhere, augmented = isinstance(self._source, (Arrays, Stored)), self._views.augmented
+        size = self._how.batch_size
+        first = start_step * size // self._at_once if anywhere else 0
+
         def batches(epoch, held):
-            if isinstance(self._source, (Arrays, Stored)):
-                return self._anywhere(epoch, held, start_step)
-            return self._mixed(self._from_stream(epoch, held)).skip(start_step)
+            made = self._anywhere if anywhere else self._from_stream
+            found = made(epoch, held, first)
+            if not augmented:
+                found = found.map(as_is(self._packed))
+            found = found.rebatch(size, drop_remainder=self._how.drop_remainder)
+            return found.skip(start_step - first * self._at_once // size)
 
         self._clock = clock
         # Python is not called again while an epoch goes on: a tf.data iterator that is let go of
         # while a Python function runs in it can wait for ever.
         found = tf.data.Dataset.range(1).map(as_is(begin)).flat_map(as_is(batches))
-        replay = tf.data.AUTOTUNE if self._views.augmented else None
-        packed = found.map(as_is(self._packed), num_parallel_calls=replay)
-        sized = packed.apply(tf.data.experimental.assert_cardinality(steps - start_step))
+        if augmented:
+            found = found.map(as_is(self._packed), num_parallel_calls=tf.data.AUTOTUNE)
+        sized = found.apply(tf.data.experimental.assert_cardinality(steps - start_step))
         return untuned(sized.prefetch(_PREFETCHED))
 
     def load(self, epoch: int) -> np.ndarray:
@@ -134,30 +151,32 @@ class Reader:
         epoch = self._clock.take()
         return epoch, self.load(int(epoch))
 
-    def _anywhere(self, epoch: Tensor, held: Tensor, start_step: int) -> tf.data.Dataset:
-        """Inputs that can be had in any order: the epoch's own, block by block."""
-        first, last = start_step * self._how.batch_size // self._block, self._examples - 1
+    def _anywhere(self, epoch: Tensor, held: Tensor, first: int) -> tf.data.Dataset:
+        """Inputs that can be had in any order: the epoch's own, from that block on."""
 
-        def ordered(block):
-            start = block * self._block
-            places = tf.range(start, tf.minimum(start + self._block, self._examples))
+        def ordered(number):
+            places = self._neighbours(number, self._at_once)
             if self._how.shuffle:
                 places = shuffled(places, self._examples, self._how.seed, epoch)
-            return places, self._read(epoch, held, places, now=self._held is None)
+            return places, self._read(epoch, held, places)
 
         def with_inputs(indices, rows):
-            rows = self._read(epoch, held, indices, now=True) if self._held else rows
             return self._element(indices, rows), rows, _places(epoch, indices)
 
-        blocks = tf.data.Dataset.range(first, last // self._block + 1).map(as_is(ordered))
-        size = self._how.batch_size
-        batches = blocks.rebatch(size, drop_remainder=self._how.drop_remainder)
-        return batches.skip(start_step - first * self._block // size).map(as_is(with_inputs))
+        blocks = tf.data.Dataset.range(first, -(-self._examples // self._at_once))
+        blocks = blocks.map(as_is(ordered))
+        if self._held is None:
+            # The next are read while these are used.
+            blocks = blocks.prefetch(1).rebatch(self._block)
+        return blocks.map(as_is(with_inputs))
 
-    def _read(self, epoch: Tensor, held: Tensor, indices: Tensor, now: bool) -> Any:
-        """The records of these examples as bytes; where they come later, none for each."""
-        if not now:
-            return tf.zeros((tf.size(indices), 0), "uint8")
+    def _neighbours(self, number: Tensor, count: int) -> Tensor:
+        """The places in so many examples' block of that number; none past the end."""
+        start = tf.minimum(number * count, self._examples)
+        return tf.range(start, tf.minimum(start + count, self._examples))
+
+    def _read(self, epoch: Tensor, held: Tensor, indices: Tensor) -> Any:
+        """The records of these examples as bytes."""
         if self._held is not None:
             return tf.gather(held, indices)
         rows = tf.numpy_function(
@@ -178,17 +197,15 @@ class Reader:
             return keras.tree.map_structure(lambda t: tf.gather(t, indices), source.tensors())
         return called(source.take, [indices], source.batch_spec())
 
-    def _from_stream(self, epoch: Tensor, held: Tensor) -> tf.data.Dataset:
-        """`(element, records, places)` in batches of any size, none of them mixed yet."""
+    def _from_stream(self, epoch: Tensor, held: Tensor, first: int) -> tf.data.Dataset:
+        """Inputs in the order that they come in, from the first, each window of them shuffled."""
         source = self._source
         size = source.batch_size if isinstance(source, Batches) else self._how.batch_size
         steps = -(-self._examples // size)
 
-        def answered(step):
-            start = step * size
-            stop = tf.minimum(start + size, self._examples)
-            indices = tf.range(start, tf.maximum(start, stop))
-            return self._read(epoch, held, indices, now=True), _places(epoch, indices)
+        def answered(number):
+            indices = self._neighbours(number, size)
+            return self._read(epoch, held, indices), _places(epoch, indices)
 
         def loaded(place):
             assert isinstance(source, Batches)
@@ -207,7 +224,11 @@ class Reader:
             answers = tf.data.Dataset.range(steps + 1).map(as_is(answered))
             pairs = tf.data.Dataset.zip(given, answers)
             found = pairs.map(as_is(lambda element, answer: (element, *answer)))
-        return found.map(as_is(self._checked))
+        found = found.map(as_is(self._checked))
+        if not self._how.shuffle:
+            return found
+        window = -(-self._how.shuffle_buffer // self._how.batch_size) * self._how.batch_size
+        return found.rebatch(window).enumerate().map(as_is(self._window_shuffled))
 
     def _checked(self, element: tuple, rows: Tensor, places: Tensor) -> tuple:
         """The element, once it is the one that the teacher answered."""
@@ -217,14 +238,6 @@ class Reader:
         same = tf.cond(same, lambda: tf.reduce_all(tf.equal(found, right)), lambda: False)
         with tf.control_dependencies([tf.debugging.Assert(same, [_CHANGED])]):
             return keras.tree.map_structure(tf.identity, (element, rows, places))
-
-    def _mixed(self, found: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches of the size asked for, each window of examples shuffled."""
-        size, how = self._how.batch_size, self._how
-        if how.shuffle:
-            window = -(-how.shuffle_buffer // size) * size
-            found = found.rebatch(window).enumerate().map(as_is(self._window_shuffled))
-        return found.rebatch(size, drop_remainder=how.drop_remainder)
 
     def _window_shuffled(self, number: Tensor, batch: tuple) -> tuple:
         key = tf.stack([self._how.seed + batch[2][0, 0] * _PRIME, number])
@@ -265,6 +278,11 @@ def _field(rows: Tensor, kind: np.dtype, offset: int) -> Tensor:
     if dtype == tf.bool:
         return tf.reshape(part, shape) != 0
     return tf.bitcast(tf.reshape(part, shape if size == 1 else [*shape, size]), dtype)
+
+
+def _multiple(number: int, most: int) -> int:
+    """The largest multiple up to `most`, one at least."""
+    return max(most // number, 1) * number
 
 
 def _places(epoch: Tensor, indices: Tensor) -> Tensor:

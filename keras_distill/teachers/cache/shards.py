@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import os
 import stat
 import threading
@@ -26,8 +27,10 @@ __all__ = [
     "write_shard",
 ]
 
-# A view's records up to this many bytes are held in memory; larger ones are read row by row.
+# A view's records up to this many bytes are held in memory; larger ones are read as they come.
 MEMORY_BYTES = 2**29
+# Read in one call at most; and as many bytes more as are read in the time that a call takes.
+_SPAN_BYTES, _CALL_BYTES = 2**20, 2**12
 
 
 def write_shard(folder: Path, shard: Shard, records: np.ndarray) -> None:
@@ -168,14 +171,47 @@ class OnDisk:
         self._offset = 0
 
     def read(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """These examples' records as bytes, uint8 `(n, bytes)`."""
-        files = self.open(epoch)
-        size, pread = self._record.itemsize, os.pread
-        shards, rows = np.divmod(indices, self._manifest.shard_examples)
-        places = (self._offset + rows * size).tolist()
-        handles = [files[i].fileno() for i in shards.tolist()]
-        read = [pread(handle, size, at) for handle, at in zip(handles, places, strict=True)]
-        return np.frombuffer(b"".join(read), "u1").reshape(len(read), size)
+        """These examples' records as bytes, uint8 `(n, bytes)`.
+
+        Raises:
+          ValueError: a file was cut short since it was opened.
+        """
+        between = int(np.ptp(indices)) + 1 - len(indices) if len(indices) else 0
+        near = between * self._record.itemsize <= len(indices) * _CALL_BYTES
+        return (self._spans if near else self._singly)(epoch, indices)
+
+    def _spans(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        """Everything from the first to the last of them is read, a span a call."""
+        files, size = self.open(epoch), self._record.itemsize
+        rows, order = _aligned(len(indices), size), np.argsort(indices)
+        records = rows.view(f"V{size}")[:, 0]
+        numbers, places = np.divmod(indices[order], self._manifest.shard_examples)
+        spans = numbers * self._manifest.shard_examples + places // max(_SPAN_BYTES // size, 1)
+        begins = np.flatnonzero(np.diff(spans, prepend=-1)).tolist()
+        for begin, end in itertools.pairwise([*begins, len(order)]):
+            first, last = places[begin], places[end - 1]
+            count, start = int(last - first + 1) * size, self._offset + int(first) * size
+            found = self._whole(os.pread(files[numbers[begin]].fileno(), count, start), count)
+            there = np.frombuffer(found, records.dtype)
+            records[order[begin:end]] = there[places[begin:end] - first]
+        return rows
+
+    def _singly(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        files, size = self.open(epoch), self._record.itemsize
+        numbers, places = np.divmod(indices, self._manifest.shard_examples)
+        handles = [files[number].fileno() for number in numbers.tolist()]
+        starts = (self._offset + places * size).tolist()
+        found = b"".join(map(os.pread, handles, itertools.repeat(size), starts))
+        found = self._whole(found, len(indices) * size)
+        return np.frombuffer(found, "u1").reshape(len(indices), size)
+
+    def _whole(self, found: bytes, expected: int) -> bytes:
+        if len(found) != expected:
+            raise ValueError(
+                f"A shard of the cache in {self._sums.folder} was cut short while it was read; "
+                f"which, cache.verify() tells."
+            )
+        return found
 
     def open(self, epoch: int) -> list[Any]:
         """The open files of an epoch's views.
