@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_distill import _files
 from keras_distill.litert import launch
+from keras_distill.litert.by_value import by_value
 from keras_distill.litert.process import EndedError, Processes, signal_name
 from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.litert.saved_graph import nodes_of, readers_of_tensor
@@ -73,7 +74,8 @@ def write_saved_model(
       function: takes the inputs as a dict of tensors and returns the outputs as one.
       tensor_specs: a `tf.TensorSpec` an input, in the caller's order.
       directory: where the SavedModel goes.
-      variables: every `keras.Variable`, `tf.Variable` or lookup table that `function` reads.
+      variables: every lookup table that `function` reads, and every `keras.Variable` and
+        `tf.Variable` that it writes or reads in a loop; of the others it takes the numbers.
 
     Raises:
       ValueError: two input names that TensorFlow cannot tell apart.
@@ -94,11 +96,13 @@ def write_saved_model(
 
     module = tf.Module()
     WORKER.current()  # It imports TensorFlow while we trace.
-    module.tracked = [v.value if isinstance(v, keras.Variable) else v for v in variables]
     with quiet_tensorflow():
-        traced = tf.function(serve).get_concrete_function(**specs)
-        module.serve = traced
-        tf.saved_model.save(module, os.fspath(directory), signatures={"serving_default": traced})
+        traced = by_value(tf.function(serve).get_concrete_function(**specs), specs)
+        module.serve, module.tracked = traced, _read_by(traced, variables)
+        tf.saved_model.save(
+            *(module, os.fspath(directory), {"serving_default": traced}),
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
     outputs = {
         name: tf.TensorSpec(
             traced.structured_outputs[name].shape, traced.structured_outputs[name].dtype
@@ -106,6 +110,17 @@ def write_saved_model(
         for name in order
     }
     return SavedModel(os.fspath(directory), inputs, outputs)
+
+
+def _read_by(traced: Any, variables: Sequence[Any]) -> list[Any]:
+    """What a function reads of some variables, and all that are lookup tables."""
+    handles = set(map(id, traced.captured_inputs))
+    found = [one.value if isinstance(one, keras.Variable) else one for one in variables]
+    # Of a strategy's variable the function reads a part.
+    parts = [[getattr(part, "handle", None) for part in getattr(v, "values", [v])] for v in found]
+    return [
+        v for v, own in zip(found, parts, strict=True) if None in own or handles & set(map(id, own))
+    ]
 
 
 def _tensorflow_name(name: str) -> str:

@@ -25,35 +25,10 @@ def respell(folder: str, precision: str, *, calibrated: bool = False) -> None:
     path = Path(folder, "saved_model.pb")
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta in saved.meta_graphs:
-        _write_in_numbers(meta)
         for function in meta.graph_def.library.function:
             for spellings in rounds(precision, calibrated):
                 _respell_function(function, spellings)
     path.write_bytes(saved.SerializeToString())
-
-
-def _write_in_numbers(meta: Any) -> None:
-    """Into functions, the tensors that they were traced with: an array made before the model was.
-
-    A function reads them as it reads variables, and nothing in it tells their numbers.
-    """
-    objects, library = meta.object_graph_def, meta.graph_def.library.function
-    values = {node.name: node for node in meta.graph_def.node if node.op == "Const"}
-    for function in library:
-        if function.signature.name not in objects.concrete_functions:
-            continue
-        bound = objects.concrete_functions[function.signature.name].bound_inputs
-        arguments = function.signature.input_arg[len(function.signature.input_arg) - len(bound) :]
-        known = {}
-        for argument, number in zip(arguments, bound, strict=True):
-            value = values.get(objects.nodes[number].constant.operation)
-            read = any(argument.name in node.input for node in function.node_def)
-            if value is not None and read:
-                known[argument.name] = f"{argument.name}/known:output:0"
-                function.node_def.append(copied(value))
-                function.node_def[-1].name = f"{argument.name}/known"
-        for node in function.node_def if known else ():
-            node.input[:] = [known.get(read, read) for read in node.input]
 
 
 def nodes_of(folder: str, operations: Sequence[str]) -> list[str]:
