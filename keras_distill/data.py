@@ -1,19 +1,24 @@
-"""One way in for every data argument, and the two image sets that need no download."""
+"""One way in for every data argument; `datasets` has real data."""
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill._extras import install_hint
+from keras_distill.datasets import FASHION_MNIST_CLASSES as FASHION_MNIST_CLASSES
+from keras_distill.datasets import ImageSplits as ImageSplits
+from keras_distill.datasets import Recordings as Recordings
+from keras_distill.datasets import fashion_mnist_folders as fashion_mnist_folders
+from keras_distill.datasets import load_cifar10 as load_cifar10
+from keras_distill.datasets import load_digits as load_digits
+from keras_distill.datasets import load_fashion_mnist as load_fashion_mnist
+from keras_distill.datasets import load_spoken_digits as load_spoken_digits
+from keras_distill.datasets import read_idx as read_idx
 
 ACCEPTED = (
     "an array of inputs, a tuple (x, y) or (x, y, sample_weight) of arrays, a dict or list of "
@@ -181,123 +186,3 @@ def _array_batches(parts: tuple[Any, Any, Any], batch_size: int) -> Iterator[tup
             for part in parts
         )
         yield x, y, sample_weight
-
-
-@dataclass(frozen=True)
-class ImageSplits:
-    """Images in [0, 1], `(n, height, width, 1)` float32, and their labels, `(n,)` int32."""
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_validation: np.ndarray
-    y_validation: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    class_names: tuple[str, ...]
-
-
-def load_digits(seed: int = 0) -> ImageSplits:
-    """scikit-learn's 1,797 real 8x8 digits: 1,078 to train, 359 to validate, 360 to test.
-
-    The test images are the same for every seed; `seed` says which of the others validate. So no
-    test image is ever trained on by a run of another seed.
-
-    Raises:
-      ModuleNotFoundError: scikit-learn is missing, which the extra "demo" brings.
-    """
-    try:
-        from sklearn import datasets
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"load_digits needs scikit-learn: {install_hint('demo')}"
-        ) from error
-    found = datasets.load_digits()
-    images = (found.images / 16.0).astype("float32")[..., None]
-    labels = found.target.astype("int32")
-    order = np.random.default_rng(2012).permutation(len(images))
-    rest, test = order[:-360], order[-360:]
-    names = tuple(str(digit) for digit in range(10))
-    return _split(
-        "digits", images[rest], labels[rest], images[test], labels[test], 359, names, seed
-    )
-
-
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
-_FASHION_MNIST_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-
-
-def fashion_mnist_folders() -> tuple[Path, ...]:
-    """Where Fashion-MNIST's four files are looked for: Debian's package, then Keras' own cache."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    return (Path("/usr/share/datasets/fashion-mnist"), keras_home / "datasets" / "fashion-mnist")
-
-
-def load_fashion_mnist(seed: int = 0, *, download: bool = False) -> ImageSplits:
-    """Fashion-MNIST, 28x28: 54,000 images to train, 6,000 to validate, 10,000 to test.
-
-    Args:
-      seed: which of the 60,000 training images validate.
-      download: where no file is on this machine, let `keras.datasets.fashion_mnist` fetch them.
-
-    Raises:
-      FileNotFoundError: the files are nowhere and `download` is False.
-      ValueError: a file is damaged.
-    """
-    folder = _fashion_mnist_folder()
-    if folder is None and download:
-        keras.datasets.fashion_mnist.load_data()
-        folder = _fashion_mnist_folder()
-    if folder is None:
-        places = " and ".join(str(place) for place in fashion_mnist_folders())
-        raise FileNotFoundError(
-            f"Fashion-MNIST's four .idx files are not in {places}. "
-            f"`apt-get install dataset-fashion-mnist` brings them, or load with download=True."
-        )
-    x, y, x_test, y_test = (read_idx(folder / name) for name in _FASHION_MNIST_FILES)
-    x, x_test = (images.astype("float32")[..., None] / np.float32(255) for images in (x, x_test))
-    y, y_test = (labels.astype("int32") for labels in (y, y_test))
-    return _split("fashion_mnist", x, y, x_test, y_test, 6000, FASHION_MNIST_CLASSES, seed)
-
-
-def _fashion_mnist_folder() -> Path | None:
-    for folder in fashion_mnist_folders():
-        if all((folder / name).is_file() for name in _FASHION_MNIST_FILES):
-            return folder
-    return None
-
-
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes (LeCun's MNIST format).
-
-    Raises:
-      ValueError: not an IDX file of bytes, or cut short.
-    """
-    try:
-        content = gzip.decompress(Path(path).read_bytes())
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"Expected a gzipped IDX file; {path} is damaged: {error}.") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError(f"Expected an IDX file of bytes; {path} begins with {content[:4]!r}.")
-    rank = content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count=rank, offset=4))
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if values.size != np.prod(shape):
-        raise ValueError(
-            f"Expected {np.prod(shape)} bytes for {shape} in {path}; got {values.size}."
-        )
-    return values.reshape(shape)
-
-
-def _split(name, x, y, x_test, y_test, validation, class_names, seed) -> ImageSplits:
-    order = np.random.default_rng(seed).permutation(len(x))
-    held, train = order[:validation], order[validation:]
-    return ImageSplits(name, x[train], y[train], x[held], y[held], x_test, y_test, class_names)

@@ -19,6 +19,7 @@ ORDER = [
     "progress",
     "schedules",
     "functional",
+    "datasets",
     "data",
     "graph",
     "litert",
