@@ -1,0 +1,619 @@
+"""What a strong teacher and patient students gain: every objective against labels alone.
+
+    python benchmarks/gains.py                       all data sets, where an earlier call stopped
+    python benchmarks/gains.py --track fashion_mnist one of them
+    python benchmarks/gains.py --plan                what is left, and how long it will take
+    python benchmarks/gains.py --table               the tables from the JSON
+    python benchmarks/gains.py --smoke               a minute or two, tiny, another JSON
+
+Kill it whenever you like: the same command goes on. What is finished stands in the JSON; teachers
+(every epoch is kept) and their caches lie in `--work`, outside of the repository.
+
+A track is a data set. Its teacher is trained by its own recipe on crops and mirror images, and then
+answers some views of every training image once (a `TeacherCache`). Every student of a size and seed
+begins with the same weights, sees the same views in the same order for the same number of updates
+(Adam, one cycle of the rate, batches of 128), and its last weights count. The label-only twin reads
+these views, too, at its own best rate; all objectives share one rate, the best of SoftTargets at
+T = 2. Rates and teachers are chosen on validation images; the test images are asked once, of
+finished students. With a tenth of the labels (of each class) the objectives see all images, -1 for
+a label that is not there; the twin sees its labelled images for as many updates, in new views.
+
+Objectives that look into layers have a label weight of 0.5 and the weight of their authors or of
+the reference code, as their docstrings name it: label loss and objective are then in the authors'
+proportion.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import _common
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_distill as kd
+from keras_distill import objectives as o
+
+BATCH = 128
+TENTH = 0.1
+BLOCKS = ["block1", "block2", "block3"]
+
+
+# --- what is compared ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Args:
+      label_weight: of the Distiller; None for labels alone.
+      make: from the teacher's tapped shapes to the objectives.
+      taps: the teacher's layers that they look into.
+    """
+
+    label_weight: float | None
+    make: Callable[[dict[str, tuple]], list[kd.Objective]] = lambda shapes: []
+    taps: tuple[str, ...] = ()
+
+
+def soft(temperature: float, label_weight: float, **options: Any) -> Method:
+    return Method(label_weight, lambda shapes: [o.SoftTargets(temperature=temperature, **options)])
+
+
+def answers(label_weight: float, kind: Callable, **options: Any) -> Method:
+    """An objective on logits."""
+    return Method(label_weight, lambda shapes: [kind(**options)])
+
+
+def layers(kind: Callable, taps: Any, weight: Any, **options: Any) -> Method:
+    """An objective on layers of the same names; `weight` may be a function of their shapes."""
+    names = tuple(taps) if isinstance(taps, list) else (taps,)
+
+    def make(shapes: dict[str, tuple]) -> list[kd.Objective]:
+        value = weight(*(math.prod(shapes[name]) for name in names)) if callable(weight) else weight
+        return [kind(taps, taps, weight=value, **options)]
+
+    return Method(0.5, make, names)
+
+
+LABELS = "labels"
+RATED = "SoftTargets, T=2, label weight 0.1"
+SOFT = {
+    f"SoftTargets, T={t}, label weight {w:g}": soft(t, w)
+    for t in (1, 2, 4, 8)
+    for w in (0, 0.1, 0.5)
+}
+LOGITS = {
+    "SoftTargets, standardised": soft(2, 0.1, standardize=True),
+    "DKD": answers(0.5, o.DKD),
+    "NormalizedKD": answers(0.5, o.NormalizedKD),
+    "DIST": answers(0.5, o.DIST),
+    "GeneralizedJSD": answers(0.1, o.GeneralizedJSD),
+}
+LAYERS = {
+    "FeatureHint": layers(o.FeatureHint, "block2", 100.0),
+    "AttentionTransfer": layers(o.AttentionTransfer, BLOCKS, 1000.0),
+    "SimilarityPreserving": layers(o.SimilarityPreserving, "block3", 3000.0),
+    "RelationalKD": layers(o.RelationalKD, "pool", 1.0),
+    "ContrastiveRepresentation": layers(o.ContrastiveRepresentation, "pool", 0.8),
+    "ReviewKD": layers(o.ReviewKD, BLOCKS, 1.0),
+    "VariationalInformation": layers(o.VariationalInformation, "block2", 1.0),
+    "InterChannelCorrelation": layers(o.InterChannelCorrelation, "block3", 2.5),
+    "FactorTransfer": layers(o.FactorTransfer, "block3", 200.0),
+    "Overhaul": layers(o.Overhaul, "norm2", lambda numbers: 1e-3 * numbers),
+}
+METHODS = {LABELS: Method(None), **SOFT, **LOGITS, **LAYERS}
+
+
+# --- the tracks ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Track:
+    """A data set, its teacher and its students.
+
+    Args:
+      load: its splits.
+      augment: `(image, seed)` to a view.
+      teacher: makes it.
+      student: from a size's widths.
+      sizes: widths, by name.
+      layered: the sizes that learn from layers, too.
+      seeds: students of each row.
+      teacher_epochs, teacher_rate: its recipe; weight decay is 5e-4 of the rate's SGD.
+      views: of each image that the teacher answers.
+      epochs: of a student.
+      rates: to choose from.
+    """
+
+    load: Callable[[], kd.data.ImageSplits]
+    augment: Callable[[Any, Any], Any]
+    teacher: Callable[[], keras.Model]
+    student: Callable[[tuple[int, ...]], keras.Model]
+    sizes: dict[str, tuple[int, ...]]
+    layered: tuple[str, ...]
+    seeds: int
+    teacher_epochs: int
+    teacher_rate: float
+    views: int
+    epochs: int
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+
+
+def shifted(margin: int) -> Callable[[Any, Any], Any]:
+    def augment(x: Any, seed: Any) -> Any:
+        padded = tf.pad(x, [[margin, margin], [margin, margin], [0, 0]])
+        x = tf.image.stateless_random_crop(padded, x.shape, seed)
+        return tf.image.stateless_random_flip_left_right(x, seed)
+
+    return augment
+
+
+def residual_teacher(shape: tuple, widths: tuple[int, ...], depth: int) -> keras.Model:
+    """A residual network; the three stages after the first halve what they see."""
+    image = keras.Input(shape)
+    x = convolved(image, widths[0], 1)
+    for number, width in enumerate(widths[1:], 1):
+        for index in range(depth):
+            last = index == depth - 1
+            x = residual(x, width, 2 if index == 0 else 1, number if last else None)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    dropped = keras.layers.Dropout(0.2)(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(dropped), name="teacher")
+
+
+def residual(x: Any, width: int, stride: int, number: int | None) -> Any:
+    shortcut = x
+    if stride != 1 or x.shape[-1] != width:
+        shortcut = keras.layers.Conv2D(width, 1, stride, padding="same", use_bias=False)(x)
+        shortcut = keras.layers.BatchNormalization()(shortcut)
+    x = keras.layers.ReLU()(convolved(x, width, stride, activate=False))
+    x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    # What a layer tells before its ReLU and after it: the objectives look at either.
+    x = keras.layers.Add(name=f"norm{number}" if number else None)([x, shortcut])
+    return keras.layers.ReLU(name=f"block{number}" if number else None)(x)
+
+
+def convolved(x: Any, width: int, stride: int, *, activate: bool = True) -> Any:
+    x = keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x)
+    x = keras.layers.BatchNormalization()(x)
+    return keras.layers.ReLU()(x) if activate else x
+
+
+def plain_student(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
+    """Three convolutions, each of which halves what it sees."""
+    image = x = keras.Input(shape)
+    for number, width in enumerate(widths, 1):
+        x = keras.layers.Conv2D(width, 3, 2, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(name=f"norm{number}")(x)
+        x = keras.layers.ReLU(name=f"block{number}")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+def resnet8(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
+    """MLPerf Tiny's network for CIFAR-10 at widths 16, 32 and 64: 78 thousand weights."""
+    image = keras.Input(shape)
+    x = convolved(image, widths[0], 1)
+    for number, width in enumerate(widths, 1):
+        x = residual(x, width, 1 if number == 1 else 2, number)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+GRAY, COLOUR = (28, 28, 1), (32, 32, 3)
+TRACKS = {
+    "fashion_mnist": Track(
+        load=functools.partial(kd.data.load_fashion_mnist, download=True),
+        augment=shifted(2),
+        teacher=lambda: residual_teacher(GRAY, (32, 64, 128, 256), 2),
+        student=functools.partial(plain_student, GRAY),
+        sizes={"3k": (6, 11, 22), "11k": (11, 21, 42), "35k": (20, 38, 76)},
+        layered=("11k",),
+        seeds=3,
+        teacher_epochs=30,
+        teacher_rate=0.1,
+        views=8,
+        epochs=24,
+    ),
+    "cifar10": Track(
+        load=functools.partial(kd.data.load_cifar10, download=True),
+        augment=shifted(4),
+        teacher=lambda: residual_teacher(COLOUR, (32, 64, 128, 256), 2),
+        student=functools.partial(resnet8, COLOUR),
+        sizes={"ResNet8": (16, 32, 64), "half": (8, 16, 32)},
+        layered=(),
+        seeds=2,
+        teacher_epochs=40,
+        teacher_rate=0.1,
+        views=10,
+        epochs=30,
+    ),
+}
+
+
+def small(track: Track) -> Track:
+    """A track to see that all of it runs."""
+
+    def load() -> kd.data.ImageSplits:
+        splits = track.load()
+        parts = {f"{a}_{p}": 256 for a in "xy" for p in ("train", "validation", "test")}
+        return dataclasses.replace(splits, **{k: getattr(splits, k)[:n] for k, n in parts.items()})
+
+    sizes = dict(list(track.sizes.items())[:1])
+    return dataclasses.replace(
+        track, load=load, sizes=sizes, layered=tuple(sizes) if track.layered else (), seeds=1,
+        teacher_epochs=1, views=2, epochs=1, rates=track.rates[:1],
+    )  # fmt: skip
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A student to train.
+
+    Args:
+      track: its name.
+      share: of the labels that are there, 1 or a tenth.
+      size: of the student.
+      method: its name.
+      seed: of the weights, the order and the labels that are left.
+      rate: the cycle's highest; None for the best that was found on validation images.
+    """
+
+    track: str
+    share: float
+    size: str
+    method: str
+    seed: int
+    rate: float | None = None
+
+    @property
+    def key(self) -> str:
+        rate = "" if self.rate is None else f"/rate {self.rate:g}"
+        return f"{self.track}/{self.share:g}/{self.size}/{self.method}/{self.seed}{rate}"
+
+    @property
+    def rated_as(self) -> str:
+        """The method whose best rate it takes."""
+        return LABELS if self.method == LABELS else RATED
+
+
+def cycle(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Up to `rate` in the first tenth of the steps, and down to zero along a cosine."""
+    up = steps // 10
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - up, warmup_target=rate, warmup_steps=up
+    )
+
+
+@functools.cache
+def splits_of(track: str, smoke: bool) -> kd.data.ImageSplits:
+    return track_of(track, smoke).load()
+
+
+def track_of(name: str, smoke: bool) -> Track:
+    return small(TRACKS[name]) if smoke else TRACKS[name]
+
+
+def compiled(model: keras.Model, optimizer: Any) -> keras.Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss)
+    return model
+
+
+def views(x: np.ndarray, y: np.ndarray, augment: Callable, seed: int) -> tf.data.Dataset:
+    """Batches of new views for ever."""
+    examples = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed).repeat()
+    seeds = tf.data.Dataset.random(seed=seed).batch(2).map(lambda two: tf.cast(two, "int32"))
+    seen = tf.data.Dataset.zip(examples, seeds).map(
+        lambda example, one: (augment(example[0], one), example[1]), num_parallel_calls=2
+    )
+    return seen.batch(BATCH, drop_remainder=True).prefetch(2)
+
+
+def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Percent."""
+    return float(100 * np.mean(model.predict(x, batch_size=500, verbose=0).argmax(1) == y))
+
+
+def teacher_of(name: str, smoke: bool, work: Path) -> keras.Model:
+    """The trained teacher; a call that was killed goes on from its last epoch."""
+    track, data, path = track_of(name, smoke), splits_of(name, smoke), work / f"{name}.keras"
+    if path.exists():
+        return keras.saving.load_model(path)
+    keras.utils.set_random_seed(0)
+    teacher = track.teacher()
+    steps = max(1, len(data.x_train) // BATCH)
+    rate = cycle(track.teacher_rate, steps * track.teacher_epochs)
+    compiled(teacher, keras.optimizers.SGD(rate, momentum=0.9, nesterov=True))
+    for layer in teacher.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.kernel.regularizer = keras.regularizers.L2(2.5e-4)
+    teacher.fit(
+        views(data.x_train, data.y_train, track.augment, 0),
+        steps_per_epoch=steps,
+        epochs=track.teacher_epochs,
+        validation_data=(data.x_validation, data.y_validation),
+        validation_batch_size=500,
+        verbose=2,
+        callbacks=[keras.callbacks.BackupAndRestore(work / f"{name}_backup")],
+    )
+    teacher.save(work / f"new_{name}.keras")
+    os.replace(work / f"new_{name}.keras", path)
+    return teacher
+
+
+def cache_of(name: str, smoke: bool, work: Path, deep: bool, y: Any = None) -> kd.TeacherCache:
+    """The teacher's answers to the track's views, made where they are not there yet."""
+    track, data = track_of(name, smoke), splits_of(name, smoke)
+    folder = work / f"{name}_{'layers' if deep else 'logits'}"
+    taps = sorted({tap for method in LAYERS.values() for tap in method.taps}) if deep else []
+    rows = data.x_train, data.y_train if y is None else y
+    if y is not None:
+        return kd.TeacherCache.open(folder, rows, augment=track.augment)
+    return kd.TeacherCache.build(
+        teacher_of(name, smoke, work), rows, folder, layers=taps, layer_dtype="int8",
+        augment=track.augment, epochs=track.views,
+    )  # fmt: skip
+
+
+def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
+    """Train the student of a job: percent of the validation and of the test images."""
+    begin = time.monotonic()
+    track, data, method = (
+        track_of(job.track, smoke),
+        splits_of(job.track, smoke),
+        METHODS[job.method],
+    )
+    keras.utils.set_random_seed(job.seed)
+    student = model = track.student(track.sizes[job.size])
+    steps = max(1, len(data.x_train) // BATCH) * track.epochs
+    y = data.y_train if job.share == 1 else kept(data.y_train, job.share, job.seed)
+    if method.label_weight is None and job.share < 1:
+        known = y >= 0
+        batches = views(data.x_train[known], y[known], track.augment, job.seed)
+    else:
+        cache = cache_of(job.track, smoke, work, bool(method.taps), y)
+        batches = cache.dataset(BATCH, seed=job.seed, drop_remainder=True).repeat()
+        if method.label_weight is None:
+            batches = batches.map(lambda batch, y: (batch.inputs, y))
+        else:
+            shapes = {tap: cache_shape(job.track, smoke, work, tap) for tap in method.taps}
+            model = kd.Distiller(
+                student, cache, method.make(shapes), label_weight=method.label_weight
+            )
+    compiled(model, keras.optimizers.Adam(cycle(rate, steps)))
+    model.fit(batches.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
+    return {
+        "rate": rate,
+        "validation": accuracy(student, data.x_validation, data.y_validation),
+        "test": accuracy(student, data.x_test, data.y_test),
+        "parameters": student.count_params(),
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def cache_shape(name: str, smoke: bool, work: Path, tap: str) -> tuple:
+    return tuple(teacher_of(name, smoke, work).get_layer(tap).output.shape[1:])
+
+
+def kept(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """All but a share of each class's labels set to -1."""
+    random = np.random.default_rng([seed, 1])
+    found = np.full_like(labels, -1)
+    for value in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == value))
+        found[rows[: max(1, round(share * len(rows)))]] = value
+    return found
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def rate_jobs(name: str, track: Track) -> Iterator[Job]:
+    """What chooses the rates: of every size, with the first seed."""
+    for share in (1, TENTH):
+        for size in track.sizes:
+            for method in (LABELS, RATED):
+                yield from (Job(name, share, size, method, 0, rate) for rate in track.rates)
+
+
+def jobs(name: str, track: Track) -> Iterator[Job]:
+    """The rows of the table, those that say most first."""
+    for share in (1, TENTH):
+        for size in track.sizes:
+            deep = LAYERS if size in track.layered else {}
+            for method in (LABELS, *SOFT, *LOGITS, *deep):
+                yield from (Job(name, share, size, method, seed) for seed in range(track.seeds))
+
+
+def best_rate(rows: dict[str, dict], job: Job, track: Track) -> float:
+    """By validation images, of the method that the job's is rated as."""
+    tried = {r: rows[dataclasses.replace(job, method=job.rated_as, seed=0, rate=r).key]
+             for r in track.rates}  # fmt: skip
+    return max(tried, key=lambda rate: tried[rate]["validation"])
+
+
+def run_track(name: str, smoke: bool, work: Path, output: Path, workers: int) -> dict[str, Any]:
+    """Every job that the JSON does not hold yet; it is written after each."""
+    track = track_of(name, smoke)
+    stored = _common.read_json(output) | {"host": _common.host()}
+    rows = stored.setdefault("rows", {})
+    teachers = stored.setdefault("teachers", {})
+    if name not in teachers:
+        with _process(1) as pool:
+            teachers[name] = pool.submit(teacher_job, name, smoke, work).result()
+        _common.write_json(output, stored)
+        print(f"teacher of {name}: {teachers[name]}", flush=True)
+    for wanted in (list(rate_jobs(name, track)), list(jobs(name, track))):
+        left = [job for job in wanted if job.key not in rows]
+        with _process(workers) as pool:
+            running = {}
+            for job in left:
+                rate = job.rate or best_rate(rows, job, track)
+                same = dataclasses.replace(job, rate=rate).key
+                if same in rows:  # it was run to choose the rate
+                    rows[job.key] = rows[same]
+                    continue
+                running[pool.submit(run, job, rate, smoke, work)] = job
+            for done in concurrent.futures.as_completed(running):
+                rows[running[done].key] = done.result()
+                _common.write_json(output, stored)
+                print(
+                    f"{rows[running[done].key]['seconds']:7.1f} s  {running[done].key}", flush=True
+                )
+        _common.write_json(output, stored)
+    return stored
+
+
+def _process(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Processes that share nothing; of several each computes in one thread."""
+    if workers > 1:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+    else:
+        os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed ends, too."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def teacher_job(name: str, smoke: bool, work: Path) -> dict[str, float]:
+    """Train the teacher and ask it; its percent of the validation and of the test images."""
+    teacher, data = teacher_of(name, smoke, work), splits_of(name, smoke)
+    for deep in (False, True) if track_of(name, smoke).layered else (False,):
+        cache_of(name, smoke, work, deep)
+    return {
+        "parameters": teacher.count_params(),
+        "validation": accuracy(teacher, data.x_validation, data.y_validation),
+        "test": accuracy(teacher, data.x_test, data.y_test),
+    }
+
+
+# --- the tables ---------------------------------------------------------------------------------
+
+
+def tables(stored: dict[str, Any]) -> str:
+    parts = [f"{_common.host_line(stored['host'])}.", RULES]
+    for name, teacher in stored["teachers"].items():
+        parts.append(
+            f"**{name}**: teacher {teacher['parameters']:,} weights, {teacher['test']:.2f} %."
+        )
+        parts += [table(name, share, stored["rows"]) for share in (1, TENTH)]
+    return "\n\n".join(part for part in parts if part)
+
+
+RULES = """\
+Percent of the test images, mean ± sample standard deviation over the seeds. A gain is paired by
+seed with the label-only twin, and bold only beyond the spread: |mean| > 2 sd / sqrt(n). A loss is
+called a loss."""
+
+
+def table(name: str, share: float, rows: dict[str, dict]) -> str:
+    found: dict[str, dict[str, dict[int, dict]]] = {}
+    for key, row in rows.items():
+        track, part, size, method, *rest = key.split("/")
+        if (track, part) == (name, f"{share:g}") and len(rest) == 1:
+            found.setdefault(method, {}).setdefault(size, {})[int(rest[0])] = row
+    if LABELS not in found:
+        return ""
+    sizes = list(found[LABELS])
+    weights = {s: next(iter(found[LABELS][s].values()))["parameters"] for s in sizes}
+    lines = [
+        [method, *(cell(found[method].get(s, {}), found[LABELS][s], method) for s in sizes)]
+        for method in METHODS
+        if method in found
+    ]
+    words = "all labels" if share == 1 else "a tenth of the labels"
+    return _common.markdown([words, *(f"{s}: {weights[s]:,} weights" for s in sizes)], lines)
+
+
+def cell(ours: dict[int, dict], twins: dict[int, dict], method: str) -> str:
+    seeds = sorted(ours.keys() & twins.keys())
+    if not seeds:
+        return ""
+    values = [ours[seed]["test"] for seed in seeds]
+    words = f"{statistics.mean(values):.2f} ± {spread(values):.2f}"
+    if method == LABELS:
+        return words
+    gains = [ours[seed]["test"] - twins[seed]["test"] for seed in seeds]
+    gain = f"{statistics.mean(gains):+.2f} ± {spread(gains):.2f}"
+    if abs(statistics.mean(gains)) > 2 * spread(gains) / len(gains) ** 0.5 and len(gains) > 1:
+        gain = f"**{gain} {'gain' if statistics.mean(gains) > 0 else 'LOSS'}**"
+    return f"{words} ({gain})"
+
+
+def spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def plan(stored: dict[str, Any], names: list[str], smoke: bool, workers: int) -> str:
+    lines = []
+    for name in names:
+        track, rows = track_of(name, smoke), stored.get("rows", {})
+        wanted = [*rate_jobs(name, track), *jobs(name, track)]
+        left = [job for job in wanted if job.key not in rows]
+        known = [row["seconds"] for key, row in rows.items() if key.startswith(f"{name}/")]
+        hours = statistics.mean(known) * len(left) / workers / 3600 if known else math.nan
+        lines.append(f"{name}: {len(left)} of {len(wanted)} students left, {hours:.1f} hours")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--track", choices=TRACKS, action="append", help="all by default")
+    parser.add_argument("--plan", action="store_true", help="what is left")
+    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
+    parser.add_argument("--smoke", action="store_true", help="tiny, another JSON")
+    parser.add_argument("--workers", type=int, default=2, help="students at a time")
+    parser.add_argument("--output", type=Path, help="the JSON")
+    parser.add_argument(
+        "--work", type=Path, default=Path.home() / ".cache" / "keras_distill_gains",
+        help="where teachers and caches are kept",
+    )  # fmt: skip
+    args = parser.parse_args()
+    name = "gains_smoke.json" if args.smoke else "gains.json"
+    output = args.output or (Path(tempfile.gettempdir()) if args.smoke else _common.RESULTS) / name
+    names = args.track or list(TRACKS)
+    if args.plan:
+        print(plan(_common.read_json(output), names, args.smoke, args.workers))
+    elif args.table:
+        print(tables(_common.read_json(output)))
+    else:
+        args.work.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            stored = run_track(name, args.smoke, args.work, output, args.workers)
+        print("\n" + tables(stored))
+
+
+if __name__ == "__main__":
+    main()
