@@ -187,9 +187,11 @@ class Builder:
             num_parallel_calls=tf.data.AUTOTUNE if self._views.augmented else 1,
         )
         at, ask = start, functools.partial(_asked, self._encoder())
-        for batch, bad in _one_ahead(ask, untuned(prepared.prefetch(2))):
+        for tensors, bad in _one_ahead(ask, untuned(prepared.prefetch(2))):
+            # Here, where the teacher is at work on the next batch meanwhile.
+            batch = {name: tensor.numpy() for name, tensor in tensors.items()}
             if bad:
-                raise self._unstorable(bad, at, len(batch["input"]))
+                raise self._unstorable(int(bad), at, len(batch["input"]))
             yield batch
             at += len(batch["input"])
 
@@ -255,11 +257,10 @@ class Builder:
         )
 
 
-def _asked(encode: Callable, stored: dict, view: Any, prints: dict) -> tuple[dict[str, Any], int]:
-    """The fields of a batch of records as arrays, and how many examples can't be stored."""
+def _asked(encode: Callable, stored: dict, view: Any, prints: dict) -> tuple[dict[str, Any], Any]:
+    """The fields of a batch of records, and how many examples can't be stored, a scalar."""
     fields, bad = encode(view)
-    kept = {**stored, **prints, **fields}
-    return {name: tensor.numpy() for name, tensor in kept.items()}, int(bad)
+    return {**stored, **prints, **fields}, bad
 
 
 def _one_ahead(function: Callable, items: Iterable[tuple]) -> Iterator:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import keras
@@ -361,6 +362,69 @@ def test_ctrl_c_keeps_what_is_finished(teacher, data, tmp_path, monkeypatch, cap
     assert len(package.verify(tmp_path / "c").whole) == 2
     monkeypatch.undo()
     build(teacher, data, tmp_path / "c")
+    assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Set when the teacher has been asked about the sixth batch."""
+    event, calls, real = threading.Event(), [], building.Answers.encoder
+
+    def encoder(self, layout):
+        encode = real(self, layout)
+
+        def counted(views):
+            calls.append(None)
+            if len(calls) == 6:
+                event.set()
+            return encode(views)
+
+        return counted
+
+    monkeypatch.setattr(building.Answers, "encoder", encoder)
+    return event
+
+
+def test_the_teacher_is_at_work_while_answers_are_put_down(
+    teacher, data, tmp_path, monkeypatch, asked
+):
+    real, seen = building.Builder._check_input, []
+
+    def after_the_next(self, epoch, at, found):
+        seen.append(at)
+        # The fifth waits until the sixth is asked about.
+        assert len(seen) != 5 or asked.wait(30)
+        real(self, epoch, at, found)
+
+    monkeypatch.setattr(building.Builder, "_check_input", after_the_next)
+    build(teacher, data, tmp_path / "c")
+    assert seen == list(range(0, 70, 8))
+
+
+def test_a_failure_while_a_shard_is_being_written_loses_none(
+    data, tmp_path, monkeypatch, content, asked
+):
+    write, check = _files.write, building.Builder._check_input
+
+    def behind(path, *parts, **options):
+        # The second shard comes to the disk while the teacher is at the third one's batches.
+        assert "shard000001" not in path.name or asked.wait(30)
+        write(path, *parts, **options)
+
+    def failing(self, epoch, at, found):
+        if at == 40:
+            raise InterruptedError
+        check(self, epoch, at, found)
+
+    monkeypatch.setattr(_files, "write", behind)
+    monkeypatch.setattr(building.Builder, "_check_input", failing)
+    with pytest.raises(InterruptedError):
+        build(doubled, data, tmp_path / "c")
+    assert asked.is_set()
+    assert len(package.verify(tmp_path / "c").whole) == 2
+    monkeypatch.undo()
+    for name in ("c", "whole"):
+        build(doubled, data, tmp_path / name)
     assert content(tmp_path / "c") == content(tmp_path / "whole")
 
 
