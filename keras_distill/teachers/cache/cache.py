@@ -247,7 +247,7 @@ class TeacherCache(Teacher):
           shuffle_buffer: examples.
           drop_remainder: leave the last, smaller batch out.
           memory_bytes: records of an epoch's views up to this size are held in memory; larger
-            ones are read from disk row by row.
+            ones are read from disk as they come, up to 16 MiB ahead.
 
         Raises:
           ValueError: the cache is not complete, was opened without its data, or an option is out
