@@ -13,7 +13,7 @@ from keras_distill.signals.specs import is_legacy
 __all__ = ["Asked"]
 
 # A trace takes as long as some batches, of which it then saves the better part.
-_BEFORE_TRACE = 4
+_BEFORE_TRACE = 2
 
 
 class Asked:
