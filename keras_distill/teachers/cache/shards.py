@@ -29,7 +29,7 @@ __all__ = [
 
 # A view's records up to this many bytes are held in memory; larger ones are read as they come.
 MEMORY_BYTES = 2**29
-# Read in one call at most; and as many bytes more as are read in the time that a call takes.
+# Read in a call at most; and worth a call: where no more lie between two records, all is read.
 _SPAN_BYTES, _CALL_BYTES = 2**20, 2**12
 
 
@@ -176,42 +176,35 @@ class OnDisk:
         Raises:
           ValueError: a file was cut short since it was opened.
         """
-        between = int(np.ptp(indices)) + 1 - len(indices) if len(indices) else 0
-        near = between * self._record.itemsize <= len(indices) * _CALL_BYTES
-        return (self._spans if near else self._singly)(epoch, indices)
-
-    def _spans(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """Everything from the first to the last of them is read, a span a call."""
         files, size = self.open(epoch), self._record.itemsize
+        between = int(np.ptp(indices)) + 1 - len(indices) if len(indices) else 0
+        if between * size > len(indices) * _CALL_BYTES:
+            return self._one_by_one(files, indices)
         rows, order = _aligned(len(indices), size), np.argsort(indices)
         records = rows.view(f"V{size}")[:, 0]
         numbers, places = np.divmod(indices[order], self._manifest.shard_examples)
         spans = numbers * self._manifest.shard_examples + places // max(_SPAN_BYTES // size, 1)
         begins = np.flatnonzero(np.diff(spans, prepend=-1)).tolist()
         for begin, end in itertools.pairwise([*begins, len(order)]):
-            first, last = places[begin], places[end - 1]
-            count, start = int(last - first + 1) * size, self._offset + int(first) * size
+            within = places[begin:end] - places[begin]
+            count, start = int(within[-1] + 1) * size, self._offset + int(places[begin]) * size
             found = self._whole(os.pread(files[numbers[begin]].fileno(), count, start), count)
-            there = np.frombuffer(found, records.dtype)
-            records[order[begin:end]] = there[places[begin:end] - first]
+            records[order[begin:end]] = np.frombuffer(found, records.dtype)[within]
         return rows
 
-    def _singly(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        files, size = self.open(epoch), self._record.itemsize
+    def _one_by_one(self, files: list[Any], indices: np.ndarray) -> np.ndarray:
+        size = self._record.itemsize
         numbers, places = np.divmod(indices, self._manifest.shard_examples)
         handles = [files[number].fileno() for number in numbers.tolist()]
         starts = (self._offset + places * size).tolist()
         found = b"".join(map(os.pread, handles, itertools.repeat(size), starts))
-        found = self._whole(found, len(indices) * size)
-        return np.frombuffer(found, "u1").reshape(len(indices), size)
+        return np.frombuffer(self._whole(found, len(indices) * size), "u1").reshape(-1, size)
 
     def _whole(self, found: bytes, expected: int) -> bytes:
-        if len(found) != expected:
-            raise ValueError(
-                f"A shard of the cache in {self._sums.folder} was cut short while it was read; "
-                f"which, cache.verify() tells."
-            )
-        return found
+        if len(found) == expected:
+            return found
+        where = self._sums.folder
+        raise ValueError(f"A shard in {where} was cut short while it was read: see cache.verify().")
 
     def open(self, epoch: int) -> list[Any]:
         """The open files of an epoch's views.
