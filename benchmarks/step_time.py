@@ -579,7 +579,7 @@ def main() -> None:
         settled(pair.teacher, pair.data)
         found = run_pair(pair, rounds)
         times = found["median_ms_by_round"], found["processor_ms_by_round"]
-        fresh = fresh_part(key, 1 if args.smoke else 3)
+        fresh = fresh_part(key, max(1, rounds // 2))
         stored["pairs"][key] = found | {"ratios": ratios(key, *times), "fresh": fresh}
         _common.write_json(output, stored)
     print("\n" + tables(stored))
