@@ -47,6 +47,22 @@ def host_line(facts: dict[str, Any]) -> str:
     )
 
 
+def peak_mib() -> float:
+    """The largest resident set of this process so far.
+
+    Not `ru_maxrss` where the kernel tells: a child begins with its parent's.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        import resource  # Not on Windows.
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(
+        line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
+    return int(line.split()[1]) / 1024
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What an earlier run wrote, or an empty dict."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -53,7 +53,7 @@ import keras
 import numpy as np
 import step_time
 import tensorflow as tf
-from cache_storage import peak_mib
+from _common import peak_mib
 
 import keras_distill as kd
 from keras_distill.data import load_fashion_mnist

@@ -11,7 +11,6 @@ cache; a rate is the median over the rounds.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -140,7 +139,7 @@ STORES = {kind.__name__: kind() for kind in (Npy, NpyPread, ArrayRecord, ArrayRe
 def measure(store, folder, count, limit):
     """Rates in examples a second and the growth of the resident memory, of this process."""
     found = {}
-    before = peak_mib()
+    before = _common.peak_mib()
     for name, shuffle in (("shuffled", True), ("sequential", False)):
         batches = store.batches(folder, count, shuffle)
         next(batches)
@@ -150,19 +149,7 @@ def measure(store, folder, count, limit):
             if seen >= limit:
                 break
         found[name] = seen / (time.perf_counter() - begin)
-    return found | {"rss_mib": peak_mib() - before}
-
-
-def peak_mib():
-    """The largest resident set of this process so far.
-
-    Not `ru_maxrss` where the kernel tells: a child begins with its parent's.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    return found | {"rss_mib": _common.peak_mib() - before}
 
 
 def child(name, folder, count, limit):

@@ -412,17 +412,9 @@ def crd_child(examples: int) -> None:
     rows = tf.data.Dataset.range(examples).batch(256, drop_remainder=True)
     data = rows.map(lambda row: tf.random.stateless_normal((256, 32), [0, row[0]]))
     distiller.fit(data.take(20), verbose=0, shuffle=False)
-    before = peak_mib()
+    before = _common.peak_mib()
     distiller.fit(data.prefetch(2), verbose=0, shuffle=False)
-    print(before, peak_mib())
-
-
-def peak_mib() -> float:
-    """The most memory that this process ever held, as Linux tells."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("This part reads /proc/self/status, which only Linux has.")
+    print(before, _common.peak_mib())
 
 
 def crd_all(output: Path, sizes: Sequence[int]) -> None:

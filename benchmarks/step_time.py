@@ -25,7 +25,6 @@ of two layers of equal shape, which keras.distillation demands.
 import argparse
 import dataclasses
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -383,8 +382,7 @@ def fresh_child(name: str, label: str) -> dict[str, float]:
     model.fit(pair.data, steps_per_epoch=1, shuffle=False, verbose=0)
     seconds = time.perf_counter() - begin
     fit_block(model, pair)
-    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": seconds, "mib": mib}
+    return {"seconds": seconds, "mib": _common.peak_mib()}
 
 
 def rotated(names: list[str], by: int) -> list[str]:
@@ -542,6 +540,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--pair", choices=(*PAIRS, "all"), default="all")
+    parser.add_argument("--part", choices=("steps", "fresh", "all"), default="all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="two short rounds, another JSON")
     parser.add_argument("--table", action="store_true", help="print the tables, time nothing")
@@ -577,10 +576,13 @@ def main() -> None:
         print(PAIRS[key], flush=True)
         pair = MAKERS[key](images, steps[key])
         settled(pair.teacher, pair.data)
-        found = run_pair(pair, rounds)
-        times = found["median_ms_by_round"], found["processor_ms_by_round"]
-        fresh = fresh_part(key, max(1, rounds // 2))
-        stored["pairs"][key] = found | {"ratios": ratios(key, *times), "fresh": fresh}
+        found = stored["pairs"].setdefault(key, {})
+        if args.part != "fresh":
+            found |= run_pair(pair, rounds)
+            times = found["median_ms_by_round"], found["processor_ms_by_round"]
+            found["ratios"] = ratios(key, *times)
+        if args.part != "steps":
+            found["fresh"] = fresh_part(key, max(1, rounds // 2))
         _common.write_json(output, stored)
     print("\n" + tables(stored))
 

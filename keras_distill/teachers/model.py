@@ -36,7 +36,8 @@ class Model(Teacher):
       engine: "frozen" (its weights folded, BatchNorm into the convolutions, and held once; a model
         that writes variables as it answers runs as the plain call), "keras" (the plain call),
         "litert" (a LiteRT file in this process; not under XLA), or "auto" (times them on one batch
-        of 32 and says its choice).
+        of 32 and says its choice; without AVX-512 that is often LiteRT, whose convolutions are
+        faster, at the price of a conversion and of more memory).
       input_spec: `keras.KerasTensor`s of the inputs, for a callable that can't tell.
       heads: where its outputs have other names than the student's: `{student's: model's}`. Those
         that are not named here keep their names.
