@@ -46,6 +46,7 @@ import _common
 import keras
 import numpy as np
 import tensorflow as tf
+import when_it_pays as pays
 
 import keras_distill as kd
 from keras_distill import objectives as o
@@ -332,11 +333,6 @@ def views(x: np.ndarray, y: np.ndarray, augment: Callable, seed: int) -> tf.data
     return seen.batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    """Percent."""
-    return float(100 * np.mean(model.predict(x, batch_size=500, verbose=0).argmax(1) == y))
-
-
 def teacher_of(name: str, smoke: bool, work: Path) -> keras.Model:
     """The trained teacher; a call that was killed goes on from its last epoch."""
     track, data, path = track_of(name, smoke), splits_of(name, smoke), work / f"{name}.keras"
@@ -379,7 +375,7 @@ def cache_of(name: str, smoke: bool, work: Path, deep: bool, y: Any = None) -> k
 
 
 def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
-    """Train the student of a job: percent of the validation and of the test images."""
+    """Train the student of a job: its accuracy on the validation and the test images."""
     begin = time.monotonic()
     track, data, method = (
         track_of(job.track, smoke),
@@ -389,7 +385,7 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     keras.utils.set_random_seed(job.seed)
     student = model = track.student(track.sizes[job.size])
     steps = max(1, len(data.x_train) // BATCH) * track.epochs
-    y = data.y_train if job.share == 1 else kept(data.y_train, job.share, job.seed)
+    y = data.y_train if job.share == 1 else pays.keep_labels(data.y_train, job.share, job.seed)
     if method.label_weight is None and job.share < 1:
         known = y >= 0
         batches = views(data.x_train[known], y[known], track.augment, job.seed)
@@ -407,8 +403,8 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     model.fit(batches.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
     return {
         "rate": rate,
-        "validation": accuracy(student, data.x_validation, data.y_validation),
-        "test": accuracy(student, data.x_test, data.y_test),
+        "validation": pays.accuracy(student, data.x_validation, data.y_validation),
+        "test": pays.accuracy(student, data.x_test, data.y_test),
         "parameters": student.count_params(),
         "seconds": round(time.monotonic() - begin, 1),
     }
@@ -416,16 +412,6 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
 
 def cache_shape(name: str, smoke: bool, work: Path, tap: str) -> tuple:
     return tuple(teacher_of(name, smoke, work).get_layer(tap).output.shape[1:])
-
-
-def kept(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """All but a share of each class's labels set to -1."""
-    random = np.random.default_rng([seed, 1])
-    found = np.full_like(labels, -1)
-    for value in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == value))
-        found[rows[: max(1, round(share * len(rows)))]] = value
-    return found
 
 
 # --- all of them --------------------------------------------------------------------------------
@@ -508,14 +494,14 @@ def _end_with_parent() -> None:
 
 
 def teacher_job(name: str, smoke: bool, work: Path) -> dict[str, float]:
-    """Train the teacher and ask it; its percent of the validation and of the test images."""
+    """Train the teacher and ask it; its accuracy on the validation and the test images."""
     teacher, data = teacher_of(name, smoke, work), splits_of(name, smoke)
     for deep in (False, True) if track_of(name, smoke).layered else (False,):
         cache_of(name, smoke, work, deep)
     return {
         "parameters": teacher.count_params(),
-        "validation": accuracy(teacher, data.x_validation, data.y_validation),
-        "test": accuracy(teacher, data.x_test, data.y_test),
+        "validation": pays.accuracy(teacher, data.x_validation, data.y_validation),
+        "test": pays.accuracy(teacher, data.x_test, data.y_test),
     }
 
 
@@ -526,7 +512,7 @@ def tables(stored: dict[str, Any]) -> str:
     parts = [f"{_common.host_line(stored['host'])}.", RULES]
     for name, teacher in stored["teachers"].items():
         parts.append(
-            f"**{name}**: teacher {teacher['parameters']:,} weights, {teacher['test']:.2f} %."
+            f"**{name}**: teacher {teacher['parameters']:,} weights, {100 * teacher['test']:.2f} %."
         )
         parts += [table(name, share, stored["rows"]) for share in (1, TENTH)]
     return "\n\n".join(part for part in parts if part)
@@ -561,19 +547,9 @@ def cell(ours: dict[int, dict], twins: dict[int, dict], method: str) -> str:
     seeds = sorted(ours.keys() & twins.keys())
     if not seeds:
         return ""
-    values = [ours[seed]["test"] for seed in seeds]
-    words = f"{statistics.mean(values):.2f} ± {spread(values):.2f}"
-    if method == LABELS:
-        return words
-    gains = [ours[seed]["test"] - twins[seed]["test"] for seed in seeds]
-    gain = f"{statistics.mean(gains):+.2f} ± {spread(gains):.2f}"
-    if abs(statistics.mean(gains)) > 2 * spread(gains) / len(gains) ** 0.5 and len(gains) > 1:
-        gain = f"**{gain} {'gain' if statistics.mean(gains) > 0 else 'LOSS'}**"
-    return f"{words} ({gain})"
-
-
-def spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    values, twin = ([one[seed]["test"] for seed in seeds] for one in (ours, twins))
+    words = pays.points(values)
+    return words if method == LABELS else f"{words} ({pays.gain(values, twin)})"
 
 
 def plan(stored: dict[str, Any], names: list[str], smoke: bool, workers: int) -> str:

@@ -99,10 +99,9 @@ def write_saved_model(
     with quiet_tensorflow():
         traced = by_value(tf.function(serve).get_concrete_function(**specs), specs)
         module.serve, module.tracked = traced, _read_by(traced, variables)
-        tf.saved_model.save(
-            *(module, os.fspath(directory), {"serving_default": traced}),
-            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-        )
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {"serving_default": traced}
+        tf.saved_model.save(module, os.fspath(directory), signatures, options)
     outputs = {
         name: tf.TensorSpec(
             traced.structured_outputs[name].shape, traced.structured_outputs[name].dtype
