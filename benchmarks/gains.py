@@ -176,8 +176,7 @@ def residual_teacher(shape: tuple, widths: tuple[int, ...], depth: int) -> keras
             last = index == depth - 1
             x = residual(x, width, 2 if index == 0 else 1, number if last else None)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    dropped = keras.layers.Dropout(0.2)(x)
-    return keras.Model(image, keras.layers.Dense(10, name="logits")(dropped), name="teacher")
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="teacher")
 
 
 def residual(x: Any, width: int, stride: int, number: int | None) -> Any:
