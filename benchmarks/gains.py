@@ -224,15 +224,15 @@ TRACKS = {
     "fashion_mnist": Track(
         load=functools.partial(kd.data.load_fashion_mnist, download=True),
         augment=shifted(2),
-        teacher=lambda: residual_teacher(GRAY, (32, 64, 128, 256), 2),
+        teacher=lambda: residual_teacher(GRAY, (24, 48, 96, 192), 2),
         student=functools.partial(plain_student, GRAY),
         sizes={"3k": (6, 11, 22), "11k": (11, 21, 42), "35k": (20, 38, 76)},
         layered=("11k",),
         seeds=3,
-        teacher_epochs=30,
+        teacher_epochs=16,
         teacher_rate=0.1,
         views=8,
-        epochs=24,
+        epochs=16,
     ),
     "cifar10": Track(
         load=functools.partial(kd.data.load_cifar10, download=True),
@@ -316,9 +316,9 @@ def track_of(name: str, smoke: bool) -> Track:
     return small(TRACKS[name]) if smoke else TRACKS[name]
 
 
-def compiled(model: keras.Model, optimizer: Any) -> keras.Model:
+def compiled(model: keras.Model, optimizer: Any, **options: Any) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss)
+    model.compile(optimizer=optimizer, loss=loss, **options)
     return model
 
 
@@ -398,7 +398,7 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
             model = kd.Distiller(
                 student, cache, method.make(shapes), label_weight=method.label_weight
             )
-    compiled(model, keras.optimizers.Adam(cycle(rate, steps)))
+    compiled(model, keras.optimizers.Adam(cycle(rate, steps)), steps_per_execution=20)
     model.fit(batches.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
     return {
         "rate": rate,
