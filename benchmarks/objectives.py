@@ -131,6 +131,7 @@ ROWS = {
     "FactorTransfer": both(o.FactorTransfer, "block3"),
     "ActivationBoundaries": both(o.ActivationBoundaries, "norm2"),
     "Overhaul": both(o.Overhaul, "norm2"),
+    "MaskedGeneration": both(o.MaskedGeneration, "block3", masked="channels", mask_ratio=0.15),
     "ReviewKD": both(o.ReviewKD, BLOCKS),
     "LayerFusion": on("class", o.LayerFusion, "block3", ["block2", "block3"]),
     "SimilarityPreserving": both(o.SimilarityPreserving, "block3"),

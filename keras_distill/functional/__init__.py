@@ -11,6 +11,7 @@ from keras_distill.functional.dense import multilabel_kl as multilabel_kl
 from keras_distill.functional.dense import regression_distance as regression_distance
 from keras_distill.functional.features import activation_boundaries as activation_boundaries
 from keras_distill.functional.features import hint_mse as hint_mse
+from keras_distill.functional.features import masked_generation as masked_generation
 from keras_distill.functional.features import partial_l2 as partial_l2
 from keras_distill.functional.features import variational_information as variational_information
 from keras_distill.functional.labels import balanced_kl as balanced_kl

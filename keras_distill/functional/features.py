@@ -1,5 +1,7 @@
 """Losses on layers' outputs: maps, vectors and sequences, channels last."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_distill.functional.tensors import (
@@ -120,6 +122,38 @@ def variational_information(student: Tensor, teacher: Tensor, *, variance: Tenso
     student, teacher = _equal_pair("variational_information", student, teacher)
     variance = ops.cast(variance, student.dtype)
     return per_example((ops.square(teacher - student) / variance + ops.log(variance)) / 2)
+
+
+def masked_generation(
+    student: Tensor, teacher: Tensor, *, mask: Tensor, generate: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Squared distance of the teacher's map to one restored from the student's with parts hidden.
+
+    The mean of `(generate(s * mask) - t)^2` over all of the teacher's numbers, hidden or not.
+
+    Args:
+      student: `(batch, ..., channels)`.
+      teacher: of the shape that `generate` gives; sizes as in `hint_mse`.
+      mask: of a shape that broadcasts to the student's, 0 at what is hidden and else 1:
+        `(batch, height, width, 1)` hides positions, `(batch, 1, 1, channels)` channels.
+      generate: what restores the map; a layer, for one.
+
+    Returns:
+      `(batch,)`.
+
+    Raises:
+      ValueError: the ranks or the channel counts of the restored and the teacher's map differ.
+
+    Source: Yang et al., "Masked Generative Distillation", ECCV 2022, equation 5. The paper and the
+    authors' code sum where this averages, their code then over the batch's size.
+
+    >>> float(masked_generation([[3., 4.]], [[3., 2.]], mask=[[1., 0.]], generate=lambda x: x)[0])
+    2.0
+    """
+    student = at_least_float32(student)
+    restored = generate(student * ops.cast(mask, student.dtype))
+    restored, teacher = _equal_pair("masked_generation", restored, teacher)
+    return per_example(ops.square(restored - teacher))
 
 
 def _equal_pair(function: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from keras_distill.objectives.factors import FactorTransfer as FactorTransfer
 from keras_distill.objectives.features import FeatureHint as FeatureHint
 from keras_distill.objectives.features import VariationalInformation as VariationalInformation
 from keras_distill.objectives.fusion import LayerFusion as LayerFusion
+from keras_distill.objectives.generation import MaskedGeneration as MaskedGeneration
 from keras_distill.objectives.labels import BalancedTargets as BalancedTargets
 from keras_distill.objectives.labels import BootstrappedLabels as BootstrappedLabels
 from keras_distill.objectives.labels import HardExamples as HardExamples

@@ -31,6 +31,8 @@ class Objective:
         its value is the mean of what it says of each as an example of its own. A mask or a sample
         weight by position then applies to each.
       ordered: True where the order of the examples in the batch counts.
+      random: True where it draws numbers in training, anew in each step and for each place in the
+        batch; in evaluation it draws the same ones each time.
       needs_labels: True where it can't do without labels.
       label_kind: what these are: "classes" (integers, -1 for a row without; or one-hot) or
         "values" (numbers of the outputs' shape).
@@ -63,6 +65,7 @@ class Objective:
     relational: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     label_kind: ClassVar[str] = "classes"
     at_teacher: ClassVar[str] = "zero"

@@ -134,6 +134,10 @@ class Repeatable:
         for variable, value in self._state:
             variable.assign(value)
 
+    def variables(self):
+        """Every variable's value as it is now."""
+        return [variable.numpy() for variable, _ in self._state]
+
 
 def build(objective, answer, **altered):
     """Build an objective, the teacher's shapes as they are or altered; returns its adapters."""

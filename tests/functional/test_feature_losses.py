@@ -238,6 +238,18 @@ def test_information_by_hand():
     assert one(functional.variational_information(student, teacher, variance=variance)) == expected
 
 
+def test_a_map_is_restored_from_what_the_mask_leaves():
+    # (1, 0, 3, 4) doubled is (2, 0, 6, 8): the squares are 0, 9, 1 and 0.
+    ours, theirs, mask = column(1, 2, 3, 4), column(2, 3, 5, 8), column(1, 0, 1, 1)
+    given = functional.masked_generation(ours, theirs, mask=mask, generate=lambda x: 2 * x)
+    assert one(given) == 2.5
+    # Channel 0 is hidden at both positions: 1 + 9 and twice nothing.
+    ours = np.array([[[5.0, 2.0], [5.0, 4.0]]])
+    theirs = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    given = functional.masked_generation(ours, theirs, mask=[[[0, 1]]], generate=lambda x: x)
+    assert one(given) == 2.5
+
+
 ALIKE = {
     "attention": functional.attention_transfer,
     "selectivity": functional.neuron_selectivity,
@@ -249,6 +261,7 @@ ALIKE = {
     "boundaries": functional.activation_boundaries,
     "partial": lambda s, t: functional.partial_l2(s, t, margin=-0.5),
     "information": lambda s, t: functional.variational_information(s, t, variance=2.0),
+    "generation": lambda s, t: functional.masked_generation(s, t, mask=1, generate=lambda x: x),
 }
 every_loss = pytest.mark.parametrize("loss", ALIKE.values(), ids=ALIKE)
 

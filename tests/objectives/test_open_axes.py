@@ -35,6 +35,7 @@ def logged(objective, shape, x):
         kd.objectives.NeuronSelectivity,
         kd.objectives.InterChannelCorrelation,
         kd.objectives.FactorTransfer,
+        kd.objectives.MaskedGeneration,
         lambda ours, theirs: kd.objectives.FlowOfSolution([ours] * 2, [theirs] * 2),
         kd.SimilarityPreserving,
         kd.RelationalKD,
