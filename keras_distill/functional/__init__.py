@@ -18,6 +18,7 @@ from keras_distill.functional.labels import balanced_kl as balanced_kl
 from keras_distill.functional.labels import bootstrapped_ce as bootstrapped_ce
 from keras_distill.functional.labels import hard_example_ce as hard_example_ce
 from keras_distill.functional.labels import normalized_kd as normalized_kd
+from keras_distill.functional.labels import weighted_soft_target_kl as weighted_soft_target_kl
 from keras_distill.functional.logits import decoupled_kd as decoupled_kd
 from keras_distill.functional.logits import dist_relation as dist_relation
 from keras_distill.functional.logits import generalized_jsd as generalized_jsd

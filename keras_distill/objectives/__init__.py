@@ -22,6 +22,7 @@ from keras_distill.objectives.generation import MaskedGeneration as MaskedGenera
 from keras_distill.objectives.labels import BalancedTargets as BalancedTargets
 from keras_distill.objectives.labels import BootstrappedLabels as BootstrappedLabels
 from keras_distill.objectives.labels import HardExamples as HardExamples
+from keras_distill.objectives.labels import WeightedSoftTargets as WeightedSoftTargets
 from keras_distill.objectives.logits import DIST as DIST
 from keras_distill.objectives.logits import GeneralizedJSD as GeneralizedJSD
 from keras_distill.objectives.logits import HardTargets as HardTargets

@@ -38,6 +38,8 @@ class Objective:
         "values" (numbers of the outputs' shape).
       at_teacher: its value where the student gives just what the teacher gives: "zero" (the
         minimum), "minimum" (above zero, no gradient) or "elsewhere" (it pulls on).
+      detached: True where a weight in it follows the student and is a constant to the gradient,
+        which then is not the value's slope.
       shift_invariant: True where a constant added to all logits of a position changes nothing. One
         that isn't takes no model whose logits are known only up to a constant.
       kinds: which answers it takes where it compares answers: "logits", "probabilities" (logits
@@ -69,6 +71,7 @@ class Objective:
     needs_labels: ClassVar[bool] = False
     label_kind: ClassVar[str] = "classes"
     at_teacher: ClassVar[str] = "zero"
+    detached: ClassVar[bool] = False
     shift_invariant: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("logits", "probabilities", "sigmoid")
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

@@ -16,7 +16,7 @@ from keras_distill.objectives.logits_base import (
 )
 from keras_distill.signals import Signals
 
-__all__ = ["BalancedTargets", "BootstrappedLabels", "HardExamples"]
+__all__ = ["BalancedTargets", "BootstrappedLabels", "HardExamples", "WeightedSoftTargets"]
 
 
 @keras.saving.register_keras_serializable("keras_distill")
@@ -105,6 +105,45 @@ class BootstrappedLabels(LogitsObjective):
             teacher.logits,
             check_class_labels(self.name, labels, student.logits),
             min_confidence=self.min_confidence,
+        )
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class WeightedSoftTargets(LogitsObjective):
+    """Soft targets that count for less where the student knows the label better than the teacher.
+
+    See `functional.weighted_soft_target_kl` for the formula. A row labelled -1 counts
+    zero: nothing says how well the two know it.
+
+    Args:
+      temperature: T > 0.
+      weight, output, name: see `Objective`.
+
+    Raises:
+      ValueError: the temperature is not positive.
+
+    Source: Zhou et al., ICLR 2021 (WSLD). The authors add it to the label loss; their code, for ImageNet,
+    has T 2 and weight 2.5: `label_weight=0.5` has the same proportion.
+
+    >>> WeightedSoftTargets(temperature=2.0, weight=2.5).name
+    'weighted_soft_targets'
+    """
+
+    needs_labels: ClassVar[bool] = True
+    detached: ClassVar[bool] = True
+    examples = ({}, {"temperature": 2.0})
+
+    def __init__(self, *, temperature: Any = 4.0, **options: Any) -> None:
+        super().__init__(**options)
+        check_temperature("WeightedSoftTargets", temperature)
+        self.temperature = temperature
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
+        return functional.weighted_soft_target_kl(
+            student.logits,
+            teacher.logits,
+            check_class_labels(self.name, labels, student.logits),
+            temperature=self.temperature,
         )
 
 

@@ -245,6 +245,59 @@ def test_half_the_squared_norm_is_classes_over_two_times_the_mean():
     np.testing.assert_allclose(given, 5 / 2 * functional.logits_mse(STUDENT, TEACHER))
 
 
+def test_weighted_by_hand():
+    # Label 0. p_t = (1/2, 1/2), p_s = (1/8, 7/8): the student is off three times as far, ln 8 over
+    # ln 2, so the weight is 1 - e^-3. At T = 2 the roots: p_s = (1, r) / (1 + r), r = sqrt 7.
+    r = np.sqrt(7)
+    divergence = (np.log((1 + r) / 2) + np.log((1 + r) / (2 * r))) / 2
+    student, teacher = np.log([[1.0, 7.0]]), np.log([[1.0, 1.0]])
+    given = functional.weighted_soft_target_kl(student, teacher, [0], temperature=2.0)
+    assert float(given[0]) == pytest.approx(4 * (1 - np.exp(-3)) * divergence, rel=1e-6)
+
+
+def test_weighted_it_is_keras_cross_entropies_times_scipys_divergence():
+    ratio = keras_ce(LABELS, STUDENT) / keras_ce(LABELS, TEACHER)
+    divergence = rel_entr(softmax(TEACHER / 4, 1), softmax(STUDENT / 4, 1)).sum(1)
+    given = functional.weighted_soft_target_kl(STUDENT, TEACHER, LABELS)
+    np.testing.assert_allclose(given, 16 * (1 - np.exp(-ratio)) * divergence, rtol=1e-4)
+
+
+def test_weighted_the_gradient_is_that_of_soft_targets_times_the_weight():
+    def gradient(loss):
+        logits = tf.constant(STUDENT)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(logits)
+        return tape.gradient(value, logits).numpy()
+
+    ratio = keras_ce(LABELS, STUDENT) / keras_ce(LABELS, TEACHER)
+    expected = gradient(lambda x: functional.soft_target_kl(x, TEACHER))
+    given = gradient(lambda x: functional.weighted_soft_target_kl(x, TEACHER, LABELS))
+    np.testing.assert_allclose(given, (1 - np.exp(-ratio))[:, None] * expected, rtol=1e-4)
+
+
+def test_weighted_a_teacher_certain_of_the_label_in_float32_counts_in_full_or_not_at_all():
+    # Of a student as certain there is nothing to want, though its soft targets differ at T = 100.
+    certain = np.array([[200.0, 0.0]] * 2, "float32")
+    student = np.array([[0.0, 0.0], [120.0, 0.0]], "float32")
+    given = functional.weighted_soft_target_kl(student, certain, [0, 0], temperature=100.0)
+    expected = np.asarray(functional.soft_target_kl(student, certain, temperature=100.0))
+    assert expected[1] > 1
+    np.testing.assert_allclose(given, [expected[0], 0.0])
+
+
+def test_weighted_pixels_have_weights_and_labels_of_their_own():
+    student, teacher = RNG.normal(size=(2, 4, 3, 3, 5))
+    labels = RNG.integers(-1, 5, (4, 3, 3))
+    flat = functional.weighted_soft_target_kl(
+        student.reshape(36, 5), teacher.reshape(36, 5), labels.reshape(36)
+    )
+    assert np.any(labels == -1)
+    np.testing.assert_array_equal(np.asarray(flat)[labels.reshape(36) == -1], 0.0)
+    given = functional.weighted_soft_target_kl(student, teacher, labels)
+    np.testing.assert_allclose(given, np.reshape(flat, (4, 9)).mean(1), rtol=1e-9)
+
+
 @pytest.mark.parametrize("focus", ["disagreement", "margin"])
 def test_hard_examples_without_focusing_it_is_keras_cross_entropy(focus):
     given = functional.hard_example_ce(STUDENT, TEACHER, LABELS, focus=focus, focusing=0.0)

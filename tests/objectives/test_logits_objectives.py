@@ -17,6 +17,7 @@ from keras_distill.objectives import (
     HardTargets,
     LogitsMSE,
     SoftTargets,
+    WeightedSoftTargets,
 )
 
 RNG = np.random.default_rng(0)
@@ -31,7 +32,7 @@ def spec(*shape, **options):
     return kd.Signals(keras.KerasTensor((None, *shape)), **options)
 
 
-@pytest.mark.parametrize("kind", [DKD, HardExamples, BootstrappedLabels])
+@pytest.mark.parametrize("kind", [DKD, HardExamples, BootstrappedLabels, WeightedSoftTargets])
 def test_fit_logs_the_function_of_these_labels(kind, small_cnn, digits):
     student, teacher = small_cnn(2), small_cnn(4, seed=1)
     distiller = kd.Distiller(student, teacher, kind())
@@ -123,6 +124,10 @@ def test_counts_may_be_an_array_and_are_saved():
     [
         (lambda: SoftTargets(temperature=0), "SoftTargets: temperature must be positive; got 0"),
         (lambda: DKD(temperature=-1.0), "DKD: temperature must be positive; got -1"),
+        (
+            lambda: WeightedSoftTargets(temperature=0),
+            "SoftTargets: temperature must be",
+        ),
         (lambda: DKD(beta=-1.0), "DKD: beta must be finite and at least 0; got -1"),
         (lambda: DIST(gamma=float("nan")), "DIST: gamma must be finite and at least 0; got nan"),
         (lambda: GeneralizedJSD(beta=1.1), r"GeneralizedJSD: beta must be in \[0, 1\]; got 1.1"),
