@@ -112,8 +112,8 @@ class BootstrappedLabels(LogitsObjective):
 class WeightedSoftTargets(LogitsObjective):
     """Soft targets that count for less where the student knows the label better than the teacher.
 
-    See `functional.weighted_soft_target_kl` for the formula. A row labelled -1 counts
-    zero: nothing says how well the two know it.
+    See `functional.weighted_soft_target_kl` for the formula. A row labelled -1 counts zero: nothing
+    says how well the two models know it.
 
     Args:
       temperature: T > 0.
@@ -122,8 +122,8 @@ class WeightedSoftTargets(LogitsObjective):
     Raises:
       ValueError: the temperature is not positive.
 
-    Source: Zhou et al., ICLR 2021 (WSLD). The authors add it to the label loss; their code, for ImageNet,
-    has T 2 and weight 2.5: `label_weight=0.5` has the same proportion.
+    Source: Zhou et al., ICLR 2021 (WSLD). The authors add it to the label loss, in their code for
+    ImageNet with T 2 and weight 2.5: `label_weight=0.5` has the same proportion.
 
     >>> WeightedSoftTargets(temperature=2.0, weight=2.5).name
     'weighted_soft_targets'
