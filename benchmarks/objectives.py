@@ -141,6 +141,7 @@ ROWS = {
     "ContrastiveRepresentation": both(o.ContrastiveRepresentation, "pool", queue_size=1024),
     "SoftTargets (rows)": on("rows", o.SoftTargets),
     "HiddenStates": on("rows", o.HiddenStates, "hidden1", "hidden2"),
+    "PatientStates": on("rows", o.PatientStates, "pool", "pool"),
     "AttentionMaps": on("rows", o.AttentionMaps, "attention1", "attention2"),
     "AttentionMaps, weight 1": on("rows", o.AttentionMaps, "attention1", "attention2", weight=1.0),
     "ValueRelations": on("rows", o.ValueRelations, "value1", "value2", heads=4),

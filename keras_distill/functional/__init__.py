@@ -42,6 +42,7 @@ from keras_distill.functional.sequences import attention_kl as attention_kl
 from keras_distill.functional.sequences import attention_mse as attention_mse
 from keras_distill.functional.sequences import hidden_state_cosine as hidden_state_cosine
 from keras_distill.functional.sequences import hidden_state_mse as hidden_state_mse
+from keras_distill.functional.sequences import patient_state_mse as patient_state_mse
 from keras_distill.functional.sequences import value_relation_kl as value_relation_kl
 from keras_distill.functional.tensors import adaptive_pool as adaptive_pool
 from keras_distill.functional.tensors import match_sizes as match_sizes

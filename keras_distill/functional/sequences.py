@@ -64,6 +64,38 @@ def hidden_state_cosine(student: Tensor, teacher: Tensor, *, mask: Tensor | None
     return over_positions(1 - ops.sum(unit_or_zero(student) * unit_or_zero(teacher), axis=-1), mask)
 
 
+def patient_state_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of two states that are scaled to length 1, averaged over their width.
+
+    `|s / |s| - t / |t||^2 / width`, which is `2 (1 - cos(s, t)) / width`.
+
+    Args:
+      student, teacher: `(batch, width)` of equal shapes. A state of zeros stays zero.
+
+    Returns:
+      `(batch,)`, from 0 to `4 / width`.
+
+    Raises:
+      ValueError: they are no such states, or the widths differ.
+
+    Source: Sun et al., "Patient Knowledge Distillation for BERT Model Compression", EMNLP 2019,
+    equation 7, which sums over width and layers; the authors' code takes the mean, as here.
+
+    >>> float(patient_state_mse([[2., 0.]], [[0., 1.]])[0])
+    1.0
+    """
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    ours, theirs = tuple(student.shape), tuple(teacher.shape)
+    if len(ours) != 2 or len(theirs) != 2 or ours[1] != theirs[1]:
+        raise ValueError(
+            f"patient_state_mse needs one state an example, (batch, width), of equal width; the "
+            f"student's is {ours} and the teacher's {theirs}. Project one of them first "
+            f"(PatientStates does it by itself)."
+        )
+    teacher = ops.cast(teacher, student.dtype)
+    return per_example(ops.square(unit_or_zero(student) - unit_or_zero(teacher)))
+
+
 def attention_kl(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence from the teacher's attention to the student's.
 

@@ -136,6 +136,21 @@ def test_hidden_state_cosine_is_scipys_cosine_distance():
     np.testing.assert_allclose(functional.hidden_state_cosine(student, teacher), expected)
 
 
+def test_patient_states_on_paper_and_by_scipys_cosine():
+    # (3, 4) / 5 against (0, 1): squares 0.36 and 0.04, over a width of 2.
+    given = functional.patient_state_mse(np.array([[3.0, 4.0]]), [[0.0, 7.0]])
+    np.testing.assert_allclose(given, [0.2])
+    student, teacher = STATES[:, 0]
+    expected = [2 * cosine(*pair) / 8 for pair in zip(student, teacher, strict=True)]
+    np.testing.assert_allclose(functional.patient_state_mse(student, teacher), expected)
+
+
+def test_patient_states_refuse_sequences_and_unequal_widths():
+    for student, teacher in ((STATES[0], STATES[0, :, 0]), (STATES[0, 0], STATES[0, 0, :, :7])):
+        with pytest.raises(ValueError, match=r"one state an example.*\(.*\) and the teacher's \("):
+            functional.patient_state_mse(student, teacher)
+
+
 def test_a_state_of_zeros_pulls_nowhere():
     student = tf.zeros((1, 2, 3))
     with tf.GradientTape() as tape:
