@@ -4,6 +4,7 @@ Every function takes the student first and the teacher second, computes in at le
 (float64 stays float64) and returns `(batch,)`. The mean of what it returns is the published loss.
 """
 
+from keras_distill.functional.affinity import pairwise_affinity as pairwise_affinity
 from keras_distill.functional.dense import attentive_regression as attentive_regression
 from keras_distill.functional.dense import bounded_regression as bounded_regression
 from keras_distill.functional.dense import channel_wise_kl as channel_wise_kl

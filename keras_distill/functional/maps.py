@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from keras_distill.functional.tensors import (
-    Tensor,
-    adaptive_pool,
-    at_least_float32,
-    match_sizes,
-    per_example,
-    unit,
+from keras_distill.functional.map_tensors import (
+    by_position,
+    check_equal_channels,
+    flat,
+    map_pair,
+    scaled,
+    two_maps,
 )
+from keras_distill.functional.tensors import Tensor, adaptive_pool, match_sizes, per_example, unit
 
 # The reference code's floor under a norm.
 _SMALLEST_NORM = 1e-12
@@ -46,7 +47,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, power: int = 2) -> T
     1.0
     """
     _check_power("power", power)
-    student, teacher = _pair("attention_transfer", student, teacher)
+    student, teacher = map_pair("attention_transfer", student, teacher)
     return per_example(ops.square(_attention(student, power) - _attention(teacher, power)))
 
 
@@ -75,13 +76,13 @@ def factor_transfer(student: Tensor, teacher: Tensor, *, p1: int | None = 2, p2:
     1.0
     """
     _check_power("p2", p2)
-    student, teacher = _pair("factor_transfer", student, teacher)
+    student, teacher = map_pair("factor_transfer", student, teacher)
     if p1 is not None:
         _check_power("p1", p1)
         ours, theirs = _attention(student, p1), _attention(teacher, p1)
     else:
-        _check_equal_channels("factor_transfer with p1=None", student, teacher)
-        ours, theirs = (_unit(_flat(_scaled(x)), axis=-1) for x in (student, teacher))
+        check_equal_channels("factor_transfer with p1=None", student, teacher)
+        ours, theirs = (_unit(flat(scaled(x)), axis=-1) for x in (student, teacher))
     return per_example(_to_the(ops.abs(ours - theirs), p2))
 
 
@@ -109,9 +110,9 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     >>> round(float(inter_channel_correlation(ours, theirs)[0]), 4)
     0.5858
     """
-    student, teacher = _maps("inter_channel_correlation", student, teacher)
-    _check_equal_channels("inter_channel_correlation", student, teacher)
-    ours, theirs = (_unit(_between_channels(_scaled(x)), axis=-1) for x in (student, teacher))
+    student, teacher = two_maps("inter_channel_correlation", student, teacher)
+    check_equal_channels("inter_channel_correlation", student, teacher)
+    ours, theirs = (_unit(_between_channels(scaled(x)), axis=-1) for x in (student, teacher))
     return ops.sum(ops.square(ours - theirs), axis=(1, 2)) / student.shape[-1]
 
 
@@ -137,8 +138,8 @@ def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(neuron_selectivity([[[1.], [0.]]], [[[0.], [1.]]])[0])
     2.0
     """
-    pair = _pair("neuron_selectivity", student, teacher)
-    student, teacher = (_unit(_positions(x), axis=1) for x in pair)
+    pair = map_pair("neuron_selectivity", student, teacher)
+    student, teacher = (_unit(by_position(x), axis=1) for x in pair)
     if student.shape[1] is not None and student.shape[1] <= max(student.shape[2], teacher.shape[2]):
         # The same sum, written over pairs of positions, which are fewer here.
         difference = _between_positions(teacher) - _between_positions(student)
@@ -213,9 +214,9 @@ def hierarchical_context(students: Sequence[Tensor], teachers: Sequence[Tensor])
 
 def _context(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = match_sizes(
-        *_maps("hierarchical_context", student, teacher, open_axes=False)
+        *two_maps("hierarchical_context", student, teacher, open_axes=False)
     )
-    _check_equal_channels("hierarchical_context", student, teacher)
+    check_equal_channels("hierarchical_context", student, teacher)
     # Pooling is linear: the difference is pooled once in place of both maps.
     difference = student - teacher
     levels = [None, *(level for level in (4, 2, 1) if level < difference.shape[1])]
@@ -238,14 +239,14 @@ def _flow(pair: Sequence[Tensor]) -> Tensor:
             f"{len(pair)}."
         )
     who = ("lower", "upper")
-    lower, upper = map(_positions, _pair("flow_of_solution", pair[0], pair[1], who))
+    lower, upper = map(by_position, map_pair("flow_of_solution", pair[0], pair[1], who))
     positions = ops.cast(ops.shape(lower)[1], lower.dtype)
     return ops.matmul(ops.transpose(lower, (0, 2, 1)), upper) / positions
 
 
 def _attention(x: Tensor, power: int) -> Tensor:
     """The mean over channels of x^power, over the positions at length 1."""
-    return _unit(_flat(ops.mean(_to_the(_scaled(x), power), axis=-1, keepdims=True)), axis=-1)
+    return _unit(flat(ops.mean(_to_the(scaled(x), power), axis=-1, keepdims=True)), axis=-1)
 
 
 def _polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -254,34 +255,12 @@ def _polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _between_channels(x: Tensor) -> Tensor:
-    x = _positions(x)
+    x = by_position(x)
     return ops.matmul(ops.transpose(x, (0, 2, 1)), x)
 
 
 def _between_positions(x: Tensor) -> Tensor:
     return ops.matmul(x, ops.transpose(x, (0, 2, 1))) / x.shape[2]
-
-
-def _positions(x: Tensor) -> Tensor:
-    """`(batch, positions, channels)`."""
-    if None in x.shape[1:-1]:
-        return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
-    return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:-1]), x.shape[-1]))
-
-
-def _flat(x: Tensor) -> Tensor:
-    if None in x.shape[1:]:
-        return ops.reshape(x, (ops.shape(x)[0], -1))
-    return ops.reshape(x, (-1, functools.reduce(int.__mul__, x.shape[1:])))
-
-
-def _scaled(x: Tensor) -> Tensor:
-    """Each example over its largest number, lest a power of it overflow or vanish.
-
-    The scale cancels where the result is brought to length 1, so that it needs no gradient.
-    """
-    largest = ops.max(ops.abs(x), axis=tuple(range(1, len(x.shape))), keepdims=True)
-    return x / ops.stop_gradient(ops.where(largest > 0, largest, ops.ones_like(largest)))
 
 
 def _unit(x: Tensor, axis: int) -> Tensor:
@@ -290,42 +269,6 @@ def _unit(x: Tensor, axis: int) -> Tensor:
 
 def _to_the(x: Tensor, power: int) -> Tensor:
     return functools.reduce(ops.multiply, [x] * power)
-
-
-def _pair(
-    function: str, student: Tensor, teacher: Tensor, who: tuple[str, str] = ("student", "teacher")
-) -> tuple[Tensor, Tensor]:
-    """Both maps at the smaller size, in one dtype of at least float32."""
-    return match_sizes(*_maps(function, student, teacher, who))
-
-
-def _maps(
-    function: str,
-    student: Tensor,
-    teacher: Tensor,
-    who: tuple[str, str] = ("student", "teacher"),
-    *,
-    open_axes: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Both maps in one dtype of at least float32."""
-    student, teacher = at_least_float32(student), at_least_float32(teacher)
-    ours, theirs = tuple(student.shape), tuple(teacher.shape)
-    known = open_axes or None not in (*ours[1:], *theirs[1:])
-    if len(ours) != len(theirs) or len(ours) < 3 or not known:
-        raise ValueError(
-            f"{function} needs two maps (batch, ..., channels) of equal rank, with at least one "
-            f"axis of positions and all sizes known; the {who[0]}'s is {ours} and the {who[1]}'s "
-            f"{theirs}."
-        )
-    return student, ops.cast(teacher, student.dtype)
-
-
-def _check_equal_channels(function: str, student: Tensor, teacher: Tensor) -> None:
-    if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(
-            f"{function} needs maps of equal channels; the student's is {tuple(student.shape)} and "
-            f"the teacher's {tuple(teacher.shape)}. Project the student's first."
-        )
 
 
 def _check_power(name: str, power: float | Tensor) -> None:

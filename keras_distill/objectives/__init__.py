@@ -28,6 +28,7 @@ from keras_distill.objectives.logits import GeneralizedJSD as GeneralizedJSD
 from keras_distill.objectives.logits import HardTargets as HardTargets
 from keras_distill.objectives.logits import LogitsMSE as LogitsMSE
 from keras_distill.objectives.logits import SoftTargets as SoftTargets
+from keras_distill.objectives.maps import AffinityTransfer as AffinityTransfer
 from keras_distill.objectives.maps import AttentionTransfer as AttentionTransfer
 from keras_distill.objectives.maps import FlowOfSolution as FlowOfSolution
 from keras_distill.objectives.maps import InterChannelCorrelation as InterChannelCorrelation

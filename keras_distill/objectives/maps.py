@@ -10,9 +10,11 @@ from keras_distill.functional.tensors import Shape, Tensor, match_sizes
 from keras_distill.objectives.adapters import Chain, normalization, projection
 from keras_distill.objectives.base import layer_name
 from keras_distill.objectives.layer_base import LayerObjective, check_whole, smaller
+from keras_distill.objectives.logits_base import check_constant
 from keras_distill.signals import Signals
 
 __all__ = [
+    "AffinityTransfer",
     "AttentionTransfer",
     "FlowOfSolution",
     "InterChannelCorrelation",
@@ -58,6 +60,61 @@ class AttentionTransfer(_OverPositions):
     def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
         pairs = self.pairs(student, teacher)
         return sum(functional.attention_transfer(*pair, power=self.power) for pair in pairs)
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class AffinityTransfer(_OverPositions):
+    """Positions that are alike to the teacher's layer become alike to the student's.
+
+    See `functional.pairwise_affinity` for the formula, which is added over pairs of layers. The
+    channel counts may differ; where the sizes differ the larger map is average-pooled.
+
+    Args:
+      student, teacher: layers that give maps, `(batch, ..., channels)`: one, or equally long lists.
+      pool_scale: the share of each axis that is max-pooled to one node, in (0, 1), or None for
+        none. Nodes are compared two by two: of 64 x 64 positions there would be 16 million pairs.
+      weight, output, name: see `Objective`. The authors' weight is 1, beside 10 for the pixels'
+        soft targets.
+
+    Raises:
+      ValueError: no maps, maps of one position, of different rank or of unknown size; a pool_scale
+        out of range.
+
+    Source: Liu et al., CVPR 2019, the pair-wise part.
+
+    >>> AffinityTransfer("block4", "conv5_out", pool_scale=None).name
+    'affinity_transfer'
+    """
+
+    examples = (*LayerObjective.examples, {"pool_scale": None})
+
+    def __init__(
+        self, student: Any, teacher: Any, *, pool_scale: float | None = 0.5, **options: Any
+    ) -> None:
+        super().__init__(student, teacher, **options)
+        check_constant(self.name, pool_scale=pool_scale)
+        if pool_scale is not None and not 0 < pool_scale < 1:
+            raise ValueError(
+                f"{self.name}: pool_scale must be in (0, 1), or None for no pooling; got "
+                f"{pool_scale}."
+            )
+        self.pool_scale = pool_scale
+
+    def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
+        for index, (ours, theirs) in enumerate(self.shapes(student, teacher, maps=True)):
+            if self.pool_scale is not None and None in ours[1:-1]:
+                raise ValueError(
+                    f"{self.said(index, ours, theirs)}. Of an axis of unknown size pool_scale is "
+                    f"no number of positions: give both models a fixed input size, or "
+                    f"pool_scale=None."
+                )
+        return super().build(student, teacher)
+
+    def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
+        pairs = self.pairs(student, teacher)
+        return sum(
+            functional.pairwise_affinity(*pair, pool_scale=self.pool_scale) for pair in pairs
+        )
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.spatial.distance import cdist
 
 from keras_distill import functional
 
@@ -106,6 +107,54 @@ def test_selectivity_sees_neither_order_nor_scale_nor_sign_of_channels():
     np.testing.assert_allclose(functional.neuron_selectivity(moved, teacher), expected, rtol=1e-9)
     own = functional.neuron_selectivity(moved, student)
     np.testing.assert_allclose(own, 0.0, atol=1e-12)
+
+
+def test_affinity_by_hand():
+    # 45 degrees against 90: (1 / 2) in two of four pairs.
+    ours, theirs = np.array([[[3.0, 0.0], [1.0, 1.0]]]), np.array([[[0.0, 2.0], [7.0, 0.0]]])
+    assert one(functional.pairwise_affinity(ours, theirs, pool_scale=None)) == 0.25
+
+
+def test_affinity_of_patches_by_hand():
+    # Patches of 2 of 5 positions: (1, 2), (3, 0) and the last alone, (0, -5), with the cosines
+    # 1 / r, -2 / r and 0, r = sqrt 5. The teacher's features all point one way.
+    student = np.array([[[1, -9], [0, 2], [3, 0], [-1, -1], [0, -5]]], "float64")
+    expected = 2 * ((1 - 1 / 5**0.5) ** 2 + (1 + 2 / 5**0.5) ** 2 + 1) / 9
+    assert one(functional.pairwise_affinity(student, column(1, 2, 3, 4, 5))) == expected
+
+
+@pytest.mark.parametrize(("scale", "patch"), [(None, 1), (0.1, 1), (0.5, 2), (0.7, 3)])
+def test_affinity_is_scipys_cosine_distance_of_the_patches_largest_numbers(scale, patch):
+    student, teacher = maps(size=10, channels=3), maps(size=5)
+
+    def affinity(x):
+        starts = range(0, 5, patch)
+        nodes = [x[i : i + patch, j : j + patch].max((0, 1)) for i in starts for j in starts]
+        return 1 - cdist(nodes, nodes, "cosine")
+
+    pairs = zip(pooled(student, 5), teacher, strict=True)
+    expected = [np.mean((affinity(s) - affinity(t)) ** 2) for s, t in pairs]
+    given = functional.pairwise_affinity(student, teacher, pool_scale=scale)
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+
+
+def test_affinity_turns_features_and_leaves_their_lengths_and_dead_positions_alone():
+    student = maps(channels=3)
+    student[:, 1, 2] = 0
+    logits = tf.constant(student)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = functional.pairwise_affinity(logits, maps(), pool_scale=None)
+    gradient = tape.gradient(value, logits).numpy()
+    assert np.abs(gradient).max() > 1e-3
+    np.testing.assert_allclose((gradient * student).sum(-1), 0, atol=1e-15)
+    np.testing.assert_array_equal(gradient[:, 1, 2], 0)
+
+
+@pytest.mark.parametrize("scale", [0, 1.0, -0.5])
+def test_affinity_a_scale_out_of_range_is_refused(scale):
+    with pytest.raises(ValueError, match=rf"None or in \(0, 1\); got {scale}"):
+        functional.pairwise_affinity(maps(), maps(), pool_scale=scale)
 
 
 def test_channels_by_hand():
@@ -251,6 +300,7 @@ def test_a_map_is_restored_from_what_the_mask_leaves():
 
 
 ALIKE = {
+    "affinity": functional.pairwise_affinity,
     "attention": functional.attention_transfer,
     "selectivity": functional.neuron_selectivity,
     "channels": functional.inter_channel_correlation,
@@ -291,7 +341,9 @@ def test_shapes_that_do_not_fit_are_named(name):
         ALIKE[name](maps(), maps()[:, 0])
 
 
-@pytest.mark.parametrize("loss", [ALIKE[name] for name in ("attention", "selectivity", "context")])
+@pytest.mark.parametrize(
+    "loss", [ALIKE[name] for name in ("affinity", "attention", "selectivity", "context")]
+)
 def test_maps_are_due(loss):
     with pytest.raises(ValueError, match=r"needs two maps .*\(2, 5\)"):
         loss(np.ones((2, 5)), np.ones((2, 5)))

@@ -13,6 +13,7 @@ import keras_distill as kd
 from keras_distill import functional, objectives
 from keras_distill.objectives import (
     ActivationBoundaries,
+    AffinityTransfer,
     AttentionTransfer,
     FactorTransfer,
     FlowOfSolution,
@@ -27,6 +28,7 @@ from keras_distill.objectives import (
 RNG = np.random.default_rng(0)
 PAIRS = {"student": ["low", "high"], "teacher": ["low", "high"]}
 ALL = {
+    "AffinityTransfer": lambda: AffinityTransfer(**PAIRS),
     "AttentionTransfer": lambda: AttentionTransfer(**PAIRS, weight=100.0),
     "NeuronSelectivity": lambda: NeuronSelectivity(**PAIRS),
     "FlowOfSolution": lambda: FlowOfSolution(**PAIRS),
@@ -102,6 +104,7 @@ def test_under_mixed_precision_adapters_are_trained_in_float32(make):
 @pytest.mark.parametrize(
     ("kind", "loss"),
     [
+        (AffinityTransfer, functional.pairwise_affinity),
         (AttentionTransfer, functional.attention_transfer),
         (NeuronSelectivity, functional.neuron_selectivity),
         (VariationalInformation, None),
@@ -125,6 +128,15 @@ def test_attentions_power_reaches_the_function():
     given = AttentionTransfer("a", "a", power=4)(tapped(ours), tapped(theirs), None)
     expected = functional.attention_transfer(ours["a"], theirs["a"], power=4)
     np.testing.assert_array_equal(given, expected)
+
+
+def test_affinity_its_scale_reaches_the_function_and_is_checked():
+    ours, theirs = {"a": maps()}, {"a": maps(channels=7)}
+    given = AffinityTransfer("a", "a", pool_scale=None)(tapped(ours), tapped(theirs), None)
+    expected = functional.pairwise_affinity(ours["a"], theirs["a"], pool_scale=None)
+    np.testing.assert_array_equal(given, expected)
+    with pytest.raises(ValueError, match=r"affinity_transfer: pool_scale must be in .*; got 1.0"):
+        AffinityTransfer("a", "a", pool_scale=1.0)
 
 
 def test_a_flow_is_projected_layer_by_layer_where_the_widths_differ():

@@ -36,6 +36,7 @@ def logged(objective, shape, x):
         kd.objectives.InterChannelCorrelation,
         kd.objectives.FactorTransfer,
         kd.objectives.MaskedGeneration,
+        lambda ours, theirs: kd.objectives.AffinityTransfer(ours, theirs, pool_scale=None),
         lambda ours, theirs: kd.objectives.FlowOfSolution([ours] * 2, [theirs] * 2),
         kd.SimilarityPreserving,
         kd.RelationalKD,
@@ -73,6 +74,12 @@ def test_sizes_that_turn_out_to_differ_are_pooled_if_known_and_else_stop_the_ste
             with pytest.raises(Exception, match="give both models a fixed input size"):
                 distiller.fit(unsized, verbose=0)
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_share_of_an_open_axis_is_refused_before_training():
+    message = r"AffinityTransfer\('map', 'map'\): .*\(None, None, None, 3\).*or pool_scale=None"
+    with pytest.raises(ValueError, match=message):
+        kd.Distiller(network(3), network(5), kd.objectives.AffinityTransfer("map", "map"))
 
 
 def test_open_on_one_side_is_refused_before_training():
