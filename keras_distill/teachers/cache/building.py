@@ -252,8 +252,10 @@ class Builder:
         layout = self._manifest.layout
         return ValueError(
             f"The teacher's answers to {bad} of the examples {at} to {at + rows - 1} are not "
-            f"finite, or too large for dtype={layout.dtype!r} (layers: {layout.layer_dtype!r}). "
-            f"If they are only large, build with dtype='bfloat16' or 'float32' in another folder."
+            f"finite, too large for dtype={layout.dtype!r} (layers: {layout.layer_dtype!r}), or "
+            f"whole numbers that would be rounded. If they are only large, build with "
+            f"dtype='bfloat16' or 'float32' in another folder; whole numbers want "
+            f"layer_dtype='float32'."
         )
 
 

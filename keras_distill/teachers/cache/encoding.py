@@ -26,8 +26,8 @@ def encode(signals: Signals, keys: tuple, layout: Layout) -> tuple[dict[str, Any
       keys: of the taps, in the order of `layout.layers`.
 
     Returns:
-      The fields by name, and how many examples hold a number that the dtype can't hold or that is
-      no number, a scalar.
+      The fields by name, and how many examples hold a number that the dtype can't hold (a whole
+      number: exactly) or that is no number, a scalar.
     """
     fields: dict[str, Any] = {}
     bad = tf.zeros((), "int32")
@@ -46,6 +46,9 @@ def encode(signals: Signals, keys: tuple, layout: Layout) -> tuple[dict[str, Any
         else:
             bad += _count(tf.abs(values) > _LARGEST[layout.layer_dtype])
             fields[field("layer", layer.name)] = _stored(values, layout.layer_dtype)
+        if signals.taps[key].dtype.is_integer:
+            # Ids and rows that came back as their neighbours would be others'.
+            bad += _count(_decode_layer(fields, layer, layout) != signals.taps[key])
     return fields, bad
 
 

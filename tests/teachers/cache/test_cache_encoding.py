@@ -98,6 +98,21 @@ def test_what_cannot_be_stored_is_counted(value):
     assert int(encoding.encode(Signals(tf.constant(values)), (), layout)[1]) == 1
 
 
+@pytest.mark.parametrize(
+    ("layer_dtype", "largest"), [("bfloat16", 2**8), ("float16", 2**11), ("float32", 2**24)]
+)
+def test_whole_numbers_that_would_be_rounded_are_counted(layer_dtype, largest):
+    # Beyond 2 to the power of the dtype's digits every other whole number has none of its own.
+    rows = np.array([0, 1, largest - 1, largest, largest + 1, largest + 2], "int64")
+    outputs = Output(None, (CLASSES,), "float32"), Output("row", (), "int64")
+    layout = Layout(heads=outputs[:1], layers=outputs[1:], layer_dtype=layer_dtype)
+    signals = Signals(tf.constant(logits(6)), {"row": tf.constant(rows)})
+    fields, bad = encoding.encode(signals, ("row",), layout)
+    assert int(bad) == 1
+    found = encoding.decode(fields, {"row": "row"}, layout).taps["row"].numpy()
+    np.testing.assert_array_equal(np.delete(found, 4), np.delete(rows, 4))
+
+
 def test_int8_layers_are_within_half_a_step_of_their_own_scale():
     features = logits(rows=6, classes=20).reshape(6, 2, 10) * np.arange(1, 7)[:, None, None]
     features[3] = 0.0
