@@ -100,7 +100,7 @@ class MaskedGeneration(LayerObjective):
             functional.masked_generation(
                 ours,
                 theirs,
-                mask=self._masks(ours, ratio=self.mask_ratio, training=True),
+                mask=self._masks(ours, ratio=self.mask_ratio, training=self.training),
                 generate=generate,
             )
             for generate, (ours, theirs) in zip(
