@@ -32,6 +32,7 @@ from keras_distill.functional.maps import flow_of_solution as flow_of_solution
 from keras_distill.functional.maps import hierarchical_context as hierarchical_context
 from keras_distill.functional.maps import inter_channel_correlation as inter_channel_correlation
 from keras_distill.functional.maps import neuron_selectivity as neuron_selectivity
+from keras_distill.functional.ranking import ranking_distillation as ranking_distillation
 from keras_distill.functional.relations import (
     contrastive_representation as contrastive_representation,
 )

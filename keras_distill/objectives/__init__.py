@@ -34,6 +34,7 @@ from keras_distill.objectives.maps import FlowOfSolution as FlowOfSolution
 from keras_distill.objectives.maps import InterChannelCorrelation as InterChannelCorrelation
 from keras_distill.objectives.maps import NeuronSelectivity as NeuronSelectivity
 from keras_distill.objectives.patience import PatientStates as PatientStates
+from keras_distill.objectives.ranking import RankingDistillation as RankingDistillation
 from keras_distill.objectives.relations import CorrelationCongruence as CorrelationCongruence
 from keras_distill.objectives.relations import ProbabilisticTransfer as ProbabilisticTransfer
 from keras_distill.objectives.relations import RelationalKD as RelationalKD

@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_distill import _keras, functional
-from keras_distill.functional.tensors import Tensor, inverse_sigmoid
+from keras_distill import functional
+from keras_distill.functional.tensors import Tensor
 from keras_distill.objectives.logits_base import (
     LogitsObjective,
+    before_sigmoid,
     check_not_negative,
     check_positive,
 )
@@ -185,11 +186,7 @@ class MultiLabelTargets(LogitsObjective):
     def _logits(self, signals: Signals, who: str) -> Tensor:
         if self.sigmoid not in (who, "both") and not signals.from_sigmoid:
             return signals.logits
-        # For its own losses Keras keeps a sigmoid's input on the output.
-        kept = _keras.kept_logits(signals.logits)
-        if kept is not None:
-            return kept
-        return inverse_sigmoid(signals.logits)
+        return before_sigmoid(signals.logits)
 
 
 @keras.saving.register_keras_serializable("keras_distill")

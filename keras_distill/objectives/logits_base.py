@@ -5,13 +5,14 @@ from typing import Any, ClassVar
 import keras
 from keras import backend, ops
 
-from keras_distill import schedules
-from keras_distill.functional.tensors import UNLABELLED, Shape, Tensor
+from keras_distill import _keras, schedules
+from keras_distill.functional.tensors import UNLABELLED, Shape, Tensor, inverse_sigmoid
 from keras_distill.objectives.base import Objective
 from keras_distill.signals import Signals
 
 __all__ = [
     "LogitsObjective",
+    "before_sigmoid",
     "check_class_labels",
     "check_constant",
     "check_kinds",
@@ -89,6 +90,13 @@ def check_kinds(objective: Objective, student: Signals, teacher: Signals) -> Non
 
 def _or_softmax(objective: Objective) -> str:
     return " or a softmax over the classes" if "probabilities" in objective.kinds else ""
+
+
+def before_sigmoid(probabilities: Tensor) -> Tensor:
+    """The logits of what a sigmoid gave, as exact as they can be had."""
+    # For its own losses Keras keeps a sigmoid's input on the output.
+    kept = _keras.kept_logits(probabilities)
+    return inverse_sigmoid(probabilities) if kept is None else kept
 
 
 def check_class_labels(name: str, labels: Tensor, logits: Tensor) -> Any:

@@ -20,10 +20,13 @@ class Head:
       logits: `(batch, ..., classes)`.
       kind: "logits"; "probabilities", where `logits` are log-probabilities, because the model ends
         in a softmax whose input could not be reached; "sigmoid", where they are what that gave.
+      top_k: how many of the largest logits are the model's own, where a cache kept these alone and
+        the others share what it knows of the rest; None for all.
     """
 
     logits: Tensor
     kind: str = "logits"
+    top_k: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -42,7 +45,7 @@ class Signals:
       taps: as above.
 
     >>> Signals({"kind": 1.0, "size": 2.0}, from_sigmoid={"kind": True}).heads["kind"]
-    Head(logits=1.0, kind='sigmoid')
+    Head(logits=1.0, kind='sigmoid', top_k=None)
     """
 
     heads: Mapping[Any, Head]
@@ -59,8 +62,13 @@ class Signals:
     ):
         if heads is None or logits is not None:
             logits = logits if isinstance(logits, Mapping) else {None: logits}
+            before = heads or {}
             heads = {
-                name: Head(one, _kind(heads, name, from_probabilities, from_sigmoid))
+                name: dataclasses.replace(
+                    before.get(name, Head(one)),
+                    logits=one,
+                    kind=_kind(heads, name, from_probabilities, from_sigmoid),
+                )
                 for name, one in logits.items()
             }
         object.__setattr__(self, "heads", dict(heads))
@@ -90,6 +98,11 @@ class Signals:
     def kind(self) -> Any:
         """What the one head says, as `Head.kind`; a dict by head like `logits`."""
         return self._by_head(lambda head: head.kind)
+
+    @property
+    def top_k(self) -> Any:
+        """How many of the one head's largest logits are its own; a dict by head like `logits`."""
+        return self._by_head(lambda head: head.top_k)
 
     def log_probs(self, temperature: float | Tensor = 1.0) -> Tensor:
         """`log softmax(logits / temperature)`, `(batch, ..., classes)`."""
@@ -122,8 +135,13 @@ class Signals:
 
     def changed(self, logits_of: Callable[[Head], Tensor]) -> "Signals":
         """These signals with other logits, of the same kinds."""
-        found = {name: Head(logits_of(head), head.kind) for name, head in self.heads.items()}
-        return Signals(heads=found, taps=self.taps)
+        return Signals(
+            heads={
+                name: dataclasses.replace(head, logits=logits_of(head))
+                for name, head in self.heads.items()
+            },
+            taps=self.taps,
+        )
 
     def tensors(self) -> list[Tensor]:
         """Every head's logits and every tap."""
@@ -133,7 +151,7 @@ class Signals:
         """These signals with others in the place of `tensors`."""
         rest = iter(tensors)
         return Signals(
-            heads={name: Head(next(rest), head.kind) for name, head in self.heads.items()},
+            heads=self.changed(lambda _: next(rest)).heads,
             taps=dict(zip(self.taps, rest, strict=True)),
         )
 

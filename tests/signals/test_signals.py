@@ -55,6 +55,17 @@ def test_other_numbers_are_of_the_same_kinds():
     assert dataclasses.replace(signals, logits=expected.logits, taps=expected.taps) == expected
 
 
+def test_other_numbers_are_of_the_same_cache():
+    signals = kd.Signals(heads={None: Head(1.0, "sigmoid", top_k=5)})
+    for other in (
+        signals.holding([2.0]),
+        signals.changed(lambda head: 2 * head.logits),
+        dataclasses.replace(signals, logits=2.0),
+    ):
+        assert other.heads == {None: Head(2.0, "sigmoid", top_k=5)}
+    assert (signals.top_k, kd.Signals(1.0).top_k) == (5, None)
+
+
 def models():
     x = keras.Input((4,), name="x")
     hidden = layers.Dense(8, name="hidden")(x)

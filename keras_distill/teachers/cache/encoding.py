@@ -61,7 +61,10 @@ def decode(fields: Mapping[str, Any], taps: Mapping[Any, str], layout: Layout) -
     """
     layers = {layer.name: layer for layer in layout.layers}
     return Signals(
-        heads={o.name: Head(_decode_head(fields, o, layout), o.kind) for o in layout.heads},
+        heads={
+            head.name: Head(_decode_head(fields, head, layout), head.kind, layout.top_k)
+            for head in layout.heads
+        },
         taps={key: _decode_layer(fields, layers[name], layout) for key, name in taps.items()},
     )
 
@@ -74,7 +77,7 @@ def promised(taps: Mapping[Any, str], layout: Layout) -> Signals:
 
     layers = {layer.name: symbolic(layer) for layer in layout.layers}
     return Signals(
-        heads={head.name: Head(symbolic(head), head.kind) for head in layout.heads},
+        heads={head.name: Head(symbolic(head), head.kind, layout.top_k) for head in layout.heads},
         taps={key: layers[name] for key, name in taps.items()},
     )
 
