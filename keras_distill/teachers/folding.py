@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill.teachers import identity
-from keras_distill.teachers.apart import Apart, function_of
+from keras_distill.teachers.apart import Apart
 
 __all__ = ["CannotFreezeError", "Folded"]
 
@@ -127,4 +127,7 @@ def _always(tensor: Any) -> Callable[[], Any]:
 
 
 def _graph_of(definition: Any) -> Any:
-    return function_of(definition, [], [], {}).graph
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(definition, name="")
+    return graph

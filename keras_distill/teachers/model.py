@@ -1,13 +1,14 @@
 """A model, or any callable that returns logits, as a teacher."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.progress import LOG
 from keras_distill.signals import Signals, outputs
 from keras_distill.signals.callables import told_kinds
@@ -121,7 +122,7 @@ class Model(Teacher):
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for variable in getattr(self._model, "variables", ()) or self._captured:
+        for variable in self._weights() or self._captured:
             digest.update(identity.content_of(keras.ops.convert_to_numpy(variable)))
         return digest.hexdigest()
 
@@ -166,8 +167,12 @@ class Model(Teacher):
         return self._revision
 
     def count_params(self) -> int | None:
-        variables = getattr(self._model, "variables", ())
-        return sum(int(np.prod(v.shape)) for v in variables) or None
+        return sum(int(np.prod(v.shape)) for v in self._weights()) or None
+
+    def _weights(self) -> Sequence[Any]:
+        """The model's; a Dropout's random state is none, and a `.keras` file leaves it out."""
+        kept = "weights" if _keras.holds_layers(self._model) else "variables"
+        return getattr(self._model, kept, ())
 
     def jit_compile(self, asked: Any) -> Any:
         obstacles = engines.beyond_xla(self._operations)

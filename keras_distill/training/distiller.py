@@ -16,7 +16,7 @@ from keras_distill.teachers.base import Absent, Teacher
 from keras_distill.teachers.cache import CachedBatch
 from keras_distill.teachers.model import as_teacher
 from keras_distill.training import arguments, checks, fit_arguments, resuming, saving, step
-from keras_distill.training.label_losses import HeadLoss, LabelReader
+from keras_distill.training.label_losses import LabelReader
 from keras_distill.training.labels import check_unlabelled, measuring
 from keras_distill.training.metrics import RunningMeans
 from keras_distill.training.settings import FollowSettings, Settings
@@ -364,7 +364,7 @@ class Distiller(saving.WholeFiles):
             labels = self._label_reader(y, y_pred, sample_weight, heads)
             head_losses = labels.losses(_rows(x))
             parts = step.total(
-                self._label_loss(head_losses),
+                head_losses,
                 terms,
                 objectives,
                 label_weight=label_weight,
@@ -382,7 +382,7 @@ class Distiller(saving.WholeFiles):
         self._measure(tape, parts)
         _keras.forget_custom_gradients()
         self._after_update()
-        self._log.update_losses(head_losses, label_weight, parts.rest, _rows(x))
+        self._log.update_losses(head_losses, parts.shares, parts.rest, _rows(x))
         self._log.update({**terms, "label_weight": label_weight, **scheduled}, _rows(x))
         labels.update_metrics()
         return self.get_metrics_result()
@@ -399,7 +399,7 @@ class Distiller(saving.WholeFiles):
         heads = self._reader.heads(y_pred)
         labels = self._label_reader(y, y_pred, sample_weight, heads)
         penalties = [tf.cast(tf.reduce_sum(p), "float32") for p in self.student.losses]
-        self._log.update_losses(labels.losses(_rows(x)), 1.0, sum(penalties), _rows(x))
+        self._log.update_evaluated(labels.losses(_rows(x)), sum(penalties), _rows(x))
         if self._validates:
             objectives = [o.at(self.optimizer.iterations).evaluating() for o in self._objectives]
             pairs = self._pairs(x, y, student, training=False)
@@ -471,10 +471,6 @@ class Distiller(saving.WholeFiles):
             if metrics is not None:
                 measured = _keras.metric_routes(metrics, y, y_pred, sample_weight)
         return LabelReader(self._unlabelled, self._reader.kinds, heads, routes, measured)
-
-    def _label_loss(self, heads: Sequence[HeadLoss]) -> Any:
-        """The label loss that is differentiated, or None."""
-        return tf.add_n([head.value for head in heads]) if heads else None
 
     @contextlib.contextmanager
     def _evaluation(self) -> Iterator[None]:

@@ -45,11 +45,14 @@ class HeadLoss:
       value: what the gradient is taken of, a float32 scalar, times `loss_weights`.
       mean: the same for the logs; another number only where the loss reduces nothing.
       rows: how many rows it is the mean of: those with a label.
+      labelled: their share of the rows that no mask leaves out; 1 where the loss is a sum, in which
+        every row counts once anyway.
     """
 
     value: Tensor
     mean: Any
     rows: Tensor
+    labelled: Any = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +124,10 @@ class LabelReader:
         if replicas > 1:
             value = value * replicas  # Keras divides each replica's loss by their number.
         summed = route.loss.reduction in ("sum", "none", None)
-        share = 1.0
+        share = labelled = 1.0
         if sent.mask is not None and not summed:
             share = tf.reduce_mean(tf.cast(known, "float32"))
+            labelled = _labelled(known, _keras.mask_of(route.y_pred))
         if route.mean is not None:
             _update_as_keras(route, value, share)
         value = tf.cast(value, "float32")
@@ -131,8 +135,8 @@ class LabelReader:
             value = value * tf.cast(route.factor, "float32")
         rows = tf.cast(rows, "float32") * share
         if not value.shape.rank:
-            return HeadLoss(value, value, rows)
-        return HeadLoss(tf.reduce_sum(value), tf.reduce_mean(value), rows)
+            return HeadLoss(value, value, rows, labelled)
+        return HeadLoss(tf.reduce_sum(value), tf.reduce_mean(value), rows, labelled)
 
     def _rule(self, y_pred: Tensor) -> Any:
         if isinstance(self._unlabelled, Mapping):
@@ -230,6 +234,13 @@ def _by_entry(
         weight = weight * tf.ones_like(known, "float32")
     y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
     return _Sent(y[..., None], y_pred, weight, both_known(known, own), entries)
+
+
+def _labelled(known: Tensor, own: Tensor | None) -> Tensor:
+    """The share of labels that are there, of those that the model's own mask does not leave out."""
+    counted = tf.cast(both_known(known, own), "float32")
+    kept = tf.cast(both_known(tf.ones_like(known), own), "float32")
+    return tf.math.divide_no_nan(tf.reduce_sum(counted), tf.reduce_sum(kept))
 
 
 def _update_as_keras(route: _keras.LossRoute, value: Tensor, share: Tensor) -> None:

@@ -81,19 +81,31 @@ class RunningMeans:
         return dict.fromkeys([metric.name for metric in self.metrics()], "down")
 
     def update_losses(
-        self, heads: Sequence[HeadLoss], share: Tensor, rest: Tensor, rows: Tensor
+        self, heads: Sequence[HeadLoss], shares: Sequence[Tensor], rest: Tensor, rows: Tensor
     ) -> None:
-        """Take up a batch.
+        """Take up a batch of training.
 
         Args:
           heads: each output's label loss.
-          share: of these in the total.
-          rest: of the total, the mean over `rows` examples.
+          shares: of each in the total.
+          rest: of the total.
+          rows: the batch's examples, over which the total is a mean.
         """
+        parts = [share * head.mean for share, head in zip(shares, heads, strict=True)]
+        self.loss.update_state([rest, *parts], [rows] * (1 + len(parts)))
+        self._update_label_loss(heads)
+
+    def update_evaluated(self, heads: Sequence[HeadLoss], rest: Tensor, rows: Tensor) -> None:
+        """Take up a batch of evaluation: each label loss is a mean over the rows with a label."""
         counts = [head.rows for head in heads]
-        self.loss.update_state([rest, *(share * head.mean for head in heads)], [rows, *counts])
+        self.loss.update_state([rest, *(head.mean for head in heads)], [rows, *counts])
+        self._update_label_loss(heads)
+
+    def _update_label_loss(self, heads: Sequence[HeadLoss]) -> None:
         if self.label_loss is not None:
-            self.label_loss.update_state([head.mean for head in heads], counts)
+            self.label_loss.update_state(
+                [head.mean for head in heads], [head.rows for head in heads]
+            )
 
     def update(self, values: Mapping[str, Any], rows: Tensor) -> None:
         """Take up a batch's means over `rows` examples; of the names that are kept."""

@@ -1,6 +1,8 @@
 """One training step's arithmetic: signals -> terms -> total. It owns no model.
 
-total = label_weight x label loss + (1 - label_weight) x sum(weight x objective) + penalties
+total = label_weight x label loss + (1 - label_weight) x sum(weight x objective) + penalties,
+
+where label_weight shrinks with the share of the batch's rows that have a label.
 
 This is the one place that reduces objectives: each as Keras reduces a loss, the sum of value x
 sample weight over the batch's size, or over what is not masked.
@@ -20,6 +22,7 @@ from keras_distill.objectives.base import Objective
 from keras_distill.schedules import TeacherEntropy
 from keras_distill.signals import Signals
 from keras_distill.signals.outputs import by_path
+from keras_distill.training.label_losses import HeadLoss
 from keras_distill.training.labels import aligned
 
 __all__ = [
@@ -41,13 +44,15 @@ class Total:
     """A step's loss and its parts, scalars.
 
     Attributes:
-      label_loss: unweighted, or None.
-      rest: what the total has besides the label loss.
+      label_loss: unweighted, added over outputs, or None.
+      shares: of each output's label loss in the total.
+      rest: what the total has besides the label losses.
       objectives: unweighted, by name.
     """
 
     total: Tensor
     label_loss: Tensor
+    shares: list[Any]
     rest: Tensor
     objectives: dict[str, Any]
 
@@ -155,7 +160,7 @@ def silenced(x: Any, y: Any, sample_weight: Tensor | None) -> tuple[Any, Any]:
 
 
 def total(
-    label_loss: Tensor,
+    label_losses: Sequence[HeadLoss],
     terms: Mapping[str, Any],
     objectives: Sequence[Objective],
     *,
@@ -165,8 +170,13 @@ def total(
 ) -> Total:
     """The step's loss.
 
+    `label_weight` is the labels' share in what a row with a label teaches; a row without one
+    teaches through the objectives in full. So of a batch in which the share p of the rows has a
+    label, the label loss (their mean) counts `label_weight * p`, and the objectives the rest to 1.
+    Of several outputs each has its own p, and the objectives see the mean of them.
+
     Args:
-      label_loss: a scalar, or None where there is no label loss; the objectives then count in full.
+      label_losses: one an output; none where there is no label loss.
       terms: from `objective_terms`.
       objectives: whose weights apply.
       label_weight: in [0, 1].
@@ -175,12 +185,14 @@ def total(
     """
     weighted = [o.weight * terms[o.name] for o in objectives]
     rest = tf.add_n([*weighted, *balances] or [tf.zeros(())])
-    if label_loss is not None:
-        rest = (1.0 - label_weight) * rest
+    shares = [label_weight * head.labelled for head in label_losses]
+    if shares:
+        rest = (1.0 - sum(shares) / len(shares)) * rest
     for penalty in penalties:
         rest += tf.cast(tf.reduce_sum(penalty), "float32")
-    loss = rest if label_loss is None else label_weight * label_loss + rest
-    return Total(loss, label_loss, rest, dict(terms))
+    labels = [share * head.value for share, head in zip(shares, label_losses, strict=True)]
+    unweighted = tf.add_n([head.value for head in label_losses]) if shares else None
+    return Total(tf.add_n([*labels, rest]), unweighted, shares, rest, dict(terms))
 
 
 def scheduled_values(

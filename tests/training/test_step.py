@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_distill.objectives import Objective, Signals
 from keras_distill.training import step
+from keras_distill.training.label_losses import HeadLoss
 
 
 class Given(Objective):
@@ -19,22 +20,44 @@ class Given(Objective):
         return tf.constant(self.values)
 
 
-def totalled(label_loss, objectives, **options):
+def of(value, labelled=1.0):
+    """One output's label loss."""
+    value = tf.constant(value)
+    return HeadLoss(value, value, tf.constant(2.0), labelled)
+
+
+def totalled(label_losses, objectives, **options):
     terms = step.objective_terms(objectives, [(Signals(None), Signals(None))])
     options = {"label_weight": 0.25, "penalties": [], **options}
-    return step.total(label_loss, terms, objectives, **options)
+    return step.total(label_losses, terms, objectives, **options)
 
 
 def test_total_is_the_weighted_sum():
     objectives = [Given([1.0, 3.0], weight=2.0, name="a"), Given([4.0, 4.0], weight=0.5, name="b")]
     # 0.25 x 8 + 0.75 x (2 x mean(1, 3) + 0.5 x 4) + (0.5 + 0.25) = 2 + 4.5 + 0.75
-    parts = totalled(tf.constant(8.0), objectives, penalties=[tf.constant(0.5), tf.constant(0.25)])
+    parts = totalled([of(8.0)], objectives, penalties=[tf.constant(0.5), tf.constant(0.25)])
     assert float(parts.total) == pytest.approx(7.25)
     assert {k: float(v) for k, v in parts.objectives.items()} == {"a": 2.0, "b": 4.0}
 
 
 def test_without_a_label_loss_the_objectives_count_in_full():
-    assert float(totalled(None, [Given([1.0, 3.0])]).total) == pytest.approx(2.0)
+    assert float(totalled([], [Given([1.0, 3.0])]).total) == pytest.approx(2.0)
+
+
+def test_the_labels_weigh_as_many_rows_as_have_one():
+    # A fifth of the rows: 0.05 x 8 + 0.95 x 2. As a sum over 10 rows, 2 of them with a label of
+    # loss 8: (2 x (0.25 x 8 + 0.75 x 2) + 8 x 2) / 10.
+    parts = totalled([of(8.0, labelled=0.2)], [Given([1.0, 3.0])])
+    assert float(parts.total) == pytest.approx(2.3)
+    # No row has one: the objectives count in full, as without a label loss.
+    parts = totalled([of(0.0, labelled=0.0)], [Given([1.0, 3.0])])
+    assert float(parts.total) == pytest.approx(2.0)
+
+
+def test_each_output_has_a_share_of_its_own():
+    # 0.25 x 8 + 0.25 x 0.2 x 4 + (1 - 0.25 x (1 + 0.2) / 2) x 2
+    parts = totalled([of(8.0), of(4.0, labelled=0.2)], [Given([1.0, 3.0])])
+    assert float(parts.total) == pytest.approx(2.0 + 0.2 + 0.85 * 2.0)
 
 
 def test_sample_weights_divide_by_the_batch_not_by_their_sum():

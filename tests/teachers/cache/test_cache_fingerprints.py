@@ -137,3 +137,36 @@ def test_a_teacher_that_learned_since_does_not_mend_its_cache(tmp_path):
     teacher.set_weights([w + 1 for w in teacher.get_weights()])
     with pytest.raises(ValueError, match="teacher weights"):
         cache.rebuild(0)
+
+
+RANDOM = {
+    "dropout": lambda: keras.layers.Dropout(0.5),
+    "noise": lambda: keras.layers.GaussianNoise(0.5),
+    "nested": lambda: keras.Sequential([keras.layers.Dropout(0.5)]),
+    "augmentation": lambda: keras.Sequential(
+        [keras.layers.Reshape((3, 1, 1)), keras.layers.RandomFlip(), keras.layers.Flatten()]
+    ),
+}
+
+
+@pytest.mark.parametrize("make", RANDOM.values(), ids=RANDOM.keys())
+def test_a_trained_teacher_and_its_file_are_one_teacher(make, tmp_path):
+    """Random layers have drawn in training, and a file does not say how often."""
+    teacher = model(make())
+    teacher.compile("sgd", "mse", metrics=["mae"])
+    teacher.fit(X, np.zeros((20, 4)), epochs=1, verbose=0)
+    teacher.save(tmp_path / "t.keras")
+    kd.TeacherCache.build(teacher, X, tmp_path / "c", verbose=False)
+    loaded = keras.saving.load_model(tmp_path / "t.keras")
+    kd.TeacherCache.build(loaded, X, tmp_path / "c", verbose=False)
+    assert kd.teachers.Model(teacher).count_params() == teacher.count_params() == 16
+
+
+def test_a_draw_is_no_other_teacher():
+    teacher = model(keras.layers.Dropout(0.5))
+    taught = kd.teachers.Model(teacher)
+    before = taught.fingerprint()
+    teacher(X, training=True)
+    assert taught.fingerprint() == before
+    teacher.set_weights([w + 1 for w in teacher.get_weights()])
+    assert taught.fingerprint() != before
