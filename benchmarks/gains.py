@@ -9,14 +9,18 @@
 Kill it whenever you like: the same command goes on. What is finished stands in the JSON; teachers
 (every epoch is kept) and their caches lie in `--work`, outside of the repository.
 
-A track is a data set. Its teacher is trained by its own recipe on crops and mirror images, and then
-answers some views of every training image once (a `TeacherCache`). Every student of a size and seed
-begins with the same weights, sees the same views in the same order for the same number of updates
-(Adam, one cycle of the rate, batches of 128), and its last weights count. The label-only twin reads
-these views, too, at its own best rate; all objectives share one rate, the best of SoftTargets at
-T = 2. Rates and teachers are chosen on validation images; the test images are asked once, of
-finished students. With a tenth of the labels (of each class) the objectives see all images, -1 for
-a label that is not there; the twin sees its labelled images for as many updates, in new views.
+A track is a data set. Its teacher is trained by its own recipe on views of the images (crops and
+mirror images; of sounds shifts in time and pitch), and then answers some views of every training
+example once (a `TeacherCache`). Every student of a size and seed begins with the same weights, sees
+the same views in the same order for the same number of updates (Adam, one cycle of the rate,
+batches of 128), and its last weights count. The label-only twin reads these views, too, at its own
+best rate; all objectives share one rate, the best of SoftTargets at T = 2. Rates and teachers are
+chosen on validation examples; the test examples are asked once, of finished students. With a tenth
+of the labels (of each class) the objectives see all examples, -1 for a label that is not there; the
+twin sees its labelled examples for as many updates, in new views.
+
+Beside the table of a track stand two lines of runs of one size: the same students over fewer and
+more epochs, at the table's rates, and under weaker teachers.
 
 Objectives that look into layers have a label weight of 0.5 and the weight of their authors or of
 the reference code, as their docstrings name it: label loss and objective are then in the authors'
@@ -35,7 +39,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +105,8 @@ SOFT = {
     for t in (1, 2, 4, 8)
     for w in (0, 0.1, 0.5)
 }
+# What a label weight of 0.1 was where the labels' weight did not shrink with their number.
+ALL_TO_LABELS = "SoftTargets, T=2, label weight 1"
 LOGITS = {
     "SoftTargets, standardised": soft(2, 0.1, standardize=True),
     "DKD": answers(0.5, o.DKD),
@@ -120,7 +126,14 @@ LAYERS = {
     "FactorTransfer": layers(o.FactorTransfer, "block3", 200.0),
     "Overhaul": layers(o.Overhaul, "norm2", lambda numbers: 1e-3 * numbers),
 }
-METHODS = {LABELS: Method(None), **SOFT, **LOGITS, **LAYERS}
+METHODS = {
+    LABELS: Method(None),
+    **SOFT,
+    ALL_TO_LABELS: soft(2, 1.0),
+    **LOGITS,
+    **LAYERS,
+}
+TEMPERATURES = [f"SoftTargets, T={t}, label weight 0.1" for t in (1, 2, 4, 8)]
 
 
 # --- the tracks ---------------------------------------------------------------------------------
@@ -136,11 +149,15 @@ class Track:
       teacher: makes it.
       student: from a size's widths.
       sizes: widths, by name.
-      layered: the sizes that learn from layers, too.
+      main: the size of which all is tried: layers, budgets, teachers.
+      others: what is tried of the other sizes.
+      layers: whether layers are learned from.
       seeds: students of each row.
       teacher_epochs, teacher_rate: its recipe; weight decay is 5e-4 of the rate's SGD.
       views: of each image that the teacher answers.
       epochs: of a student.
+      budgets: other numbers of epochs.
+      weaker: teachers besides, by name: what makes them, and their epochs.
       rates: to choose from.
     """
 
@@ -149,12 +166,18 @@ class Track:
     teacher: Callable[[], keras.Model]
     student: Callable[[tuple[int, ...]], keras.Model]
     sizes: dict[str, tuple[int, ...]]
-    layered: tuple[str, ...]
+    main: str
+    others: tuple[str, ...]
+    layers: bool
     seeds: int
     teacher_epochs: int
     teacher_rate: float
     views: int
     epochs: int
+    budgets: tuple[int, ...] = ()
+    weaker: dict[str, tuple[Callable[[], keras.Model], int]] = dataclasses.field(
+        default_factory=dict
+    )
     rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
 
 
@@ -227,12 +250,20 @@ TRACKS = {
         teacher=lambda: residual_teacher(GRAY, (24, 48, 96, 192), 2),
         student=functools.partial(plain_student, GRAY),
         sizes={"3k": (6, 11, 22), "11k": (11, 21, 42), "35k": (20, 38, 76)},
-        layered=("11k",),
+        main="11k",
+        others=(LABELS, *TEMPERATURES, *LOGITS),
+        layers=True,
         seeds=3,
         teacher_epochs=16,
         teacher_rate=0.1,
         views=8,
         epochs=16,
+        budgets=(2, 4, 8, 32, 64),
+        weaker={
+            "35k": (lambda: plain_student(GRAY, (20, 38, 76)), 16),
+            "narrow": (lambda: residual_teacher(GRAY, (8, 16, 32, 64), 1), 16),
+            "early": (lambda: residual_teacher(GRAY, (24, 48, 96, 192), 2), 3),
+        },
     ),
     "cifar10": Track(
         load=functools.partial(kd.data.load_cifar10, download=True),
@@ -240,7 +271,9 @@ TRACKS = {
         teacher=lambda: residual_teacher(COLOUR, (32, 64, 128, 256), 2),
         student=functools.partial(resnet8, COLOUR),
         sizes={"ResNet8": (16, 32, 64), "half": (8, 16, 32)},
-        layered=(),
+        main="ResNet8",
+        others=(LABELS, RATED),
+        layers=False,
         seeds=2,
         teacher_epochs=40,
         teacher_rate=0.1,
@@ -248,6 +281,75 @@ TRACKS = {
         epochs=30,
     ),
 }
+
+
+def spoken_digits() -> kd.data.ImageSplits:
+    """Log-mel spectrograms: four speakers to learn from, one each to choose and to test.
+
+    What tests has another voice than what was learned.
+    """
+    heard = kd.data.load_spoken_digits()
+    mel = keras.layers.MelSpectrogram(
+        fft_length=256, sequence_stride=128, num_mel_bins=40, sampling_rate=heard.rate,
+        min_freq=60, max_freq=4000,
+    )  # fmt: skip
+    sound = np.concatenate([mel(part) for part in np.array_split(heard.samples, 10)])
+    # Decibels to about [-1, 1].
+    sound = (np.moveaxis(sound, 1, 2)[..., None] / 40 + 0.5).astype("float32")
+    train, validation, test = (
+        (sound[rows], heard.labels[rows])
+        for rows in (np.isin(heard.speakers, who) for who in ((0, 1, 2, 3), (4,), (5,)))
+    )
+    return kd.data.ImageSplits(
+        "spoken_digits", *train, *validation, *test, class_names=heard.class_names
+    )
+
+
+def masked_shifts(x: Any, seed: Any) -> Any:
+    """Shifted in time and pitch, louder or softer, some pitches and some of the time left out."""
+    padded = tf.pad(x, [[10, 10], [4, 4], [0, 0]], constant_values=-1.0)
+    x = tf.image.stateless_random_crop(padded, x.shape, seed)
+    x += tf.random.stateless_uniform([], seed + 1, -0.2, 0.2)
+    for number, axis in enumerate((0, 1)):
+        size, longest = x.shape[axis], (12, 8)[axis]
+        two = tf.random.stateless_uniform([2], seed + 2 + number)
+        begin, length = two[0] * size, two[1] * longest
+        places = tf.range(float(size))
+        kept = (places < begin) | (places >= begin + length)
+        x = tf.where(tf.reshape(kept, [-1, 1, 1] if axis == 0 else [1, -1, 1]), x, -1.0)
+    return x
+
+
+def ds_cnn(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
+    """Zhang et al.'s network for keywords: one convolution, then depthwise separable ones."""
+    sound = keras.Input(shape)
+    x = keras.layers.Conv2D(widths[0], (10, 4), (2, 2), padding="same", use_bias=False)(sound)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    for width in widths[1:]:
+        x = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        x = keras.layers.Conv2D(width, 1, use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(sound, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+SOUND = (63, 40, 1)
+TRACKS["spoken_digits"] = Track(
+    load=spoken_digits,
+    augment=masked_shifts,
+    teacher=lambda: residual_teacher(SOUND, (16, 32, 64, 128), 2),
+    student=functools.partial(ds_cnn, SOUND),
+    sizes={"DS-CNN": (64,) * 5, "third": (36,) * 5},
+    main="DS-CNN",
+    others=(LABELS, RATED),
+    layers=False,
+    seeds=3,
+    teacher_epochs=60,
+    teacher_rate=0.1,
+    views=30,
+    epochs=120,
+)
 
 
 def small(track: Track) -> Track:
@@ -258,10 +360,11 @@ def small(track: Track) -> Track:
         parts = {f"{a}_{p}": 256 for a in "xy" for p in ("train", "validation", "test")}
         return dataclasses.replace(splits, **{k: getattr(splits, k)[:n] for k, n in parts.items()})
 
-    sizes = dict(list(track.sizes.items())[:1])
+    sizes = {track.main: track.sizes[track.main]}
+    weaker = {name: (make, 1) for name, (make, _) in list(track.weaker.items())[:1]}
     return dataclasses.replace(
-        track, load=load, sizes=sizes, layered=tuple(sizes) if track.layered else (), seeds=1,
-        teacher_epochs=1, views=2, epochs=1, rates=track.rates[:1],
+        track, load=load, sizes=sizes, seeds=1, teacher_epochs=1, views=2, epochs=1,
+        budgets=track.budgets[:1], weaker=weaker, rates=track.rates[:1],
     )  # fmt: skip
 
 
@@ -278,7 +381,9 @@ class Job:
       size: of the student.
       method: its name.
       seed: of the weights, the order and the labels that are left.
-      rate: the cycle's highest; None for the best that was found on validation images.
+      rate: the cycle's highest; None for the best that was found on validation examples.
+      epochs: None for the track's.
+      teacher: "" for the track's own, else one of the weaker.
     """
 
     track: str
@@ -287,11 +392,17 @@ class Job:
     method: str
     seed: int
     rate: float | None = None
+    epochs: int | None = None
+    teacher: str = ""
 
     @property
     def key(self) -> str:
-        rate = "" if self.rate is None else f"/rate {self.rate:g}"
-        return f"{self.track}/{self.share:g}/{self.size}/{self.method}/{self.seed}{rate}"
+        key = f"{self.track}/{self.share:g}/{self.size}/{self.method}/{self.seed}"
+        if self.rate is not None:
+            key += f"/rate {self.rate:g}"
+        if self.epochs is not None:
+            key += f"/epochs {self.epochs}"
+        return key + (f"/teacher {self.teacher}" if self.teacher else "")
 
     @property
     def rated_as(self) -> str:
@@ -332,15 +443,18 @@ def views(x: np.ndarray, y: np.ndarray, augment: Callable, seed: int) -> tf.data
     return seen.batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def teacher_of(name: str, smoke: bool, work: Path) -> keras.Model:
+def teacher_of(name: str, smoke: bool, work: Path, weaker: str = "") -> keras.Model:
     """The trained teacher; a call that was killed goes on from its last epoch."""
-    track, data, path = track_of(name, smoke), splits_of(name, smoke), work / f"{name}.keras"
+    track, data = track_of(name, smoke), splits_of(name, smoke)
+    stem = f"{name}_{weaker}" if weaker else name
+    path = work / f"{stem}.keras"
     if path.exists():
         return keras.saving.load_model(path)
     keras.utils.set_random_seed(0)
-    teacher = track.teacher()
+    make, epochs = track.weaker[weaker] if weaker else (track.teacher, track.teacher_epochs)
+    teacher = make()
     steps = max(1, len(data.x_train) // BATCH)
-    rate = cycle(track.teacher_rate, steps * track.teacher_epochs)
+    rate = cycle(track.teacher_rate, steps * epochs)
     compiled(teacher, keras.optimizers.SGD(rate, momentum=0.9, nesterov=True))
     for layer in teacher.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -348,27 +462,29 @@ def teacher_of(name: str, smoke: bool, work: Path) -> keras.Model:
     teacher.fit(
         views(data.x_train, data.y_train, track.augment, 0),
         steps_per_epoch=steps,
-        epochs=track.teacher_epochs,
+        epochs=epochs,
         validation_data=(data.x_validation, data.y_validation),
         validation_batch_size=500,
         verbose=2,
-        callbacks=[keras.callbacks.BackupAndRestore(work / f"{name}_backup")],
+        callbacks=[keras.callbacks.BackupAndRestore(work / f"{stem}_backup")],
     )
-    teacher.save(work / f"new_{name}.keras")
-    os.replace(work / f"new_{name}.keras", path)
+    teacher.save(work / f"new_{stem}.keras")
+    os.replace(work / f"new_{stem}.keras", path)
     return teacher
 
 
-def cache_of(name: str, smoke: bool, work: Path, deep: bool, y: Any = None) -> kd.TeacherCache:
+def cache_of(
+    name: str, smoke: bool, work: Path, deep: bool, y: Any = None, weaker: str = ""
+) -> kd.TeacherCache:
     """The teacher's answers to the track's views, made where they are not there yet."""
     track, data = track_of(name, smoke), splits_of(name, smoke)
-    folder = work / f"{name}_{'layers' if deep else 'logits'}"
+    folder = work / "_".join(filter(None, (name, weaker, "layers" if deep else "logits")))
     taps = sorted({tap for method in LAYERS.values() for tap in method.taps}) if deep else []
     rows = data.x_train, data.y_train if y is None else y
     if y is not None:
         return kd.TeacherCache.open(folder, rows, augment=track.augment)
     return kd.TeacherCache.build(
-        teacher_of(name, smoke, work), rows, folder, layers=taps, layer_dtype="int8",
+        teacher_of(name, smoke, work, weaker), rows, folder, layers=taps, layer_dtype="int8",
         augment=track.augment, epochs=track.views,
     )  # fmt: skip
 
@@ -383,13 +499,13 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     )
     keras.utils.set_random_seed(job.seed)
     student = model = track.student(track.sizes[job.size])
-    steps = max(1, len(data.x_train) // BATCH) * track.epochs
+    steps = max(1, len(data.x_train) // BATCH) * (job.epochs or track.epochs)
     y = data.y_train if job.share == 1 else pays.keep_labels(data.y_train, job.share, job.seed)
     if method.label_weight is None and job.share < 1:
         known = y >= 0
         batches = views(data.x_train[known], y[known], track.augment, job.seed)
     else:
-        cache = cache_of(job.track, smoke, work, bool(method.taps), y)
+        cache = cache_of(job.track, smoke, work, bool(method.taps), y, job.teacher)
         batches = cache.dataset(BATCH, seed=job.seed, drop_remainder=True).repeat()
         if method.label_weight is None:
             batches = batches.map(lambda batch, y: (batch.inputs, y))
@@ -416,27 +532,53 @@ def cache_shape(name: str, smoke: bool, work: Path, tap: str) -> tuple:
 # --- all of them --------------------------------------------------------------------------------
 
 
-def rate_jobs(name: str, track: Track) -> Iterator[Job]:
-    """What chooses the rates: of every size, with the first seed."""
+def rate_jobs(name: str, track: Track, sizes: Sequence[str]) -> Iterator[Job]:
+    """What chooses the rates: with the first seed."""
     for share in (1, TENTH):
-        for size in track.sizes:
+        for size in sizes:
             for method in (LABELS, RATED):
                 yield from (Job(name, share, size, method, 0, rate) for rate in track.rates)
 
 
-def jobs(name: str, track: Track) -> Iterator[Job]:
-    """The rows of the table, those that say most first."""
+def rows_of(name: str, track: Track, sizes: Sequence[str], methods: Sequence[str]) -> Iterator[Job]:
+    """Rows of the table, in both shares."""
     for share in (1, TENTH):
-        for size in track.sizes:
-            deep = LAYERS if size in track.layered else {}
-            for method in (LABELS, *SOFT, *LOGITS, *deep):
-                yield from (Job(name, share, size, method, seed) for seed in range(track.seeds))
+        for size in sizes:
+            for method in methods:
+                if method != ALL_TO_LABELS or share < 1:
+                    yield from (Job(name, share, size, method, n) for n in range(track.seeds))
+
+
+def lines_of(name: str, track: Track) -> Iterator[Job]:
+    """Other budgets, and weaker teachers."""
+    main = track.main
+    for epochs in track.budgets:
+        for method in (LABELS, RATED):
+            for n in range(track.seeds):
+                yield Job(name, 1, main, method, n, epochs=epochs)
+    for weaker in track.weaker:
+        yield from (Job(name, 1, main, RATED, n, teacher=weaker) for n in range(track.seeds))
+
+
+def waves(name: str, track: Track) -> list[list[Job]]:
+    """All runs, those that say most first; the rates of a wave are known before it."""
+    others = [size for size in track.sizes if size != track.main]
+    logits = [method for method in METHODS if method not in LAYERS]
+    first, rest = ([track.main], logits) if track.layers else ([track.main], track.others)
+    return [
+        list(rate_jobs(name, track, first)),
+        list(rows_of(name, track, first, rest)),
+        list(rows_of(name, track, first, list(LAYERS))) if track.layers else [],
+        list(lines_of(name, track)),
+        list(rate_jobs(name, track, others)),
+        list(rows_of(name, track, others, track.others)),
+    ]
 
 
 def best_rate(rows: dict[str, dict], job: Job, track: Track) -> float:
-    """By validation images, of the method that the job's is rated as."""
-    tried = {r: rows[dataclasses.replace(job, method=job.rated_as, seed=0, rate=r).key]
-             for r in track.rates}  # fmt: skip
+    """By validation examples, of the method that the job's is rated as."""
+    rated = Job(job.track, job.share, job.size, job.rated_as, 0)
+    tried = {r: rows[dataclasses.replace(rated, rate=r).key] for r in track.rates}
     return max(tried, key=lambda rate: tried[rate]["validation"])
 
 
@@ -446,12 +588,15 @@ def run_track(name: str, smoke: bool, work: Path, output: Path, workers: int) ->
     stored = _common.read_json(output) | {"host": _common.host()}
     rows = stored.setdefault("rows", {})
     teachers = stored.setdefault("teachers", {})
-    if name not in teachers:
-        with _process(1) as pool:
-            teachers[name] = pool.submit(teacher_job, name, smoke, work).result()
-        _common.write_json(output, stored)
-        print(f"teacher of {name}: {teachers[name]}", flush=True)
-    for wanted in (list(rate_jobs(name, track)), list(jobs(name, track))):
+    for weaker in ("", *track.weaker):
+        stem = f"{name}/{weaker}" if weaker else name
+        # Also one that is told in the JSON and is not on this machine.
+        if stem not in teachers or not (work / f"{stem.replace('/', '_')}.keras").exists():
+            with _process(1) as pool:
+                teachers[stem] = pool.submit(teacher_job, name, smoke, work, weaker).result()
+            _common.write_json(output, stored)
+            print(f"teacher of {stem}: {teachers[stem]}", flush=True)
+    for wanted in waves(name, track):
         left = [job for job in wanted if job.key not in rows]
         with _process(workers) as pool:
             running = {}
@@ -492,11 +637,11 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def teacher_job(name: str, smoke: bool, work: Path) -> dict[str, float]:
-    """Train the teacher and ask it; its accuracy on the validation and the test images."""
-    teacher, data = teacher_of(name, smoke, work), splits_of(name, smoke)
-    for deep in (False, True) if track_of(name, smoke).layered else (False,):
-        cache_of(name, smoke, work, deep)
+def teacher_job(name: str, smoke: bool, work: Path, weaker: str) -> dict[str, float]:
+    """Train the teacher and ask it; its accuracy on the validation and the test examples."""
+    teacher, data = teacher_of(name, smoke, work, weaker), splits_of(name, smoke)
+    for deep in (False, True) if track_of(name, smoke).layers and not weaker else (False,):
+        cache_of(name, smoke, work, deep, weaker=weaker)
     return {
         "parameters": teacher.count_params(),
         "validation": pays.accuracy(teacher, data.x_validation, data.y_validation),
@@ -509,12 +654,48 @@ def teacher_job(name: str, smoke: bool, work: Path) -> dict[str, float]:
 
 def tables(stored: dict[str, Any]) -> str:
     parts = [f"{_common.host_line(stored['host'])}.", RULES]
-    for name, teacher in stored["teachers"].items():
+    for name in [name for name in stored["teachers"] if "/" not in name]:
+        teacher, rows = stored["teachers"][name], stored["rows"]
         parts.append(
             f"**{name}**: teacher {teacher['parameters']:,} weights, {100 * teacher['test']:.2f} %."
         )
-        parts += [table(name, share, stored["rows"]) for share in (1, TENTH)]
+        parts += [table(name, share, rows) for share in (1, TENTH)]
+        parts += [budgets(name, rows), strengths(name, stored)]
     return "\n\n".join(part for part in parts if part)
+
+
+def budgets(name: str, rows: dict[str, dict]) -> str:
+    """The gain of RATED over the twin of the same budget."""
+    main, lines = TRACKS[name].main, []
+    for epochs in sorted({TRACKS[name].epochs, *TRACKS[name].budgets}):
+        other = None if epochs == TRACKS[name].epochs else epochs
+        ours, twins = (
+            seeds_of(Job(name, 1, main, method, 0, epochs=other), rows)
+            for method in (RATED, LABELS)
+        )
+        if set(ours) & set(twins):
+            lines.append([f"{epochs}", cell(twins, twins, LABELS), cell(ours, twins, RATED)])
+    return _common.markdown([f"{main}, epochs", LABELS, RATED], lines) if len(lines) > 1 else ""
+
+
+def strengths(name: str, stored: dict[str, Any]) -> str:
+    """The gain of RATED under each teacher."""
+    main, rows, lines = TRACKS[name].main, stored["rows"], []
+    twins = seeds_of(Job(name, 1, main, LABELS, 0), rows)
+    for stem, teacher in stored["teachers"].items():
+        if stem.split("/")[0] == name:
+            weaker = stem.partition("/")[2]
+            ours = seeds_of(Job(name, 1, main, RATED, 0, teacher=weaker), rows)
+            words = f"{100 * teacher['test']:.2f} % ({teacher['parameters']:,} weights)"
+            lines.append([words, cell(ours, twins, RATED), teacher["test"]])
+    lines = [line[:2] for line in sorted(lines, key=lambda line: line[2]) if line[1]]
+    return _common.markdown([f"{main}, teacher", RATED], lines) if len(lines) > 1 else ""
+
+
+def seeds_of(job: Job, rows: dict[str, dict]) -> dict[int, dict]:
+    """What a job gave, by seed."""
+    keys = {n: dataclasses.replace(job, seed=n).key for n in range(TRACKS[job.track].seeds)}
+    return {seed: rows[key] for seed, key in keys.items() if key in rows}
 
 
 RULES = """\
@@ -524,20 +705,16 @@ called a loss."""
 
 
 def table(name: str, share: float, rows: dict[str, dict]) -> str:
-    found: dict[str, dict[str, dict[int, dict]]] = {}
-    for key, row in rows.items():
-        track, part, size, method, *rest = key.split("/")
-        if (track, part) == (name, f"{share:g}") and len(rest) == 1:
-            found.setdefault(method, {}).setdefault(size, {})[int(rest[0])] = row
-    if LABELS not in found:
+    sizes = [s for s in TRACKS[name].sizes if seeds_of(Job(name, share, s, LABELS, 0), rows)]
+    if not sizes:
         return ""
-    sizes = list(found[LABELS])
-    weights = {s: next(iter(found[LABELS][s].values()))["parameters"] for s in sizes}
-    lines = [
-        [method, *(cell(found[method].get(s, {}), found[LABELS][s], method) for s in sizes)]
-        for method in METHODS
-        if method in found
-    ]
+    twins = {size: seeds_of(Job(name, share, size, LABELS, 0), rows) for size in sizes}
+    weights = {s: next(iter(twins[s].values()))["parameters"] for s in sizes}
+    lines = []
+    for method in METHODS:
+        ours = {size: seeds_of(Job(name, share, size, method, 0), rows) for size in sizes}
+        if any(ours.values()):
+            lines.append([method, *(cell(ours[size], twins[size], method) for size in sizes)])
     words = "all labels" if share == 1 else "a tenth of the labels"
     return _common.markdown([words, *(f"{s}: {weights[s]:,} weights" for s in sizes)], lines)
 
@@ -555,7 +732,7 @@ def plan(stored: dict[str, Any], names: list[str], smoke: bool, workers: int) ->
     lines = []
     for name in names:
         track, rows = track_of(name, smoke), stored.get("rows", {})
-        wanted = [*rate_jobs(name, track), *jobs(name, track)]
+        wanted = [job for wave in waves(name, track) for job in wave]
         left = [job for job in wanted if job.key not in rows]
         known = [row["seconds"] for key, row in rows.items() if key.startswith(f"{name}/")]
         hours = statistics.mean(known) * len(left) / workers / 3600 if known else math.nan

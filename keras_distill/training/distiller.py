@@ -360,12 +360,15 @@ class Distiller(saving.WholeFiles):
             heads = self._reader.heads(y_pred)
             with tape.stop_recording():
                 pairs = self._pairs(x, y, student)
-            terms = step.objective_terms(objectives, pairs, y, sample_weight, _masks(heads))
             labels = self._label_reader(y, y_pred, sample_weight, heads)
             head_losses = labels.losses(_rows(x))
+            shares = step.shares_of_objectives(head_losses, label_weight, heads)
+            terms, taught = step.taught_terms(
+                objectives, pairs, y, sample_weight, _masks(heads), shares
+            )
             parts = step.total(
                 head_losses,
-                terms,
+                taught,
                 objectives,
                 label_weight=label_weight,
                 penalties=self.student.losses,
@@ -379,7 +382,7 @@ class Distiller(saving.WholeFiles):
             with _keras.outside_the_trace():
                 self.optimizer.build(variables)
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        self._measure(tape, parts)
+        self._measure(tape, parts.label_loss, terms)
         _keras.forget_custom_gradients()
         self._after_update()
         self._log.update_losses(head_losses, parts.shares, parts.rest, _rows(x))
@@ -521,13 +524,13 @@ class Distiller(saving.WholeFiles):
         """The objectives whose weight follows their gradient."""
         return [o for o in self._objectives if _balanced(o) and o.weight.measures_gradients]
 
-    def _measure(self, tape: tf.GradientTape, parts: step.Total) -> None:
+    def _measure(self, tape: tf.GradientTape, label_loss: Any, terms: Mapping[str, Any]) -> None:
         if not self._measured():
             return
         variables = self.student.trainable_variables
-        label_norm = step.gradient_norm(tape.gradient(parts.label_loss, variables))
+        label_norm = step.gradient_norm(tape.gradient(label_loss, variables))
         for objective in self._measured():
-            gradients = tape.gradient(parts.objectives[objective.name], variables)
+            gradients = tape.gradient(terms[objective.name], variables)
             objective.weight.observe(label_norm, step.gradient_norm(gradients))
 
 

@@ -42,17 +42,21 @@ class HeadLoss:
     """One output's label loss in a batch.
 
     Attributes:
+      head: the output's name.
       value: what the gradient is taken of, a float32 scalar, times `loss_weights`.
       mean: the same for the logs; another number only where the loss reduces nothing.
       rows: how many rows it is the mean of: those with a label.
-      labelled: their share of the rows that no mask leaves out; 1 where the loss is a sum, in which
-        every row counts once anyway.
+      labelled: their share of the rows that no mask leaves out; 1 where the loss is a sum, to which
+        a row without a label adds nothing.
+      by_row: the share of each row's labels that is there, `(batch,)`, or 1 where none can miss.
     """
 
+    head: str | None
     value: Tensor
     mean: Any
     rows: Tensor
     labelled: Any = 1.0
+    by_row: Any = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,19 +128,23 @@ class LabelReader:
         if replicas > 1:
             value = value * replicas  # Keras divides each replica's loss by their number.
         summed = route.loss.reduction in ("sum", "none", None)
-        share = labelled = 1.0
+        share = labelled = by_row = 1.0
+        if known is not None:
+            positions = list(range(1, known.shape.rank))
+            by_row = _share(known, _keras.mask_of(route.y_pred), positions)
         if sent.mask is not None and not summed:
             share = tf.reduce_mean(tf.cast(known, "float32"))
-            labelled = _labelled(known, _keras.mask_of(route.y_pred))
+            labelled = _share(known, _keras.mask_of(route.y_pred))
         if route.mean is not None:
             _update_as_keras(route, value, share)
         value = tf.cast(value, "float32")
         if route.factor is not None:
             value = value * tf.cast(route.factor, "float32")
         rows = tf.cast(rows, "float32") * share
-        if not value.shape.rank:
-            return HeadLoss(value, value, rows, labelled)
-        return HeadLoss(tf.reduce_sum(value), tf.reduce_mean(value), rows, labelled)
+        head, mean = self._names.get(id(route.y_pred)), value
+        if value.shape.rank:
+            value, mean = tf.reduce_sum(value), tf.reduce_mean(value)
+        return HeadLoss(head, value, mean, rows, labelled, by_row)
 
     def _rule(self, y_pred: Tensor) -> Any:
         if isinstance(self._unlabelled, Mapping):
@@ -236,11 +244,13 @@ def _by_entry(
     return _Sent(y[..., None], y_pred, weight, both_known(known, own), entries)
 
 
-def _labelled(known: Tensor, own: Tensor | None) -> Tensor:
+def _share(known: Tensor, own: Tensor | None, axis: Sequence[int] | None = None) -> Tensor:
     """The share of labels that are there, of those that the model's own mask does not leave out."""
-    counted = tf.cast(both_known(known, own), "float32")
-    kept = tf.cast(both_known(tf.ones_like(known), own), "float32")
-    return tf.math.divide_no_nan(tf.reduce_sum(counted), tf.reduce_sum(kept))
+    counted, kept = (
+        tf.reduce_sum(tf.cast(both_known(each, own), "float32"), axis)
+        for each in (known, tf.ones_like(known))
+    )
+    return tf.math.divide_no_nan(counted, kept)
 
 
 def _update_as_keras(route: _keras.LossRoute, value: Tensor, share: Tensor) -> None:

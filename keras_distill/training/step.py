@@ -1,8 +1,8 @@
 """One training step's arithmetic: signals -> terms -> total. It owns no model.
 
-total = label_weight x label loss + (1 - label_weight) x sum(weight x objective) + penalties,
+total = label_weight x label loss + (1 - label_weight) x sum(weight x objective) + penalties
 
-where label_weight shrinks with the share of the batch's rows that have a label.
+of each row that has a label; one without learns from the objectives in full.
 
 This is the one place that reduces objectives: each as Keras reduces a loss, the sum of value x
 sample weight over the batch's size, or over what is not masked.
@@ -10,7 +10,7 @@ sample weight over the batch's size, or over what is not masked.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -34,7 +34,9 @@ __all__ = [
     "reduce",
     "scheduled_names",
     "scheduled_values",
+    "shares_of_objectives",
     "silenced",
+    "taught_terms",
     "total",
 ]
 
@@ -47,14 +49,12 @@ class Total:
       label_loss: unweighted, added over outputs, or None.
       shares: of each output's label loss in the total.
       rest: what the total has besides the label losses.
-      objectives: unweighted, by name.
     """
 
     total: Tensor
     label_loss: Tensor
     shares: list[Any]
     rest: Tensor
-    objectives: dict[str, Any]
 
 
 def objective_terms(
@@ -80,9 +80,25 @@ def objective_terms(
       ValueError: an objective returned something else than one value an example, or misses the
         labels it needs.
     """
+    return taught_terms(objectives, pairs, labels, sample_weight, masks)[0]
+
+
+def taught_terms(
+    objectives: Sequence[Objective],
+    pairs: Sequence[tuple[Signals, Signals]],
+    labels: Any = None,
+    sample_weight: Tensor | None = None,
+    masks: Mapping[str | None, Any] | None = None,
+    shares: Mapping[str | None, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`objective_terms`, and the same where each row counts by the share that it takes part with.
+
+    Args:
+      shares: by head, of each row, `(batch,)` or a scalar; in full for a head that it leaves out.
+    """
     if labels is None:
         check_labels_needed(objectives)
-    found = {}
+    plain, shared = {}, {}
     for objective in objectives:
         terms = [
             _term(
@@ -92,13 +108,15 @@ def objective_terms(
                 _of_head(labels, head, student),
                 _of_head(sample_weight, head, student),
                 (masks or {}).get(head if student.names else None),
+                (shares or {}).get(head if student.names else None, 1.0),
             )
             for student, teacher in pairs
             for head, ours, theirs in _matched(objective, student, teacher)
         ]
-        term = terms[0] if len(terms) == 1 else tf.add_n(terms)
-        found[objective.name] = term if len(pairs) == 1 else term / len(pairs)
-    return found
+        for found, parts in zip((plain, shared), zip(*terms, strict=True), strict=True):
+            term = parts[0] if len(parts) == 1 else tf.add_n(parts)
+            found[objective.name] = term if len(pairs) == 1 else term / len(pairs)
+    return plain, shared
 
 
 def check_labels_needed(objectives: Sequence[Objective]) -> None:
@@ -159,6 +177,22 @@ def silenced(x: Any, y: Any, sample_weight: Tensor | None) -> tuple[Any, Any]:
     return x, keras.tree.pack_sequence_as(y, leaves)
 
 
+def shares_of_objectives(
+    label_losses: Sequence[HeadLoss], label_weight: Any, heads: Iterable[str | None]
+) -> dict[str | None, Any]:
+    """The share of the objectives in what each row teaches, by head: what its labels leave.
+
+    Args:
+      label_losses: one an output; none where there is no label loss.
+      label_weight: in [0, 1].
+      heads: all of the student's.
+    """
+    if not label_losses:
+        return {}
+    by_row = {loss.head: loss.by_row for loss in label_losses}
+    return {head: 1.0 - label_weight * by_row.get(head, 1.0) for head in heads}
+
+
 def total(
     label_losses: Sequence[HeadLoss],
     terms: Mapping[str, Any],
@@ -170,29 +204,27 @@ def total(
 ) -> Total:
     """The step's loss.
 
-    `label_weight` is the labels' share in what a row with a label teaches; a row without one
-    teaches through the objectives in full. So of a batch in which the share p of the rows has a
-    label, the label loss (their mean) counts `label_weight * p`, and the objectives the rest to 1.
-    Of several outputs each has its own p, and the objectives see the mean of them.
+    `label_weight` is the labels' share in what a row with a label teaches; one without teaches
+    through the objectives in full. The label loss is the mean of the rows with a label, and so
+    counts by the share of these rows.
 
     Args:
       label_losses: one an output; none where there is no label loss.
-      terms: from `objective_terms`.
+      terms: from `taught_terms`, the second.
       objectives: whose weights apply.
       label_weight: in [0, 1].
       penalties: the student's own losses (regularisers, add_loss), scalars.
       balances: what learned weights of objectives cost, scalars; they count as the objectives do.
     """
-    weighted = [o.weight * terms[o.name] for o in objectives]
-    rest = tf.add_n([*weighted, *balances] or [tf.zeros(())])
     shares = [label_weight * head.labelled for head in label_losses]
-    if shares:
-        rest = (1.0 - sum(shares) / len(shares)) * rest
+    rest = tf.add_n([o.weight * terms[o.name] for o in objectives] or [tf.zeros(())])
+    if balances:
+        rest += (1.0 - sum(shares) / max(1, len(shares))) * tf.add_n(balances)
     for penalty in penalties:
         rest += tf.cast(tf.reduce_sum(penalty), "float32")
     labels = [share * head.value for share, head in zip(shares, label_losses, strict=True)]
     unweighted = tf.add_n([head.value for head in label_losses]) if shares else None
-    return Total(tf.add_n([*labels, rest]), unweighted, shares, rest, dict(terms))
+    return Total(tf.add_n([*labels, rest]), unweighted, shares, rest)
 
 
 def scheduled_values(
@@ -315,8 +347,9 @@ def _term(
     labels: Any,
     weight: Tensor | None,
     mask: Tensor | None,
-):
-    """One head's reduced value."""
+    share: Any,
+) -> tuple[Tensor, Tensor]:
+    """One head's reduced value, and the same where each row counts by its share."""
     shape = getattr(student.logits, "shape", None)
     positions = 0 if shape is None else max(len(shape) - 2, 0)
     weight = None if weight is None else tf.cast(weight, "float32")
@@ -326,9 +359,15 @@ def _term(
         rank = positions + 1
         values = _values_by_position(objective, student, teacher, labels, mask)
         weight = None if weight is None else aligned(weight, rank)
-        return reduce(values, weight, None if mask is None else aligned(mask, rank))
-    values = _checked(objective, objective.seeing(teacher)(student, teacher, labels))
-    return reduce(values, *_by_example(weight, mask))
+        mask = None if mask is None else aligned(mask, rank)
+    else:
+        values = _checked(objective, objective.seeing(teacher)(student, teacher, labels))
+        weight, mask = _by_example(weight, mask)
+    plain, share = reduce(values, weight, mask), tf.cast(share, "float32")
+    if not share.shape.rank:
+        return plain, share * plain
+    share = aligned(share, values.shape.rank)
+    return plain, reduce(values, share if weight is None else share * weight, mask)
 
 
 def _values_by_position(

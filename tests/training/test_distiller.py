@@ -186,6 +186,84 @@ def test_rows_labelled_minus_one_teach_through_the_objectives_only(small_cnn, di
     assert logs["accuracy"][0] == logs["weighted_accuracy"][0] == pytest.approx(accuracy)
 
 
+def test_each_row_has_one_share_and_the_labels_a_part_of_it(small_cnn, digits):
+    """A row with a label: 0.4 of it and 0.6 of the teacher; one without: the teacher in full."""
+    x, y = digits.x_train[:96], digits.y_train[:96]
+    known = np.arange(96) % 3 == 0
+    distiller = kd.Distiller(small_cnn(3), small_cnn(8, seed=1), kd.LogitsMSE(), label_weight=0.4)
+    distiller.compile(keras.optimizers.SGD(1.0), label_loss())
+    student, theirs = distiller.student, distiller.teacher(x).logits
+    with tf.GradientTape() as tape:
+        ours = student(x, training=True)
+        ce = keras.losses.sparse_categorical_crossentropy(y, ours, from_logits=True)
+        mse = kd.functional.logits_mse(ours, theirs)
+        total = tf.reduce_mean(tf.where(known, 0.4 * ce + 0.6 * mse, mse))
+    gradients = tape.gradient(total, student.trainable_variables)
+    before = [tf.identity(v) for v in student.trainable_variables]
+    logs = distiller.fit(x, np.where(known, y, -1), batch_size=96, verbose=0).history
+    assert logs["loss"][0] == pytest.approx(float(total), rel=1e-5)
+    for was, now, gradient in zip(before, student.trainable_variables, gradients, strict=True):
+        np.testing.assert_allclose(was - now, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["masked", "seen"])
+def test_a_row_of_tokens_counts_by_the_labels_that_its_mask_keeps(padding):
+    """Padding that a mask leaves out needs no label; a token seen without one has the teacher."""
+    x = np.array([[1, 2, 3, 0], [4, 5, 6, 7]])
+    y = np.array([[1, -1, 2, -1], [0, 1, 2, 0]])
+    keras.utils.set_random_seed(0)
+
+    def model(width):
+        tokens = keras.Input((None,), dtype="int32")
+        embedded = keras.layers.Embedding(9, width, mask_zero=padding == "masked")(tokens)
+        return keras.Model(tokens, keras.layers.Dense(3)(embedded))
+
+    student, teacher = model(4), model(5)
+    ours, theirs = student(x).numpy(), teacher(x).numpy()
+    distiller = kd.Distiller(student, teacher, kd.LogitsMSE(), label_weight=0.4)
+    distiller.compile(keras.optimizers.SGD(0.0), label_loss())
+    logs = distiller.fit(x, y, batch_size=2, verbose=0).history
+    ce = np.array(keras.losses.sparse_categorical_crossentropy(np.abs(y), ours, from_logits=True))
+    mse = np.mean((ours - theirs) ** 2, axis=-1)
+    kept = x > 0 if padding == "masked" else x >= 0
+    known = (y >= 0) & kept
+    of_labels = np.array([row[keep].mean() for row, keep in zip(known, kept, strict=True)])
+    if padding == "masked":  # by position: of the seven that are there
+        taught = np.sum((1 - 0.4 * of_labels)[:, None] * mse * kept) / kept.sum()
+    else:
+        taught = np.mean((1 - 0.4 * of_labels) * mse.mean(axis=1))
+    assert logs["loss"][0] == pytest.approx(
+        0.4 * np.sum(ce * known) / kept.sum() + taught, rel=1e-5
+    )
+
+
+def test_of_two_heads_each_has_its_own_labelled_rows(digits):
+    x = np.asarray(digits.x_train[:8]).reshape(8, -1)
+    y = {"a": np.array([0, 1, 2, 0, -1, -1, -1, -1]), "b": np.array([0, 1, 0, 1, 0, 1, 0, 1])}
+    keras.utils.set_random_seed(0)
+
+    def model():
+        image = keras.Input((64,))
+        return keras.Model(
+            image, {"a": keras.layers.Dense(3)(image), "b": keras.layers.Dense(2)(image)}
+        )
+
+    student, teacher = model(), model()
+    ours, theirs = student(x), teacher(x)
+    distiller = kd.Distiller(student, teacher, kd.LogitsMSE(), label_weight=0.4)
+    distiller.compile(keras.optimizers.SGD(0.0), {"a": label_loss(), "b": label_loss()})
+    logs = distiller.fit(x, y, batch_size=8, verbose=0).history
+    expected = 0.0
+    for head, labels in y.items():
+        known = labels >= 0
+        ce = keras.losses.sparse_categorical_crossentropy(
+            np.abs(labels), ours[head], from_logits=True
+        )
+        mse = kd.functional.logits_mse(ours[head], theirs[head])
+        expected += float(np.mean(np.where(known, 0.4 * np.array(ce) + 0.6 * mse, mse)))
+    assert logs["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_evaluate_leaves_unlabelled_rows_out_across_uneven_batches(small_cnn, digits):
     x, y = digits.x_test, digits.y_test
     known = np.arange(len(y)) < 100  # the last batches have no label at all
@@ -359,7 +437,7 @@ def run(strategy):
         history.update({f"{key}_{len(history)}": [value] for key, value in logs.items()})
     logs = distiller.fit(x[:12], partly[:12], batch_size=12, shuffle=False, verbose=0).history
     history.update({f"partly_{key}": value for key, value in logs.items()})
-    return history, weights
+    return history, [*weights, *student.get_weights()]
 plain = run(tf.distribute.get_strategy())
 mirrored = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 for key, values in plain[0].items():

@@ -20,16 +20,18 @@ class Given(Objective):
         return tf.constant(self.values)
 
 
-def of(value, labelled=1.0):
+def of(value, labelled=1.0, by_row=1.0):
     """One output's label loss."""
     value = tf.constant(value)
-    return HeadLoss(value, value, tf.constant(2.0), labelled)
+    return HeadLoss(None, value, value, tf.constant(2.0), labelled, tf.constant(by_row))
 
 
-def totalled(label_losses, objectives, **options):
-    terms = step.objective_terms(objectives, [(Signals(None), Signals(None))])
-    options = {"label_weight": 0.25, "penalties": [], **options}
-    return step.total(label_losses, terms, objectives, **options)
+def totalled(label_losses, objectives, label_weight=0.25, **options):
+    shares = step.shares_of_objectives(label_losses, label_weight, (None,))
+    pair = Signals(None), Signals(None)
+    taught = step.taught_terms(objectives, [pair], shares=shares)[1]
+    options = {"label_weight": label_weight, "penalties": [], **options}
+    return step.total(label_losses, taught, objectives, **options)
 
 
 def test_total_is_the_weighted_sum():
@@ -37,27 +39,29 @@ def test_total_is_the_weighted_sum():
     # 0.25 x 8 + 0.75 x (2 x mean(1, 3) + 0.5 x 4) + (0.5 + 0.25) = 2 + 4.5 + 0.75
     parts = totalled([of(8.0)], objectives, penalties=[tf.constant(0.5), tf.constant(0.25)])
     assert float(parts.total) == pytest.approx(7.25)
-    assert {k: float(v) for k, v in parts.objectives.items()} == {"a": 2.0, "b": 4.0}
+
+
+def test_terms_stand_unweighted_beside_what_they_teach():
+    objectives = [Given([1.0, 3.0], weight=2.0, name="a"), Given([4.0, 4.0], name="b")]
+    pair = Signals(None), Signals(None)
+    terms, taught = step.taught_terms(objectives, [pair], shares={None: tf.constant([0.5, 1.0])})
+    assert {k: float(v) for k, v in terms.items()} == {"a": 2.0, "b": 4.0}
+    # (1 x 0.5 + 3 x 1) / 2 and (4 x 0.5 + 4 x 1) / 2
+    assert {k: float(v) for k, v in taught.items()} == {"a": 1.75, "b": 3.0}
 
 
 def test_without_a_label_loss_the_objectives_count_in_full():
     assert float(totalled([], [Given([1.0, 3.0])]).total) == pytest.approx(2.0)
 
 
-def test_the_labels_weigh_as_many_rows_as_have_one():
-    # A fifth of the rows: 0.05 x 8 + 0.95 x 2. As a sum over 10 rows, 2 of them with a label of
-    # loss 8: (2 x (0.25 x 8 + 0.75 x 2) + 8 x 2) / 10.
-    parts = totalled([of(8.0, labelled=0.2)], [Given([1.0, 3.0])])
-    assert float(parts.total) == pytest.approx(2.3)
-    # No row has one: the objectives count in full, as without a label loss.
-    parts = totalled([of(0.0, labelled=0.0)], [Given([1.0, 3.0])])
+def test_a_row_without_a_label_learns_from_the_objectives_in_full():
+    # Of two rows the first has a label, of loss 8, and the objective says 1 and 3:
+    # ((0.25 x 8 + 0.75 x 1) + 3) / 2.
+    parts = totalled([of(8.0, 0.5, [1.0, 0.0])], [Given([1.0, 3.0])])
+    assert float(parts.total) == pytest.approx(2.875)
+    # No row has one: as without a label loss.
+    parts = totalled([of(0.0, 0.0, [0.0, 0.0])], [Given([1.0, 3.0])])
     assert float(parts.total) == pytest.approx(2.0)
-
-
-def test_each_output_has_a_share_of_its_own():
-    # 0.25 x 8 + 0.25 x 0.2 x 4 + (1 - 0.25 x (1 + 0.2) / 2) x 2
-    parts = totalled([of(8.0), of(4.0, labelled=0.2)], [Given([1.0, 3.0])])
-    assert float(parts.total) == pytest.approx(2.0 + 0.2 + 0.85 * 2.0)
 
 
 def test_sample_weights_divide_by_the_batch_not_by_their_sum():
