@@ -29,8 +29,9 @@ class Distiller(saving.WholeFiles):
     """Trains `student` on labels and on what `teacher` says of the same batch.
 
     `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
-    + sum(student.losses)`; with `compile(loss=None)` the objectives count in full. Rows labelled
-    -1 teach through the objectives only. `fit` logs the total as `loss`, the label loss as
+    + sum(student.losses)`; with `compile(loss=None)` the objectives count in full, and so they do
+    for a row labelled -1, which has no label: where a tenth of the rows has one, the label loss
+    counts a tenth of `label_weight`, each labelled row as much as if all were. `fit` logs the total as `loss`, the label loss as
     `label_loss`, each objective under its name and what follows a schedule under the objective's
     name and the argument's; `predict` runs the student alone, and so does `evaluate` without
     `compile(validate_objectives=True)`.
@@ -40,7 +41,8 @@ class Distiller(saving.WholeFiles):
       teacher: a model of either Keras generation, a `keras_distill.teachers.Teacher`, or a callable
         that returns logits. Nothing of it changes.
       objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
-      label_weight: the share of the label loss, in [0, 1]; a number, a schedule or a variable.
+      label_weight: the share of the label loss in what a row with a label teaches, in [0, 1]; a
+        number, a schedule or a variable.
       student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
       student_output: what the student returns: "logits", "probabilities" (a distribution over the
         last axis), "sigmoid" (a yes or no each), a dict of them by output, or "auto", which finds

@@ -98,7 +98,8 @@ def taught_terms(
     """
     if labels is None:
         check_labels_needed(objectives)
-    plain, shared = {}, {}
+    plain: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     for objective in objectives:
         terms = [
             _term(
