@@ -31,10 +31,10 @@ class Distiller(saving.WholeFiles):
     `total = label_weight * label loss + (1 - label_weight) * sum(weight * objective)
     + sum(student.losses)`; with `compile(loss=None)` the objectives count in full, and so they do
     for a row labelled -1, which has no label: where a tenth of the rows has one, the label loss
-    counts a tenth of `label_weight`, each labelled row as much as if all were. `fit` logs the total as `loss`, the label loss as
-    `label_loss`, each objective under its name and what follows a schedule under the objective's
-    name and the argument's; `predict` runs the student alone, and so does `evaluate` without
-    `compile(validate_objectives=True)`.
+    counts a tenth of `label_weight`, each labelled row as much as if all were. `fit` logs the total
+    as `loss`, the label loss as `label_loss`, each objective under its name and what follows a
+    schedule under the objective's name and the argument's; `predict` runs the student alone, and so
+    does `evaluate` without `compile(validate_objectives=True)`.
 
     Args:
       student: a built Keras 3 model of any kind.
