@@ -37,6 +37,7 @@ from keras_distill.functional.relations import (
     contrastive_representation as contrastive_representation,
 )
 from keras_distill.functional.relations import correlation_congruence as correlation_congruence
+from keras_distill.functional.relations import noise_contrastive as noise_contrastive
 from keras_distill.functional.relations import probabilistic_transfer as probabilistic_transfer
 from keras_distill.functional.relations import relational_kd as relational_kd
 from keras_distill.functional.relations import similarity_preserving as similarity_preserving

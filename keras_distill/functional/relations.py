@@ -166,6 +166,40 @@ def contrastive_representation(
     return ops.logsumexp(logits, axis=1) - logits[:, 0]
 
 
+def noise_contrastive(
+    positives: Tensor, negatives: Tensor, *, log_constant: Tensor, examples: int
+) -> Tensor:
+    """Cross-entropy of telling an example's own partner from those that were drawn at random.
+
+    `-log h(p) - sum_k log(1 - h(n_k))` with `h(x) = q / (q + K / examples)` and
+    `q = exp(x) / constant`, the chance of an example's partner among all: noise-contrastive
+    estimation, in nats, with noise that draws every example alike.
+
+    Args:
+      positives: `(batch,)`, the inner products of an example's two embeddings over a temperature.
+      negatives: `(batch, K)`, those with the embeddings of K examples drawn at random.
+      log_constant: the logarithm of what makes q a distribution over the examples: about the mean
+        of `exp(x)` times their number.
+      examples: how many there are.
+
+    Returns:
+      `(batch,)`.
+
+    Source: Gutmann and Hyvarinen, "Noise-contrastive Estimation", AISTATS 2010; as a loss between
+    two models' embeddings Tian et al., "Contrastive Representation Distillation", ICLR 2020,
+    equation 18. The authors' code adds 1e-7 to the denominators; here logarithms of sigmoids need
+    none.
+
+    >>> round(float(noise_contrastive([0.], [[0., 0.]], log_constant=0., examples=2)[0]), 4)
+    2.0794
+    """
+    positives = at_least_float32(positives)
+    negatives = ops.cast(negatives, positives.dtype)
+    noise = ops.log(ops.cast(negatives.shape[1] / examples, positives.dtype))
+    noise = noise + ops.cast(log_constant, positives.dtype)
+    return ops.softplus(noise - positives) + ops.sum(ops.softplus(negatives - noise), axis=1)
+
+
 # The reference code's constants, without which its values can't be met.
 _PKT_EPSILON = 1e-7
 _RKD_SMALLEST_SQUARE = 1e-12

@@ -33,6 +33,7 @@ from keras_distill.objectives.maps import AttentionTransfer as AttentionTransfer
 from keras_distill.objectives.maps import FlowOfSolution as FlowOfSolution
 from keras_distill.objectives.maps import InterChannelCorrelation as InterChannelCorrelation
 from keras_distill.objectives.maps import NeuronSelectivity as NeuronSelectivity
+from keras_distill.objectives.memory import ContrastiveMemory as ContrastiveMemory
 from keras_distill.objectives.patience import PatientStates as PatientStates
 from keras_distill.objectives.ranking import RankingDistillation as RankingDistillation
 from keras_distill.objectives.relations import CorrelationCongruence as CorrelationCongruence

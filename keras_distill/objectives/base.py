@@ -48,8 +48,8 @@ class Objective:
         `adapter(x, training=self.training)`.
       examples: keyword arguments of instances to hold to all this, where the required arguments are
         not all layers that give maps. Both models then have five classes, and layers called "map",
-        "vector", "sequence", "attention" and "mask" (1 for a token, 0 for padding); "map_2" is
-        another map.
+        "vector", "sequence", "attention", "mask" (1 for a token, 0 for padding) and "row" (a number
+        below 16); "map_2" is another map.
 
     Args:
       weight: non-negative factor of this objective in the total, a number or a schedule.

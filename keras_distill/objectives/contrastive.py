@@ -14,11 +14,67 @@ from keras_distill.objectives.layer_base import check_whole
 from keras_distill.objectives.logits_base import check_positive
 from keras_distill.signals import Signals
 
-__all__ = ["ContrastiveRepresentation"]
+__all__ = ["ContrastiveRepresentation", "EmbeddingObjective"]
+
+
+class EmbeddingObjective(Objective):
+    """Compares a layer of each model, each behind a linear embedding of length 1."""
+
+    at_teacher = "elsewhere"
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any,
+        *,
+        width: int = 128,
+        temperature: float = 0.07,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        check_whole(self.name, width=width)
+        check_positive(self.name, temperature=temperature)
+        self.student_taps, self.teacher_taps = (student,), (teacher,)
+        self.width = width
+        self.temperature = temperature
+        self._embeddings: tuple[Any, ...] = ()
+
+    def make_embeddings(
+        self, student: Signals, teacher: Signals, **teachers: Any
+    ) -> dict[str, keras.layers.Layer]:
+        """A linear map of each side, by name; `teachers` are arguments of the teacher's."""
+        ours = self._embedding("student", student.taps[self.student_taps[0]])
+        theirs = self._embedding("teacher", teacher.taps[self.teacher_taps[0]], **teachers)
+        self._embeddings = ours, theirs
+        return {"student_embedding": ours, "teacher_embedding": theirs}
+
+    def embedded(self, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
+        """Both sides' embeddings, `(batch, width)`."""
+        ours = _embed(self._embeddings[0], student.taps[self.student_taps[0]])
+        return ours, _embed(self._embeddings[1], teacher.taps[self.teacher_taps[0]])
+
+    def label(self) -> str:
+        """How a message calls it."""
+        taps = layer_name(self.student_taps[0]), layer_name(self.teacher_taps[0])
+        return f"{type(self).__name__}({', '.join(map(repr, taps))})"
+
+    def _embedding(self, side: str, tensor: Tensor, **options: Any) -> keras.layers.Layer:
+        shape = tuple(tensor.shape)
+        if None in shape[1:]:
+            raise ValueError(
+                f"{self.label()}: the {side}'s output is {shape}, and a layer of unknown size "
+                f"can't be embedded. Give the model a fixed input size, or name a layer that gives "
+                f"vectors, (None, width)."
+            )
+        layer = keras.layers.Dense(
+            self.width, dtype="float32", name=f"{self.name}_{side}_embedding", **options
+        )
+        layer.build((None, math.prod(shape[1:])))
+        return layer
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class ContrastiveRepresentation(Objective):
+class ContrastiveRepresentation(EmbeddingObjective):
     """The student tells an example's teacher embedding from those of earlier examples.
 
     Both layers' outputs go through a linear embedding and are scaled to length 1; see
@@ -43,79 +99,46 @@ class ContrastiveRepresentation(Objective):
     Raises:
       ValueError: a layer of unknown size, a number that is not positive.
 
-    Source: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020. Their code
-    trains both embeddings, keeps one of either model for every example of the data set, averaged
-    over epochs, draws 16384 negatives an example from other classes by the examples' indices, uses
-    a binary NCE loss whose constant it guesses on the first batch, and adds the loss with the roles
-    swapped. Here the queue, which a batch shares, is that of He et al., "MoCo", CVPR 2020; InfoNCE
-    needs no constant; negatives may be of the example's own class; and the student alone is the
-    anchor.
+    Source: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, whose code
+    is `ContrastiveMemory`: both embeddings trained, one of either model kept for every example,
+    binary losses with a constant, both ways. Here the queue, which a batch shares, is that of He et
+    al., "MoCo", CVPR 2020; InfoNCE needs no constant; negatives may be of the example's own class;
+    and the student alone is the anchor.
 
     >>> ContrastiveRepresentation("pool", "pool", queue_size=512).queue_size
     512
     """
 
-    at_teacher = "elsewhere"
     examples = ({"queue_size": 16, "width": 8},)
 
     def __init__(
-        self,
-        student: Any,
-        teacher: Any,
-        *,
-        width: int = 128,
-        queue_size: int = 4096,
-        temperature: float = 0.07,
-        **options: Any,
+        self, student: Any, teacher: Any, *, queue_size: int = 4096, **options: Any
     ) -> None:
-        super().__init__(**options)
-        check_whole(self.name, width=width, queue_size=queue_size)
-        check_positive(self.name, temperature=temperature)
-        self.student_taps, self.teacher_taps = (student,), (teacher,)
-        self.width = width
+        super().__init__(student, teacher, **options)
+        check_whole(self.name, queue_size=queue_size)
         self.queue_size = queue_size
-        self.temperature = temperature
-        self._embeddings: tuple[Any, ...] = ()
         self._queue: Any = None
 
     def build(self, student: Signals, teacher: Signals) -> dict[str, keras.layers.Layer]:
-        ours = self._embedding("student", student.taps[self.student_taps[0]])
-        theirs = self._embedding(
-            "teacher",
-            teacher.taps[self.teacher_taps[0]],
+        made = self.make_embeddings(
+            student,
+            teacher,
             kernel_initializer=keras.initializers.Orthogonal(seed=0),
             use_bias=False,
             trainable=False,
         )
-        self._embeddings = ours, theirs
         self._queue = Queue(self.queue_size, self.width, name=f"{self.name}_queue")
         self._queue.build()
-        return {"student_embedding": ours, "teacher_embedding": theirs, "queue": self._queue}
+        return {**made, "queue": self._queue}
 
     def __call__(self, student: Signals, teacher: Signals, labels: Tensor) -> Tensor:
-        ours = _embed(self._embeddings[0], student.taps[self.student_taps[0]])
-        theirs = _embed(self._embeddings[1], teacher.taps[self.teacher_taps[0]])
+        ours, theirs = self.embedded(student, teacher)
         values = functional.contrastive_representation(
             ours, theirs, self._queue.entries, temperature=self.temperature
         )
         if self.training:
             self._queue.push(theirs)
         return values
-
-    def _embedding(self, side: str, tensor: Tensor, **options: Any) -> keras.layers.Layer:
-        shape = tuple(tensor.shape)
-        if None in shape[1:]:
-            taps = map(layer_name, (*self.student_taps, *self.teacher_taps))
-            raise ValueError(
-                f"ContrastiveRepresentation({', '.join(map(repr, taps))}): the {side}'s output is "
-                f"{shape}, and a layer of unknown size can't be embedded. Give the model a fixed "
-                f"input size, or name a layer that gives vectors, (None, width)."
-            )
-        layer = keras.layers.Dense(
-            self.width, dtype="float32", name=f"{self.name}_{side}_embedding", **options
-        )
-        layer.build((None, math.prod(shape[1:])))
-        return layer
 
 
 class Queue(keras.layers.Layer):

@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_distill import functional, schedules
+from keras_distill import functional
 from keras_distill.functional.tensors import Shape, Tensor
 from keras_distill.objectives.adapters import Chain, convolution, projection
 from keras_distill.objectives.layer_base import LayerObjective
 from keras_distill.objectives.layer_pairs import one_of
+from keras_distill.objectives.logits_base import check_share
 from keras_distill.signals import Signals
 
 __all__ = ["MaskedGeneration"]
@@ -67,12 +68,7 @@ class MaskedGeneration(LayerObjective):
         **options: Any,
     ) -> None:
         super().__init__(student, teacher, **options)
-        schedules.check_within(self.name, "mask_ratio", mask_ratio, 0, 1)
-        if schedules.bounds(mask_ratio)[0] == 1:
-            raise ValueError(
-                f"{self.name}: mask_ratio must be below 1; got {mask_ratio}, which hides all of "
-                f"the student's map and teaches it nothing."
-            )
+        check_share(self.name, mask_ratio=mask_ratio)
         self.masked = one_of(self.name, "masked", masked, ("positions", "channels"))
         self.mask_ratio = mask_ratio
         self.seed = seed

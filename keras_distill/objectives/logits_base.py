@@ -18,6 +18,8 @@ __all__ = [
     "check_kinds",
     "check_not_negative",
     "check_positive",
+    "check_range",
+    "check_share",
     "check_temperature",
 ]
 
@@ -119,13 +121,27 @@ def check_class_labels(name: str, labels: Tensor, logits: Tensor) -> Any:
         f"example without a label"
     )
     # Unsigned labels can't be compared with -1.
-    numbers = ops.cast(labels, "int32")
+    check_range(ops.cast(labels, "int32"), UNLABELLED, classes, expected)
+    return labels
+
+
+def check_range(numbers: Tensor, least: int, stop: int, expected: str) -> None:
+    """ValueError, or in a graph an assertion that fails with the step, where one is out of range.
+
+    Args:
+      numbers: integers.
+      least, stop: the range, `stop` not in it.
+      expected: how the message begins.
+    """
     smallest, largest = ops.min(numbers), ops.max(numbers)
     if backend.backend() == "tensorflow" and not hasattr(smallest, "numpy"):
-        _assert_in_graph(smallest, largest, classes, expected)
-    elif smallest < UNLABELLED or largest >= classes:
+        # keras.ops has no assertion, so this asks the backend.
+        import tensorflow as tf
+
+        in_range = tf.logical_and(smallest >= least, largest < stop)
+        tf.debugging.Assert(in_range, [f"{expected}; got", smallest, "to", largest])
+    elif smallest < least or largest >= stop:
         raise ValueError(f"{expected}; got {int(smallest)} to {int(largest)}.")
-    return labels
 
 
 def check_positive(owner: str, **values: Any) -> None:
@@ -146,6 +162,16 @@ def check_not_negative(owner: str, **values: Any) -> None:
         schedules.check_within(owner, name, value, 0)
 
 
+def check_share(owner: str, **values: Any) -> None:
+    """ValueError where a hyper-parameter, constant or schedule, is not in [0, 1)."""
+    for name, value in values.items():
+        schedules.check_within(owner, name, value, 0, 1)
+        if schedules.bounds(value)[1] == 1:
+            raise ValueError(
+                f"{owner}: {name} must be in [0, 1), below 1 at every update; got {value!r}."
+            )
+
+
 def check_constant(owner: str, **values: Any) -> None:
     """ValueError where a hyper-parameter is a schedule and is read once, before training."""
     for name, value in values.items():
@@ -154,11 +180,3 @@ def check_constant(owner: str, **values: Any) -> None:
                 f"{owner}: {name} is read once, when the Distiller is built: give a number, not "
                 f"{type(value).__name__}."
             )
-
-
-def _assert_in_graph(smallest: Any, largest: Any, classes: int, expected: str) -> None:
-    # keras.ops has no assertion, so this asks the backend.
-    import tensorflow as tf
-
-    in_range = tf.logical_and(smallest >= UNLABELLED, largest < classes)
-    tf.debugging.Assert(in_range, [f"{expected}; got", smallest, "to", largest])

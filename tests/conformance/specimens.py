@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_distill import objectives as package
 from keras_distill.objectives import Objective, Signals
 
-BATCH, CLASSES = 6, 5
+BATCH, CLASSES, ROWS = 6, 5, 16
 
 # What a layer gives, by the first word of its name; "map_2" has the second shape of "map".
 LAYERS = {
@@ -22,6 +22,7 @@ LAYERS = {
     "sequence": [(5, 6)] * 3,
     "attention": [(2, 5, 5)] * 3,
     "mask": [(5,)] * 3,
+    "row": [()] * 3,
 }
 # Answers by example, by pixel and by token: an objective gets the first that its build accepts.
 ANSWERS = [(CLASSES,), (4, 4, CLASSES), (5, CLASSES)]
@@ -152,6 +153,9 @@ def shapes_of(taps, answer, *, classes=CLASSES, widths=1, sizes=1, drop_axis=Fal
     layers = {}
     for name in taps:
         word, _, number = name.partition("_")
+        if word == "row":
+            layers[name] = ()
+            continue
         *inner, width = LAYERS[word][int(number or 1) - 1]
         inner = [size * sizes for size in inner]
         layers[name] = (*inner[: -1 if drop_axis else None], width * widths)
@@ -224,7 +228,16 @@ class Mask(keras.layers.Layer):
         return keras.ops.cast(keras.ops.logical_or(first, scores > 0), "int32")
 
 
+class Row(keras.layers.Layer):
+    """An example's row among all."""
+
+    def call(self, scores):
+        return keras.ops.cast(keras.ops.argmax(scores, axis=-1), "int32")
+
+
 def _layer(name, rng, shape, scale, dtype):
+    if name.startswith("row"):
+        return tf.constant(rng.integers(0, ROWS, shape), "int32")
     values = rng.normal(0, scale, shape)
     if name.startswith("mask"):
         return Mask()(values)
@@ -235,6 +248,8 @@ def _layer(name, rng, shape, scale, dtype):
 
 
 def _random_layer(features, shape, name):
+    if name.startswith("row"):
+        return Row(name=name)(keras.layers.Dense(ROWS)(features))
     hidden = keras.layers.Dense(int(np.prod(shape)))(features)
     if name.startswith("mask"):
         return Mask(name=name)(hidden)
@@ -244,5 +259,6 @@ def _random_layer(features, shape, name):
 
 
 def _spec(answer, taps):
-    layers = {key: keras.KerasTensor((None, *shape)) for key, shape in taps.items()}
+    dtypes = {key: "int32" if key.startswith("row") else "float32" for key in taps}
+    layers = {k: keras.KerasTensor((None, *shape), dtypes[k]) for k, shape in taps.items()}
     return Signals(keras.KerasTensor((None, *answer)), layers)

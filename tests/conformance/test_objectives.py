@@ -172,7 +172,7 @@ def test_gradient_is_the_finite_difference(specimen, monkeypatch):
         # Along the gradient, where it says most, and as far in a random direction.
         random = [rng.normal(0, t.dtype.is_floating, t.shape) for t in flat]
         direction = [d + g for d, g in zip(unit(random), unit(gradients), strict=True)]
-        slope = sum(np.sum(g * d) for g, d in zip(gradients, direction, strict=True))
+        slope = sum(np.sum(np.asarray(g) * d) for g, d in zip(gradients, direction, strict=True))
         difference = (total(nudge, direction) - total(-nudge, direction)) / (2 * nudge)
         assert float(slope) == pytest.approx(difference, rel=rel, abs=float(noise))
     if specimen.kind.detached:

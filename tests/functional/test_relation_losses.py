@@ -127,6 +127,32 @@ def test_correlation_congruence_in_loops():
     assert np.mean(given) == pytest.approx(np.mean(pairs), rel=1e-12)
 
 
+def test_noise_contrastive_on_paper():
+    # Two of four are drawn: c = 1/2. With exp(x) / Z of 3/2, 1/2 and 1/10 the chances of being
+    # told right are 3/4, 1 - 1/2 and 1 - 1/6.
+    constant = 7.0
+    positives, negatives = np.log([1.5 * constant]), np.log([[0.5 * constant, 0.1 * constant]])
+    given = functional.noise_contrastive(
+        positives, negatives, log_constant=np.log(constant), examples=4
+    )
+    np.testing.assert_allclose(given, [-np.log(3 / 4 * 1 / 2 * 5 / 6)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_noise_contrastive_slopes_the_right_way_and_stays_finite(size):
+    positives, negatives = tf.constant([-size, size]), tf.constant([[size], [-size]])
+    with tf.GradientTape() as tape:
+        tape.watch([positives, negatives])
+        values = functional.noise_contrastive(positives, negatives, log_constant=0.0, examples=9)
+    slopes = tape.gradient(values, [positives, negatives])
+    assert np.isfinite(values).all()
+    assert values[0] > values[1]
+    assert np.all(slopes[0] <= 0)
+    assert np.all(slopes[1] >= 0)
+    assert slopes[0][0] < -0.1
+    assert slopes[1][0, 0] > 0.1
+
+
 def test_contrast_on_paper():
     # s.t = 1, one negative at s.n = -1, T = 2: log(1 + exp(-2 / 2)).
     given = functional.contrastive_representation([[1.0]], [[1.0]], [[-1.0]], temperature=2.0)

@@ -344,7 +344,10 @@ def test_vectors_and_single_positions_are_refused_where_maps_are_due(kind):
         (lambda: FactorTransfer("a", "a", p2=0), "p2 must be a whole number"),
         (lambda: FactorTransfer("a", "a", p1=0.5), "p1 must be a whole number"),
         (lambda: MaskedGeneration("a", "a", mask_ratio=1.5), r"mask_ratio must be in \[0, 1\]"),
-        (lambda: MaskedGeneration("a", "a", mask_ratio=1.0), "below 1; got 1.0, which hides all"),
+        (
+            lambda: MaskedGeneration("a", "a", mask_ratio=1.0),
+            r"mask_ratio must be in \[0, 1\), below 1",
+        ),
         (lambda: MaskedGeneration("a", "a", masked="rows"), "'positions', 'channels'; got 'rows'"),
         (lambda: ReviewKD("a", ["a", "b"]), "1 layers of the student and 2"),
         (lambda: LayerFusion("a", ["b"]), "1 of the teacher.*FeatureHint"),
