@@ -42,11 +42,12 @@ class ContrastiveMemory(EmbeddingObjective):
 
     A `TeacherCache` of such a teacher keeps it: `layers=["pool", "row"], layer_dtype="float32"`.
     The memory takes `2 * rows * width` numbers, begins with random directions, and is saved with
-    the distiller; a step gathers `2 * batch * negatives * width` of it, half a gigabyte for a batch
-    of 128 at the defaults. Evaluation reads no rows, for those of other data name other examples:
-    there the two models' embeddings of an example are compared with each other, against the same
-    draws each time. Under a strategy every replica holds the same memory, fed from the first
-    replica's share of the batch.
+    the distiller. Without XLA a step writes it anew, and holds one side twice meanwhile; it gathers
+    `2 * batch * negatives * width` numbers of it, half a gigabyte for a batch of 128 at the
+    defaults. Evaluation reads no rows, for those of other data name other examples: there the two
+    models' embeddings of an example are compared with each other, against the same draws each time.
+    Under a strategy every replica holds the same memory, fed from the first replica's share of the
+    batch.
 
     Args:
       student, teacher: layers as in `FeatureHint`, vectors or maps (flattened).
