@@ -588,16 +588,16 @@ def run_track(name: str, smoke: bool, work: Path, output: Path, workers: int) ->
     stored = _common.read_json(output) | {"host": _common.host()}
     rows = stored.setdefault("rows", {})
     teachers = stored.setdefault("teachers", {})
-    for weaker in ("", *track.weaker):
-        stem = f"{name}/{weaker}" if weaker else name
-        # Also one that is told in the JSON and is not on this machine.
-        if stem not in teachers or not (work / f"{stem.replace('/', '_')}.keras").exists():
-            with _process(1) as pool:
-                teachers[stem] = pool.submit(teacher_job, name, smoke, work, weaker).result()
-            _common.write_json(output, stored)
-            print(f"teacher of {stem}: {teachers[stem]}", flush=True)
     for wanted in waves(name, track):
         left = [job for job in wanted if job.key not in rows]
+        for weaker in sorted({job.teacher for job in left}):
+            stem = f"{name}/{weaker}" if weaker else name
+            # Also one that is told in the JSON and is not on this machine.
+            if stem not in teachers or not (work / f"{stem.replace('/', '_')}.keras").exists():
+                with _process(1) as pool:
+                    teachers[stem] = pool.submit(teacher_job, name, smoke, work, weaker).result()
+                _common.write_json(output, stored)
+                print(f"teacher of {stem}: {teachers[stem]}", flush=True)
         with _process(workers) as pool:
             running = {}
             for job in left:
