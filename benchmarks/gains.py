@@ -258,11 +258,10 @@ TRACKS = {
         teacher_rate=0.1,
         views=8,
         epochs=16,
-        budgets=(2, 4, 8, 32, 64),
+        budgets=(4, 32),
         weaker={
             "35k": (lambda: plain_student(GRAY, (20, 38, 76)), 16),
             "narrow": (lambda: residual_teacher(GRAY, (8, 16, 32, 64), 1), 16),
-            "early": (lambda: residual_teacher(GRAY, (24, 48, 96, 192), 2), 3),
         },
     ),
     "cifar10": Track(
@@ -540,13 +539,15 @@ def rate_jobs(name: str, track: Track, sizes: Sequence[str]) -> Iterator[Job]:
                 yield from (Job(name, share, size, method, 0, rate) for rate in track.rates)
 
 
-def rows_of(name: str, track: Track, sizes: Sequence[str], methods: Sequence[str]) -> Iterator[Job]:
-    """Rows of the table, in both shares."""
-    for share in (1, TENTH):
+def rows_of(
+    name: str, track: Track, share: float, sizes: Sequence[str], methods: Sequence[str]
+) -> Iterator[Job]:
+    """Rows of the table, seed after seed."""
+    for n in range(track.seeds):
         for size in sizes:
             for method in methods:
                 if method != ALL_TO_LABELS or share < 1:
-                    yield from (Job(name, share, size, method, n) for n in range(track.seeds))
+                    yield Job(name, share, size, method, n)
 
 
 def lines_of(name: str, track: Track) -> Iterator[Job]:
@@ -562,16 +563,15 @@ def lines_of(name: str, track: Track) -> Iterator[Job]:
 
 def waves(name: str, track: Track) -> list[list[Job]]:
     """All runs, those that say most first; the rates of a wave are known before it."""
-    others = [size for size in track.sizes if size != track.main]
-    logits = [method for method in METHODS if method not in LAYERS]
-    first, rest = ([track.main], logits) if track.layers else ([track.main], track.others)
+    main, others = [track.main], [size for size in track.sizes if size != track.main]
+    methods = METHODS if track.layers else track.others
     return [
-        list(rate_jobs(name, track, first)),
-        list(rows_of(name, track, first, rest)),
-        list(rows_of(name, track, first, list(LAYERS))) if track.layers else [],
+        list(rate_jobs(name, track, main)),
+        list(rows_of(name, track, 1, main, methods)),
         list(lines_of(name, track)),
+        list(rows_of(name, track, TENTH, main, methods)),
         list(rate_jobs(name, track, others)),
-        list(rows_of(name, track, others, track.others)),
+        [job for share in (1, TENTH) for job in rows_of(name, track, share, others, track.others)],
     ]
 
 
