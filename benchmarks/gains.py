@@ -103,7 +103,7 @@ RATED = "SoftTargets, T=2, label weight 0.1"
 SOFT = {
     f"SoftTargets, T={t}, label weight {w:g}": soft(t, w)
     for t in (1, 2, 4, 8)
-    for w in (0, 0.1, 0.5)
+    for w in ((0, 0.1, 0.5) if t in (2, 4) else (0.1,))
 }
 # What a label weight of 0.1 was where the labels' weight did not shrink with their number.
 ALL_TO_LABELS = "SoftTargets, T=2, label weight 1"
@@ -145,7 +145,8 @@ class Track:
 
     Args:
       load: its splits.
-      augment: `(image, seed)` to a view.
+      augment: `(image, seed)` to a view; of the teacher's training, and of the students' where
+        they see views.
       teacher: makes it.
       student: from a size's widths.
       sizes: widths, by name.
@@ -154,7 +155,7 @@ class Track:
       layers: whether layers are learned from.
       seeds: students of each row.
       teacher_epochs, teacher_rate: its recipe; weight decay is 5e-4 of the rate's SGD.
-      views: of each image that the teacher answers.
+      views: of each example that the teacher answers; 0 for the examples as they are.
       epochs: of a student.
       budgets: other numbers of epochs.
       weaker: teachers besides, by name: what makes them, and their epochs.
@@ -188,6 +189,10 @@ def shifted(margin: int) -> Callable[[Any, Any], Any]:
         return tf.image.stateless_random_flip_left_right(x, seed)
 
     return augment
+
+
+def as_it_is(x: Any, seed: Any) -> Any:
+    return x
 
 
 def residual_teacher(shape: tuple, widths: tuple[int, ...], depth: int) -> keras.Model:
@@ -256,9 +261,9 @@ TRACKS = {
         seeds=3,
         teacher_epochs=16,
         teacher_rate=0.1,
-        views=8,
-        epochs=16,
-        budgets=(4, 32),
+        views=0,
+        epochs=24,
+        budgets=(8, 48),
         weaker={
             "35k": (lambda: plain_student(GRAY, (20, 38, 76)), 16),
             "narrow": (lambda: residual_teacher(GRAY, (8, 16, 32, 64), 1), 16),
@@ -362,7 +367,8 @@ def small(track: Track) -> Track:
     sizes = {track.main: track.sizes[track.main]}
     weaker = {name: (make, 1) for name, (make, _) in list(track.weaker.items())[:1]}
     return dataclasses.replace(
-        track, load=load, sizes=sizes, seeds=1, teacher_epochs=1, views=2, epochs=1,
+        track, load=load, sizes=sizes, seeds=1, teacher_epochs=1, epochs=1,
+        views=min(2, track.views),
         budgets=track.budgets[:1], weaker=weaker, rates=track.rates[:1],
     )  # fmt: skip
 
@@ -480,11 +486,12 @@ def cache_of(
     folder = work / "_".join(filter(None, (name, weaker, "layers" if deep else "logits")))
     taps = sorted({tap for method in LAYERS.values() for tap in method.taps}) if deep else []
     rows = data.x_train, data.y_train if y is None else y
+    augment = track.augment if track.views else None
     if y is not None:
-        return kd.TeacherCache.open(folder, rows, augment=track.augment)
+        return kd.TeacherCache.open(folder, rows, augment=augment)
     return kd.TeacherCache.build(
         teacher_of(name, smoke, work, weaker), rows, folder, layers=taps, layer_dtype="int8",
-        augment=track.augment, epochs=track.views,
+        augment=augment, epochs=max(1, track.views),
     )  # fmt: skip
 
 
@@ -502,7 +509,8 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     y = data.y_train if job.share == 1 else pays.keep_labels(data.y_train, job.share, job.seed)
     if method.label_weight is None and job.share < 1:
         known = y >= 0
-        batches = views(data.x_train[known], y[known], track.augment, job.seed)
+        augment = track.augment if track.views else as_it_is
+        batches = views(data.x_train[known], y[known], augment, job.seed)
     else:
         cache = cache_of(job.track, smoke, work, bool(method.taps), y, job.teacher)
         batches = cache.dataset(BATCH, seed=job.seed, drop_remainder=True).repeat()
@@ -540,38 +548,45 @@ def rate_jobs(name: str, track: Track, sizes: Sequence[str]) -> Iterator[Job]:
 
 
 def rows_of(
-    name: str, track: Track, share: float, sizes: Sequence[str], methods: Sequence[str]
+    name: str, share: float, sizes: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[Job]:
     """Rows of the table, seed after seed."""
-    for n in range(track.seeds):
+    for n in seeds:
         for size in sizes:
             for method in methods:
                 if method != ALL_TO_LABELS or share < 1:
                     yield Job(name, share, size, method, n)
 
 
-def lines_of(name: str, track: Track) -> Iterator[Job]:
+def lines_of(name: str, track: Track, seeds: Sequence[int]) -> Iterator[Job]:
     """Other budgets, and weaker teachers."""
     main = track.main
     for epochs in track.budgets:
         for method in (LABELS, RATED):
-            for n in range(track.seeds):
-                yield Job(name, 1, main, method, n, epochs=epochs)
+            yield from (Job(name, 1, main, method, n, epochs=epochs) for n in seeds)
     for weaker in track.weaker:
-        yield from (Job(name, 1, main, RATED, n, teacher=weaker) for n in range(track.seeds))
+        yield from (Job(name, 1, main, RATED, n, teacher=weaker) for n in seeds)
 
 
 def waves(name: str, track: Track) -> list[list[Job]]:
     """All runs, those that say most first; the rates of a wave are known before it."""
     main, others = [track.main], [size for size in track.sizes if size != track.main]
-    methods = METHODS if track.layers else track.others
+    methods = [m for m in METHODS if m not in LAYERS] if track.layers else track.others
+    deep = list(LAYERS) if track.layers else []
+    found = [list(rate_jobs(name, track, main))]
+    # Two seeds of all come before the third of any.
+    for seeds in (range(min(2, track.seeds)), range(2, track.seeds)):
+        found += [
+            list(rows_of(name, 1, main, [*methods, *deep], seeds)),
+            list(rows_of(name, TENTH, main, methods, seeds)),
+            list(lines_of(name, track, seeds)),
+        ]
+    every = range(track.seeds)
     return [
-        list(rate_jobs(name, track, main)),
-        list(rows_of(name, track, 1, main, methods)),
-        list(lines_of(name, track)),
-        list(rows_of(name, track, TENTH, main, methods)),
+        *found,
+        list(rows_of(name, TENTH, main, deep, every)),
         list(rate_jobs(name, track, others)),
-        [job for share in (1, TENTH) for job in rows_of(name, track, share, others, track.others)],
+        [j for share in (1, TENTH) for j in rows_of(name, share, others, track.others, every)],
     ]
 
 
