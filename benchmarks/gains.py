@@ -4,6 +4,7 @@
     python benchmarks/gains.py --track fashion_mnist one of them
     python benchmarks/gains.py --plan                what is left, and how long it will take
     python benchmarks/gains.py --table               the tables from the JSON
+    python benchmarks/gains.py --picture FILE        gains by budget and by teacher
     python benchmarks/gains.py --smoke               a minute or two, tiny, another JSON
 
 Kill it whenever you like: the same command goes on. What is finished stands in the JSON; teachers
@@ -679,32 +680,91 @@ def tables(stored: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def budgets(name: str, rows: dict[str, dict]) -> str:
-    """The gain of RATED over the twin of the same budget."""
-    main, lines = TRACKS[name].main, []
-    for epochs in sorted({TRACKS[name].epochs, *TRACKS[name].budgets}):
-        other = None if epochs == TRACKS[name].epochs else epochs
+_Rows = dict[int, dict]
+
+
+def by_budget(name: str, rows: dict[str, dict]) -> list[tuple[int, _Rows, _Rows]]:
+    """Epochs, and what RATED and its twin of the same budget gave, by seed."""
+    track, found = TRACKS[name], []
+    for epochs in sorted({track.epochs, *track.budgets}):
+        other = None if epochs == track.epochs else epochs
         ours, twins = (
-            seeds_of(Job(name, 1, main, method, 0, epochs=other), rows)
+            seeds_of(Job(name, 1, track.main, method, 0, epochs=other), rows)
             for method in (RATED, LABELS)
         )
-        if set(ours) & set(twins):
-            lines.append([f"{epochs}", cell(twins, twins, LABELS), cell(ours, twins, RATED)])
-    return _common.markdown([f"{main}, epochs", LABELS, RATED], lines) if len(lines) > 1 else ""
+        if ours.keys() & twins.keys():
+            found.append((epochs, ours, twins))
+    return found
+
+
+def by_teacher(name: str, stored: dict[str, Any]) -> list[tuple[dict, _Rows, _Rows]]:
+    """Teachers, the weakest first, and what RATED under each and its twin gave, by seed."""
+    main, found = TRACKS[name].main, []
+    twins = seeds_of(Job(name, 1, main, LABELS, 0), stored["rows"])
+    teachers = {s.partition("/")[2]: t for s, t in stored["teachers"].items() if named(s, name)}
+    for weaker, teacher in sorted(teachers.items(), key=lambda item: item[1]["test"]):
+        ours = seeds_of(Job(name, 1, main, RATED, 0, teacher=weaker), stored["rows"])
+        if ours.keys() & twins.keys():
+            found.append((teacher, ours, twins))
+    return found
+
+
+def named(stem: str, name: str) -> bool:
+    return stem.split("/")[0] == name
+
+
+def budgets(name: str, rows: dict[str, dict]) -> str:
+    lines = [
+        [f"{epochs}", cell(twins, twins, LABELS), cell(ours, twins, RATED)]
+        for epochs, ours, twins in by_budget(name, rows)
+    ]
+    head = [f"{TRACKS[name].main}, epochs", LABELS, RATED]
+    return _common.markdown(head, lines) if len(lines) > 1 else ""
 
 
 def strengths(name: str, stored: dict[str, Any]) -> str:
-    """The gain of RATED under each teacher."""
-    main, rows, lines = TRACKS[name].main, stored["rows"], []
-    twins = seeds_of(Job(name, 1, main, LABELS, 0), rows)
-    for stem, teacher in stored["teachers"].items():
-        if stem.split("/")[0] == name:
-            weaker = stem.partition("/")[2]
-            ours = seeds_of(Job(name, 1, main, RATED, 0, teacher=weaker), rows)
-            words = f"{100 * teacher['test']:.2f} % ({teacher['parameters']:,} weights)"
-            lines.append([words, cell(ours, twins, RATED), teacher["test"]])
-    lines = [line[:2] for line in sorted(lines, key=lambda line: line[2]) if line[1]]
-    return _common.markdown([f"{main}, teacher", RATED], lines) if len(lines) > 1 else ""
+    lines = [
+        [
+            f"{100 * teacher['test']:.2f} % ({teacher['parameters']:,} weights)",
+            cell(ours, twins, RATED),
+        ]
+        for teacher, ours, twins in by_teacher(name, stored)
+    ]
+    head = [f"{TRACKS[name].main}, teacher", RATED]
+    return _common.markdown(head, lines) if len(lines) > 1 else ""
+
+
+def picture(stored: dict[str, Any], name: str, path: Path) -> None:
+    """Gains against the students' epochs and against the teacher's accuracy."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs, *students = zip(*by_budget(name, stored["rows"]), strict=True)
+    for rows, label, style in zip(
+        students, ("distilled, T = 2", LABELS), ("o-", "s--"), strict=True
+    ):
+        values = [[100 * row["test"] for row in one.values()] for one in rows]
+        left.errorbar(epochs, *mean_and_spread(values), fmt=style, capsize=3, label=label)
+    left.set(xlabel="epochs of the student", ylabel="test accuracy, %", xscale="log")
+    left.set_xticks(epochs, [str(one) for one in epochs], minor=False)
+    left.minorticks_off()
+    left.legend(frameon=False)
+    teachers, ours, twins = zip(*by_teacher(name, stored), strict=True)
+    gains = [
+        [100 * (a[n]["test"] - b[n]["test"]) for n in sorted(a.keys() & b.keys())]
+        for a, b in zip(ours, twins, strict=True)
+    ]
+    strength = [100 * teacher["test"] for teacher in teachers]
+    right.errorbar(strength, *mean_and_spread(gains), fmt="o-", capsize=3)
+    right.axhline(0, color="0.6", linewidth=1)
+    right.set(xlabel="test accuracy of the teacher, %", ylabel="gain over labels alone, points")
+    figure.savefig(path, dpi=150)
+
+
+def mean_and_spread(values: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    spread = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in values]
+    return [statistics.mean(one) for one in values], spread
 
 
 def seeds_of(job: Job, rows: dict[str, dict]) -> dict[int, dict]:
@@ -760,6 +820,7 @@ def main() -> None:
     parser.add_argument("--track", choices=TRACKS, action="append", help="all by default")
     parser.add_argument("--plan", action="store_true", help="what is left")
     parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
+    parser.add_argument("--picture", type=Path, help="draw the first track's lines into this file")
     parser.add_argument("--smoke", action="store_true", help="tiny, another JSON")
     parser.add_argument("--workers", type=int, default=2, help="students at a time")
     parser.add_argument("--output", type=Path, help="the JSON")
@@ -775,6 +836,8 @@ def main() -> None:
         print(plan(_common.read_json(output), names, args.smoke, args.workers))
     elif args.table:
         print(tables(_common.read_json(output)))
+    elif args.picture:
+        picture(_common.read_json(output), names[0], args.picture)
     else:
         args.work.mkdir(parents=True, exist_ok=True)
         for name in names:
