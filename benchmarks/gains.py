@@ -114,6 +114,7 @@ LOGITS = {
     "NormalizedKD": answers(0.5, o.NormalizedKD),
     "DIST": answers(0.5, o.DIST),
     "GeneralizedJSD": answers(0.1, o.GeneralizedJSD),
+    "WeightedSoftTargets": answers(0.5, o.WeightedSoftTargets, temperature=2.0, weight=2.5),
 }
 LAYERS = {
     "FeatureHint": layers(o.FeatureHint, "block2", 100.0),
@@ -126,6 +127,14 @@ LAYERS = {
     "InterChannelCorrelation": layers(o.InterChannelCorrelation, "block3", 2.5),
     "FactorTransfer": layers(o.FactorTransfer, "block3", 200.0),
     "Overhaul": layers(o.Overhaul, "norm2", lambda numbers: 1e-3 * numbers),
+    "MaskedGeneration": layers(
+        o.MaskedGeneration,
+        "block3",
+        lambda numbers: 7e-5 * numbers,
+        masked="channels",
+        mask_ratio=0.15,
+    ),
+    "AffinityTransfer": layers(o.AffinityTransfer, "block2", 1.0),
 }
 METHODS = {
     LABELS: Method(None),
