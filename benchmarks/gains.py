@@ -273,7 +273,7 @@ TRACKS = {
         teacher_rate=0.1,
         views=0,
         epochs=24,
-        budgets=(8, 48),
+        budgets=(8, 72),
         weaker={
             "35k": (lambda: plain_student(GRAY, (20, 38, 76)), 16),
             "narrow": (lambda: residual_teacher(GRAY, (8, 16, 32, 64), 1), 16),
@@ -569,11 +569,11 @@ def rows_of(
 
 
 def lines_of(name: str, track: Track, seeds: Sequence[int]) -> Iterator[Job]:
-    """Other budgets, and weaker teachers."""
+    """Other budgets, the longest first, and weaker teachers."""
     main = track.main
-    for epochs in track.budgets:
-        for method in (LABELS, RATED):
-            yield from (Job(name, 1, main, method, n, epochs=epochs) for n in seeds)
+    for epochs in sorted(track.budgets, reverse=True):
+        for n in seeds:
+            yield from (Job(name, 1, main, m, n, epochs=epochs) for m in (LABELS, RATED))
     for weaker in track.weaker:
         yield from (Job(name, 1, main, RATED, n, teacher=weaker) for n in seeds)
 
@@ -587,9 +587,10 @@ def waves(name: str, track: Track) -> list[list[Job]]:
     # Two seeds of all come before the third of any.
     for seeds in (range(min(2, track.seeds)), range(2, track.seeds)):
         found += [
-            list(rows_of(name, 1, main, [*methods, *deep], seeds)),
-            list(rows_of(name, TENTH, main, methods, seeds)),
+            list(rows_of(name, 1, main, methods, seeds)),
             list(lines_of(name, track, seeds)),
+            list(rows_of(name, 1, main, deep, seeds)),
+            list(rows_of(name, TENTH, main, methods, seeds)),
         ]
     every = range(track.seeds)
     return [
