@@ -157,7 +157,7 @@ def weighted_soft_target_kl(
     teacher_logits: Tensor,
     labels: Tensor,
     *,
-    temperature: float | Tensor = 4.0,
+    temperature: float | Tensor = 2.0,
 ) -> Tensor:
     """Soft targets that count for less where the student knows the label better than the teacher.
 
@@ -205,7 +205,7 @@ def balanced_kl(
     teacher_logits: Tensor,
     *,
     class_weights: Any,
-    temperature: float | Tensor = 4.0,
+    temperature: float | Tensor = 2.0,
 ) -> Tensor:
     """Soft targets, each class of them counting by its weight: for data of unequal classes.
 

@@ -21,7 +21,7 @@ def soft_target_kl(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    temperature: float | Tensor = 4.0,
+    temperature: float | Tensor = 2.0,
     standardize: bool = False,
 ) -> Tensor:
     """Kullback-Leibler divergence from teacher to student, softened and rescaled by T^2.

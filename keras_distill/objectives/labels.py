@@ -133,7 +133,7 @@ class WeightedSoftTargets(LogitsObjective):
     detached: ClassVar[bool] = True
     examples = ({}, {"temperature": 2.0})
 
-    def __init__(self, *, temperature: Any = 4.0, **options: Any) -> None:
+    def __init__(self, *, temperature: Any = 2.0, **options: Any) -> None:
         super().__init__(**options)
         check_temperature("WeightedSoftTargets", temperature)
         self.temperature = temperature
@@ -185,7 +185,7 @@ class BalancedTargets(LogitsObjective):
         class_counts: Sequence[float] | None = None,
         class_weights: Sequence[float] | None = None,
         beta: float = 0.9999,
-        temperature: float = 4.0,
+        temperature: float = 2.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -42,7 +42,7 @@ class SoftTargets(LogitsObjective):
     examples = ({}, {"temperature": 2.0, "standardize": True})
 
     def __init__(
-        self, *, temperature: Any = 4.0, standardize: bool = False, **options: Any
+        self, *, temperature: Any = 2.0, standardize: bool = False, **options: Any
     ) -> None:
         super().__init__(**options)
         check_temperature("SoftTargets", temperature)

@@ -21,7 +21,7 @@ class Settings:
     teacher_learning_rate: float
     baseline_learning_rate: float
     distilled_learning_rate: float
-    temperature: float = 4.0
+    temperature: float = 2.0
     label_weight: float = 0.1
 
     @classmethod

@@ -73,7 +73,7 @@ def refuse_unnamed_arguments(values: Sequence[Any], where: str, after: str) -> N
 def as_objectives(objectives: Any) -> list[Objective]:
     """What a Distiller was given as a list of objectives with names of their own."""
     if objectives is None:
-        return [SoftTargets(temperature=4.0)]
+        return [SoftTargets(temperature=2.0)]
     found = list(objectives) if isinstance(objectives, (list, tuple)) else [objectives]
     for objective in found:
         if not isinstance(objective, Objective):
@@ -111,7 +111,7 @@ def _instead(value: Any) -> str:
     if inspect.isclass(value) and issubclass(value, Objective):
         return f"Write {value.__name__}(...)."
     if isinstance(value, str):
-        return "Objectives are objects, not names: SoftTargets(temperature=4.0)."
+        return "Objectives are objects, not names: SoftTargets(temperature=2.0)."
     if isinstance(value, Mapping):
         return "Give a list, and each objective its name=, as the logs will call it."
     if isinstance(value, (int, float)):
@@ -119,14 +119,14 @@ def _instead(value: Any) -> str:
     if "FeatureDistillation" in kinds:
         return "Here it is FeatureHint(student_layer, teacher_layer)."
     if "DistillationLoss" in kinds:
-        return f"Here it is SoftTargets(temperature={getattr(value, 'temperature', 4.0)})."
+        return f"Here it is SoftTargets(temperature={getattr(value, 'temperature', 2.0)})."
     if isinstance(value, keras.losses.Loss) or callable(value):
         return (
             "A loss on labels goes to compile(loss=...); of the teacher one learns by "
-            "SoftTargets(temperature=4.0) (divergence), by objectives.LogitsMSE() or "
+            "SoftTargets(temperature=2.0) (divergence), by objectives.LogitsMSE() or "
             "objectives.RegressionTargets() (squared error), or by a subclass of Objective."
         )
-    return "SoftTargets(temperature=4.0) is the usual one."
+    return "SoftTargets(temperature=2.0) is the usual one."
 
 
 def _short(value: Any) -> str:

@@ -40,7 +40,7 @@ class Distiller(saving.WholeFiles):
       student: a built Keras 3 model of any kind.
       teacher: a model of either Keras generation, a `keras_distill.teachers.Teacher`, or a callable
         that returns logits. Nothing of it changes.
-      objectives: one `Objective` or a list; None means `[SoftTargets(temperature=4.0)]`.
+      objectives: one `Objective` or a list; None means `[SoftTargets(temperature=2.0)]`.
       label_weight: the share of the label loss in what a row with a label teaches, in [0, 1]; a
         number, a schedule or a variable.
       student_preprocess, teacher_preprocess: callables on `x`, for models that see different views.
