@@ -587,15 +587,15 @@ def waves(name: str, track: Track) -> list[list[Job]]:
     # Two seeds of all come before the third of any.
     for seeds in (range(min(2, track.seeds)), range(2, track.seeds)):
         found += [
+            list(rows_of(name, TENTH, main, methods, seeds)),
             list(rows_of(name, 1, main, methods, seeds)),
+            list(rows_of(name, TENTH, main, deep, seeds)),
             list(lines_of(name, track, seeds)),
             list(rows_of(name, 1, main, deep, seeds)),
-            list(rows_of(name, TENTH, main, methods, seeds)),
         ]
     every = range(track.seeds)
     return [
         *found,
-        list(rows_of(name, TENTH, main, deep, every)),
         list(rate_jobs(name, track, others)),
         [j for share in (1, TENTH) for j in rows_of(name, share, others, track.others, every)],
     ]
