@@ -58,7 +58,7 @@ def test_arguments_of_other_tools_are_all_named_at_once(pair):
 @pytest.mark.parametrize(
     ("given", "mend"),
     [
-        ("kl", r"SoftTargets\(temperature=4\.0\)"),
+        ("kl", r"SoftTargets\(temperature=2\.0\)"),
         (4.0, r"SoftTargets\(temperature=4\.0\)"),
         (kd.SoftTargets, r"class SoftTargets\. Write SoftTargets\(\.\.\.\)"),
         ([kd.DKD], r"Write DKD\(\.\.\.\)"),
@@ -66,7 +66,7 @@ def test_arguments_of_other_tools_are_all_named_at_once(pair):
         *THEIRS,
         (keras.losses.KLDivergence(), r"compile\(loss=.*SoftTargets"),
         (keras.losses.mean_squared_error, r"RegressionTargets"),
-        (object(), r"SoftTargets\(temperature=4\.0\)"),
+        (object(), r"SoftTargets\(temperature=2\.0\)"),
     ],
 )
 def test_what_is_no_objective_is_told_which_would_be(pair, given, mend):

@@ -38,7 +38,7 @@ def compiled(objectives=None, teacher=None, loss=None, student=None, **options):
     return distiller
 
 
-def soft_targets(distiller, teacher, x, temperature=4.0, weights=1.0):
+def soft_targets(distiller, teacher, x, temperature=2.0, weights=1.0):
     """Hinton's divergence of the answers, in float64."""
     ours, theirs = (
         special.log_softmax(m.predict(x, verbose=0).astype("float64") / temperature, axis=-1)
