@@ -49,7 +49,8 @@ def test_decoupled_its_parts_put_together_are_the_divergence():
 def test_decoupled_of_two_classes_the_other_one_has_nothing_to_say():
     student, teacher = STUDENT[:, :2], TEACHER[:, :2]
     given = functional.decoupled_kd(student, teacher, LABELS % 2, beta=100.0)
-    np.testing.assert_allclose(given, functional.soft_target_kl(student, teacher), rtol=1e-9)
+    expected = functional.soft_target_kl(student, teacher, temperature=4.0)
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
 
 
 def test_decoupled_defaults_are_the_published_ones():
@@ -257,9 +258,9 @@ def test_weighted_by_hand():
 
 def test_weighted_it_is_keras_cross_entropies_times_scipys_divergence():
     ratio = keras_ce(LABELS, STUDENT) / keras_ce(LABELS, TEACHER)
-    divergence = rel_entr(softmax(TEACHER / 4, 1), softmax(STUDENT / 4, 1)).sum(1)
+    divergence = rel_entr(softmax(TEACHER / 2, 1), softmax(STUDENT / 2, 1)).sum(1)
     given = functional.weighted_soft_target_kl(STUDENT, TEACHER, LABELS)
-    np.testing.assert_allclose(given, 16 * (1 - np.exp(-ratio)) * divergence, rtol=1e-4)
+    np.testing.assert_allclose(given, 4 * (1 - np.exp(-ratio)) * divergence, rtol=1e-4)
 
 
 def test_weighted_the_gradient_is_that_of_soft_targets_times_the_weight():
