@@ -86,6 +86,13 @@ def test_the_page_on_explaining_runs(reader):
 
 
 @eagerly
+def test_the_page_on_what_pays_runs(reader):
+    names = run("docs/pays.md", reader)
+    # Two epochs of two batches.
+    assert int(names["distiller"].optimizer.iterations) == 4
+
+
+@eagerly
 def test_the_page_on_transfer_runs(reader):
     data = tf.data.Dataset.from_tensor_slices((reader["x"], reader["y"])).batch(32)
     tokens = keras.Sequential([keras.Input((4,)), keras.layers.Embedding(9, 3, name="tokens")])
@@ -154,7 +161,7 @@ def test_every_objective_and_schedule_has_its_line():
     assert rows == kinds - {"Schedule", "Balance"}  # the bases
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in PAGES)])
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in (*PAGES, "pays"))])
 def test_links_lead_somewhere(name):
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
