@@ -14,6 +14,7 @@ from keras_distill import _keras
 from keras_distill.functional.tensors import UNLABELLED, Tensor
 from keras_distill.training import label_metrics
 from keras_distill.training.labels import (
+    aligned,
     both_known,
     by_index,
     cleaned,
@@ -65,14 +66,14 @@ class _Sent:
 
     Attributes:
       y, y_pred, weight: in place of the labels, outputs and sample weights given.
-      mask: booleans by value of the loss, False where there is no label; None leaves y_pred's own.
+      known: booleans by value of the loss, False where there is no label; None where it reads all.
       entries: how many labels a position has, where each became a position of its own.
     """
 
     y: Tensor
     y_pred: Tensor
     weight: Tensor | None
-    mask: Tensor | None = None
+    known: Tensor | None = None
     entries: Tensor | None = None
 
 
@@ -119,7 +120,8 @@ class LabelReader:
     def _loss(self, route: _keras.LossRoute, rows: Tensor) -> HeadLoss:
         reading, known = self._read(route.y, route.y_pred)
         sent = _sent(route, reading, known)
-        mask = _keras.mask_of(route.y_pred) if sent.mask is None else sent.mask
+        own = _keras.mask_of(route.y_pred)
+        mask = own if sent.known is None else both_known(sent.known, own)
         with _keras.masked(sent.y_pred, mask):
             value = route.loss(sent.y, sent.y_pred, sent.weight)
         if sent.entries is not None and value.shape.rank:
@@ -129,12 +131,12 @@ class LabelReader:
             value = value * replicas  # Keras divides each replica's loss by their number.
         summed = route.loss.reduction in ("sum", "none", None)
         share = labelled = by_row = 1.0
-        if known is not None:
-            positions = list(range(1, known.shape.rank))
-            by_row = _share(known, _keras.mask_of(route.y_pred), positions)
-        if sent.mask is not None and not summed:
-            share = tf.reduce_mean(tf.cast(known, "float32"))
-            labelled = _share(known, _keras.mask_of(route.y_pred))
+        if sent.known is not None:
+            by_row = _share(sent.known, own, axis=list(range(1, sent.known.shape.rank)))
+            if not summed:
+                share = tf.reduce_mean(tf.cast(sent.known, "float32"))
+                weighted = route.loss.reduction == "mean_with_sample_weight"
+                labelled = _share(sent.known, own, sent.weight if weighted else None)
         if route.mean is not None:
             _update_as_keras(route, value, share)
         value = tf.cast(value, "float32")
@@ -216,20 +218,18 @@ def _sent(route: _keras.LossRoute, reading: str, known: Tensor | None) -> _Sent:
     elif reading == "sequence":
         rank = 1
     if known.shape.rank == y_pred.shape.rank and label_by_label(route.loss):
-        return _by_entry(route, clean, y_pred, known, own)
+        return _by_entry(route, clean, y_pred, known)
     if known.shape.rank > rank >= 1:
         # One value a row: it reads the row's labels as they are, and counts if there is any.
         known = tf.reduce_any(known, axis=list(range(rank, known.shape.rank)))
-        return _Sent(y, y_pred, weight, both_known(known, own))
+        return _Sent(y, y_pred, weight, known)
     if rank < 1:
         refuse_minus_one(f"A label is {UNLABELLED}{_FOR_ALL}", y)
         return _Sent(y, y_pred, weight)
-    return _Sent(clean, y_pred, weight_of_rank(weight, rank), both_known(known, own))
+    return _Sent(clean, y_pred, weight_of_rank(weight, rank), known)
 
 
-def _by_entry(
-    route: _keras.LossRoute, y: Tensor, y_pred: Tensor, known: Tensor, own: Tensor | None
-) -> _Sent:
+def _by_entry(route: _keras.LossRoute, y: Tensor, y_pred: Tensor, known: Tensor) -> _Sent:
     """Each label of a position as a position of its own, which a mask can leave out."""
     entries = tf.shape(known)[-1]
     weight = route.sample_weight
@@ -241,16 +241,22 @@ def _by_entry(
     if weight is not None:
         weight = weight * tf.ones_like(known, "float32")
     y_pred = _keras.reshaped(y_pred, lambda tensor: tensor[..., None])
-    return _Sent(y[..., None], y_pred, weight, both_known(known, own), entries)
+    return _Sent(y[..., None], y_pred, weight, known, entries)
 
 
-def _share(known: Tensor, own: Tensor | None, axis: Sequence[int] | None = None) -> Tensor:
+def _share(
+    known: Tensor,
+    own: Tensor | None,
+    weight: Tensor | None = None,
+    axis: Sequence[int] | None = None,
+) -> Tensor:
     """The share of labels that are there, of those that the model's own mask does not leave out."""
-    counted, kept = (
-        tf.reduce_sum(tf.cast(both_known(each, own), "float32"), axis)
-        for each in (known, tf.ones_like(known))
-    )
-    return tf.math.divide_no_nan(counted, kept)
+    kept = tf.cast(both_known(tf.ones_like(known), own), "float32")
+    if weight is not None:
+        kept *= aligned(tf.cast(weight, "float32"), known.shape.rank)
+    missing = tf.reduce_sum(tf.where(known, 0.0, kept), axis)
+    # Where nothing is kept, nothing is missing.
+    return 1.0 - tf.math.divide_no_nan(missing, tf.reduce_sum(kept, axis))
 
 
 def _update_as_keras(route: _keras.LossRoute, value: Tensor, share: Tensor) -> None:

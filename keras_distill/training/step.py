@@ -220,7 +220,9 @@ def total(
     shares = [label_weight * head.labelled for head in label_losses]
     rest = tf.add_n([o.weight * terms[o.name] for o in objectives] or [tf.zeros(())])
     if balances:
-        rest += (1.0 - sum(shares) / max(1, len(shares))) * tf.add_n(balances)
+        left = shares_of_objectives(label_losses, label_weight, [h.head for h in label_losses])
+        of_heads = [tf.reduce_mean(share) for share in left.values()] or [1.0]
+        rest += sum(of_heads) / len(of_heads) * tf.add_n(balances)
     for penalty in penalties:
         rest += tf.cast(tf.reduce_sum(penalty), "float32")
     labels = [share * head.value for share, head in zip(shares, label_losses, strict=True)]

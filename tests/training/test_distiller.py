@@ -237,6 +237,67 @@ def test_a_row_of_tokens_counts_by_the_labels_that_its_mask_keeps(padding):
     )
 
 
+def test_a_loss_of_one_value_a_row_counts_each_row_that_has_any_label():
+    x, y = np.eye(4, dtype="float32"), np.array([[1, 0, 1], [1, -1, -1], [0, 1, -1], [-1, -1, -1]])
+    keras.utils.set_random_seed(0)
+    student, teacher = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab")
+
+    def of_rows(y_true, y_pred):
+        there = keras.ops.cast(y_true >= 0, "float32")
+        return keras.ops.sum(there * (keras.ops.cast(y_true, "float32") - y_pred) ** 2, axis=-1)
+
+    ours, theirs = student(x).numpy(), teacher(x).numpy()
+    distiller = kd.Distiller(student, teacher, kd.LogitsMSE(), label_weight=0.4)
+    # The metric says that -1 is no label.
+    metric = keras.metrics.BinaryAccuracy()
+    distiller.compile(keras.optimizers.SGD(0.0), of_rows, metrics=[metric], run_eagerly=True)
+    logs = distiller.fit(x, y, batch_size=4, verbose=0).history
+    value = np.sum((y >= 0) * (y - ours) ** 2, axis=1)
+    mse = np.mean((ours - theirs) ** 2, axis=1)
+    any_label = [True, True, True, False]
+    expected = np.mean(np.where(any_label, 0.4 * value + 0.6 * mse, mse))
+    assert logs["loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert logs["label_loss"][0] == pytest.approx(value[:3].mean(), rel=1e-5)
+
+
+def test_a_weighted_mean_of_labels_counts_by_the_weight_of_the_rows_that_have_one():
+    x, y = np.eye(4, dtype="float32"), np.array([0, 1, -1, -1])
+    weight = np.array([5.0, 0.0, 1.0, 3.0])
+    keras.utils.set_random_seed(0)
+    student, teacher = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab")
+    ours, theirs = student(x), teacher(x)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    distiller = kd.Distiller(student, teacher, kd.LogitsMSE(), label_weight=0.4)
+    distiller.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
+    logs = distiller.fit(x, y, sample_weight=weight, batch_size=4, verbose=0).history
+    ce = keras.losses.sparse_categorical_crossentropy(
+        np.array([0, 1, 0, 0]), ours, from_logits=True
+    )
+    mse = kd.functional.logits_mse(ours, theirs)
+    labels = np.sum(weight * [1, 1, 0, 0] * ce) / weight.sum()
+    taught = np.mean(weight * [0.6, 0.6, 1.0, 1.0] * mse)
+    assert logs["loss"][0] == pytest.approx(0.4 * labels + taught, rel=1e-5)
+
+
+def test_a_row_of_nothing_but_padding_misses_no_label():
+    """An objective on layers sees it, and gives it the share that it has where no -1 can be."""
+    x, y = np.array([[1, 2], [0, 0]]), np.array([[1, 2], [0, 0]])
+    logs = []
+    for labels in (y, y.astype("uint8")):
+        keras.utils.set_random_seed(0)
+        models = []
+        for width in (4, 5):
+            tokens = keras.Input((2,), dtype="int32")
+            states = keras.layers.Embedding(9, width, mask_zero=True, name="states")(tokens)
+            models.append(keras.Model(tokens, keras.layers.Dense(3)(states)))
+        distiller = kd.Distiller(*models, kd.FeatureHint("states", "states"), label_weight=0.4)
+        distiller.compile(keras.optimizers.SGD(0.0), label_loss(), run_eagerly=True)
+        logs.append(distiller.fit(x, labels, batch_size=2, verbose=0).history["loss"][0])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-6)
+
+
 def test_of_two_heads_each_has_its_own_labelled_rows(digits):
     x = np.asarray(digits.x_train[:8]).reshape(8, -1)
     y = {"a": np.array([0, 1, 2, 0, -1, -1, -1, -1]), "b": np.array([0, 1, 0, 1, 0, 1, 0, 1])}

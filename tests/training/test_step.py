@@ -64,6 +64,13 @@ def test_a_row_without_a_label_learns_from_the_objectives_in_full():
     assert float(parts.total) == pytest.approx(2.0)
 
 
+def test_what_a_learned_weight_costs_has_the_share_of_the_objectives():
+    # A sum of label losses, one of two rows with a label:
+    # 0.25 x 8 + (0.75 x 1 + 1 x 3) / 2 + (0.75 + 1) / 2 x 4.
+    parts = totalled([of(8.0, 1.0, [1.0, 0.0])], [Given([1.0, 3.0])], balances=[tf.constant(4.0)])
+    assert float(parts.total) == pytest.approx(7.375)
+
+
 def test_sample_weights_divide_by_the_batch_not_by_their_sum():
     # (1 x 2 + 3 x 0) / 2, as Keras reduces a loss.
     assert float(step.reduce(tf.constant([1.0, 3.0]), tf.constant([2.0, 0.0]))) == 1.0
