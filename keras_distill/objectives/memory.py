@@ -36,8 +36,12 @@ class ContrastiveMemory(EmbeddingObjective):
         row = keras.Input((), dtype="int32", name="row")
         numbered = keras.Model({"image": image, "row": row}, teacher(image))
         objective = ContrastiveMemory("pool", "pool", index="row", rows=len(x))
-        distiller = kd.Distiller(
-            student, numbered, objective, student_preprocess=operator.itemgetter("image"))
+
+        @keras.saving.register_keras_serializable()
+        def image_of(inputs):
+            return inputs["image"]
+
+        distiller = kd.Distiller(student, numbered, objective, student_preprocess=image_of)
         distiller.fit({"image": x, "row": np.arange(len(x))}, y)
 
     A `TeacherCache` of such a teacher keeps it: `layers=["pool", "row"], layer_dtype="float32"`.

@@ -239,7 +239,7 @@ class Distiller(saving.WholeFiles):
         """What rebuilds this distiller, its teacher's shapes in place of its teacher.
 
         Raises:
-          ValueError: a lambda among the preprocessing functions.
+          ValueError: a lambda, or another object without a name, among the preprocessing functions.
         """
         arguments = {
             "student": self.student,

@@ -113,12 +113,17 @@ def config_of(arguments: Mapping[str, Any], teacher_spec: Signals) -> dict:
     """A distiller's arguments as Keras saves them, its teacher's shapes in place of its teacher.
 
     Raises:
-      ValueError: a lambda among the preprocessing functions, which could only be saved as code.
+      ValueError: among the preprocessing functions a lambda, which could only be saved as code, or
+        an object without a name or a `get_config`.
     """
     for name, value in arguments.items():
-        if getattr(value, "__name__", "") == "<lambda>":
+        if not name.endswith("_preprocess") or value is None or hasattr(value, "get_config"):
+            continue
+        known_as = getattr(value, "__name__", None)
+        if known_as in (None, "<lambda>"):
+            said = "a lambda" if known_as else repr(value)
             raise ValueError(
-                f"{name} is a lambda, and a file holds no code. Write a named function and "
+                f"{name} is {said}, and a file holds no code. Write a named function and "
                 f"register it with @keras.saving.register_keras_serializable()."
             )
     saved = {key: keras.saving.serialize_keras_object(one) for key, one in arguments.items()}

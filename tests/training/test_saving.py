@@ -1,5 +1,6 @@
 """What a distiller's files hold, and that a run goes on from them as if nothing had happened."""
 
+import operator
 import re
 import stat
 
@@ -163,6 +164,13 @@ def test_weights_of_another_student_are_refused(make, small_cnn, teacher, tmp_pa
     plain = kd.Distiller(keras.Sequential([keras.Input((8, 8, 1)), *layers]), teacher)
     with pytest.raises(ValueError, match="another student's"):
         plain.load_weights(tmp_path / "d.weights.h5")
+
+
+def test_a_function_that_has_no_name_is_refused_as_a_lambda_is(make, tmp_path):
+    distiller = make(student_preprocess=operator.itemgetter(...))
+    with pytest.raises(ValueError, match=r"student_preprocess is operator\.itemgetter\(Ellipsis\)"):
+        distiller.save(tmp_path / "d.keras")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["student_preprocess", "teacher_preprocess", "student"])
