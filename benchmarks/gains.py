@@ -354,7 +354,7 @@ TRACKS["spoken_digits"] = Track(
     augment=masked_shifts,
     teacher=lambda: residual_teacher(SOUND, (16, 32, 64, 128), 2),
     student=functools.partial(ds_cnn, SOUND),
-    sizes={"DS-CNN": (64,) * 5, "third": (36,) * 5},
+    sizes={"DS-CNN": (48,) * 5, "third": (26,) * 5},
     main="DS-CNN",
     others=(LABELS, RATED),
     layers=False,
@@ -362,7 +362,7 @@ TRACKS["spoken_digits"] = Track(
     teacher_epochs=60,
     teacher_rate=0.1,
     views=30,
-    epochs=120,
+    epochs=80,
 )
 
 
