@@ -362,7 +362,8 @@ TRACKS["spoken_digits"] = Track(
     teacher_epochs=60,
     teacher_rate=0.1,
     views=30,
-    epochs=80,
+    epochs=30,
+    rates=(3e-3, 1e-2),
 )
 
 
