@@ -684,7 +684,9 @@ def tables(stored: dict[str, Any]) -> str:
     for name in [name for name in stored["teachers"] if "/" not in name]:
         teacher, rows = stored["teachers"][name], stored["rows"]
         parts.append(
-            f"**{name}**: teacher {teacher['parameters']:,} weights, {100 * teacher['test']:.2f} %."
+            f"**{name}**: teacher {teacher['parameters']:,} weights, "
+            f"{100 * teacher['test']:.2f} %; "
+            f"{seeds_said(name, rows)} seeds, {TRACKS[name].epochs} epochs where none is named."
         )
         parts += [table(name, share, rows) for share in (1, TENTH)]
         parts += [budgets(name, rows), strengths(name, stored)]
@@ -778,6 +780,11 @@ def mean_and_spread(values: Sequence[Sequence[float]]) -> tuple[list[float], lis
     return [statistics.mean(one) for one in values], spread
 
 
+def seeds_said(name: str, rows: dict[str, dict]) -> int:
+    """How many seeds of the main size's twin there are."""
+    return len(seeds_of(Job(name, 1, TRACKS[name].main, LABELS, 0), rows))
+
+
 def seeds_of(job: Job, rows: dict[str, dict]) -> dict[int, dict]:
     """What a job gave, by seed."""
     keys = {n: dataclasses.replace(job, seed=n).key for n in range(TRACKS[job.track].seeds)}
@@ -785,9 +792,9 @@ def seeds_of(job: Job, rows: dict[str, dict]) -> dict[int, dict]:
 
 
 RULES = """\
-Percent of the test images, mean ± sample standard deviation over the seeds. A gain is paired by
-seed with the label-only twin, and bold only beyond the spread: |mean| > 2 sd / sqrt(n). A loss is
-called a loss."""
+Percent of the test examples, mean ± sample standard deviation over the seeds. A gain is paired by
+seed with the label-only twin of the same budget, and bold only beyond the spread: |mean| > 2 sd /
+sqrt(n), a mild test at so few seeds. A loss is called a loss."""
 
 
 def table(name: str, share: float, rows: dict[str, dict]) -> str:
@@ -810,6 +817,9 @@ def cell(ours: dict[int, dict], twins: dict[int, dict], method: str) -> str:
     if not seeds:
         return ""
     values, twin = ([one[seed]["test"] for seed in seeds] for one in (ours, twins))
+    if len(seeds) == 1:
+        gain = "" if method == LABELS else f" ({100 * (values[0] - twin[0]):+.2f})"
+        return f"{100 * values[0]:.2f}{gain}, one seed"
     words = pays.points(values)
     return words if method == LABELS else f"{words} ({pays.gain(values, twin)})"
 
