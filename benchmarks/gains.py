@@ -11,14 +11,14 @@ Kill it whenever you like: the same command goes on. What is finished stands in 
 (every epoch is kept) and their caches lie in `--work`, outside of the repository.
 
 A track is a data set. Its teacher is trained by its own recipe on views of the images (crops and
-mirror images; of sounds shifts in time and pitch), and then answers some views of every training
-example once (a `TeacherCache`). Every student of a size and seed begins with the same weights, sees
-the same views in the same order for the same number of updates (Adam, one cycle of the rate,
-batches of 128), and its last weights count. The label-only twin reads these views, too, at its own
+mirror images; of sounds shifts in time and pitch), and then answers every training example once, or
+some views of each (a `TeacherCache`). Every student of a size and seed begins with the same weights
+and sees the same examples in the same order for the same number of updates (Adam, one cycle of the
+rate, batches of 128), and its last weights count. The label-only twin reads them, too, at its own
 best rate; all objectives share one rate, the best of SoftTargets at T = 2. Rates and teachers are
 chosen on validation examples; the test examples are asked once, of finished students. With a tenth
 of the labels (of each class) the objectives see all examples, -1 for a label that is not there; the
-twin sees its labelled examples for as many updates, in new views.
+twin sees its labelled examples for as many updates.
 
 Beside the table of a track stand two lines of runs of one size: the same students over fewer and
 more epochs, at the table's rates, and under weaker teachers.
