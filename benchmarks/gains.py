@@ -758,7 +758,7 @@ def picture(stored: dict[str, Any], name: str, path: Path) -> None:
         students, ("distilled, T = 2", LABELS), ("o-", "s--"), strict=True
     ):
         values = [[100 * row["test"] for row in one.values()] for one in rows]
-        left.errorbar(epochs, *mean_and_spread(values), fmt=style, capsize=3, label=label)
+        left.errorbar(epochs, *means_and_spreads(values), fmt=style, capsize=3, label=label)
     left.set(xlabel="epochs of the student", ylabel="test accuracy, %", xscale="log")
     left.set_xticks(epochs, [str(one) for one in epochs], minor=False)
     left.minorticks_off()
@@ -769,15 +769,14 @@ def picture(stored: dict[str, Any], name: str, path: Path) -> None:
         for a, b in zip(ours, twins, strict=True)
     ]
     strength = [100 * teacher["test"] for teacher in teachers]
-    right.errorbar(strength, *mean_and_spread(gains), fmt="o-", capsize=3)
+    right.errorbar(strength, *means_and_spreads(gains), fmt="o-", capsize=3)
     right.axhline(0, color="0.6", linewidth=1)
     right.set(xlabel="test accuracy of the teacher, %", ylabel="gain over labels alone, points")
     figure.savefig(path, dpi=150)
 
 
-def mean_and_spread(values: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    spread = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in values]
-    return [statistics.mean(one) for one in values], spread
+def means_and_spreads(values: Sequence[list[float]]) -> tuple:
+    return tuple(zip(*map(pays.mean_and_spread, values), strict=True))
 
 
 def seeds_said(name: str, rows: dict[str, dict]) -> int:
