@@ -16,7 +16,7 @@ import numpy as np
 from keras_distill.litert.runner import LABELS_FILE
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-_WEIGHTS = ("float32", "float16", "int8", "int16")
+_WEIGHTS = ("float32", "float16", "int8", "int16", "int4")
 # Scores that lie so far apart have shares of e to the fourth, 55 to 1.
 _COARSE_STEP = 4.0
 
@@ -174,9 +174,16 @@ def _sparsity(model: Any, type_names: dict[int, str]) -> float:
             seen.add(tensor.Buffer())
             # A tensor stored sparsely holds fewer values than its shape; the rest are zeros.
             size = int(np.prod(tensor.ShapeAsNumpy()))
-            zeros += size - int(np.count_nonzero(np.frombuffer(data.tobytes(), kind)))
+            zeros += size - int(np.count_nonzero(_numbers(data, kind)))
             total += size
     return zeros / total if total else 0.0
+
+
+def _numbers(data: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "int4":
+        # Two in a byte; the half that an odd one leaves is zero.
+        return np.stack([data & 0x0F, data >> 4])
+    return np.frombuffer(data.tobytes(), kind)
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:

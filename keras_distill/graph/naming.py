@@ -14,6 +14,7 @@ def chosen(
     skip: Any,
     ends: Sequence[str] = (),
     inner: Callable[[Any], Any] = lambda operation: operation,
+    argument: str = "skip",
 ) -> set[str]:
     """The paths of the operations that `skip` names.
 
@@ -23,6 +24,7 @@ def chosen(
         "last" name the ends of `ends`, unless a layer is called so.
       ends: the paths that "first" and "last" are about, in order.
       inner: gives the layer inside a wrapper, which answers for it too.
+      argument: what the user knows `skip` as.
 
     Raises:
       ValueError: a part of `skip` names nothing.
@@ -41,7 +43,7 @@ def chosen(
         if not hits:
             extra = "; and 'first' and 'last' of those with a kernel" if ends else ""
             raise ValueError(
-                f"skip names {asked!r}, and no layer answers to it. There are "
+                f"{argument} names {asked!r}, and no layer answers to it. There are "
                 f"{', '.join(operations)}{extra}."
             )
         found |= hits

@@ -139,6 +139,7 @@ def convert(
     input_type: str | None = None,
     batch_size: int = 1,
     allow_flex: bool = False,
+    four_bits: Sequence[int] = (),
 ) -> None:
     """Converts a SavedModel to a .tflite at `output`, in a child process.
 
@@ -150,6 +151,7 @@ def convert(
       input_type: None for float32 inputs and outputs, "int8" or "uint8" for both.
       batch_size: rows of `calibration` fed at once; a static batch must be met exactly.
       allow_flex: let TensorFlow's own operations in where LiteRT has none.
+      four_bits: how many numbers each kernel has whose values lie on a grid of 4 bits.
 
     Raises:
       ConversionError: the converter failed or its process died.
@@ -166,6 +168,7 @@ def convert(
             "input_type": input_type,
             "batch_size": batch_size,
             "allow_flex": allow_flex,
+            "four_bits": list(four_bits),
         }
         _run_worker(request)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .four_bits import packed
 from .mixed_types import of_one_type
 from .saved_graph import respell
 from .signature import restore
@@ -77,6 +78,8 @@ def convert(request: dict[str, Any]) -> bytes:
     content = converter.convert()
     if precision == "int16x8":
         content = of_one_type(content)
+    if request["four_bits"]:
+        content = packed(content, request["four_bits"])
     return restore(content, request["inputs"], request["outputs"])
 
 

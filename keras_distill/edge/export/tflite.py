@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from keras_distill import _files, litert
 from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.export import words
 from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
@@ -25,10 +27,15 @@ from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.lookups import check_lookups
 from keras_distill.edge.quantize.aware import quantize_aware
+from keras_distill.edge.quantize.weights import Grid
 from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
+from keras_distill.graph.copying import weight_at
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
+
+# Of smaller kernels the converter makes no integers at dynamic_int8.
+LEAST_DYNAMIC = 1024
 
 
 def export_tflite(
@@ -97,6 +104,7 @@ def export_tflite(
         name: tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype)
         for name, spec in interface.specs.items()
     }
+    sizes = _of_four_bits(given, precision)
     with _files.whole(path) as fresh, converter.temporary_folder() as folder:
         traced = words.traced(ready, interface, specs, folder)
         _check_label_count(names, traced.outputs)
@@ -109,14 +117,39 @@ def export_tflite(
             input_type=input_type,
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
+            four_bits=sizes,
         )
         calibration = converted(convert, fresh, calibration, seen, ready, interface)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
+        _check_four_bits(sizes, content)
     if content.coarse_softmax:
         words.warn_of_coarse(ready, content.coarse_softmax)
     return _record(path, precision, runner, content, ready)
+
+
+def _of_four_bits(model: Analysis, precision: str) -> list[int]:
+    """How many numbers each kernel has that the file is to hold at 4 bits."""
+    if precision not in ("int8", "dynamic_int8"):
+        return []
+    sizes = [
+        math.prod(weight_at(one.layer, key).shape)
+        for one in model.layers
+        if isinstance(one, Compressed)
+        for key, chain in one.treatments.items()
+        if any(isinstance(treatment, Grid) and treatment.bits == 4 for treatment in chain)
+    ]
+    return sizes if precision == "int8" else [size for size in sizes if size >= LEAST_DYNAMIC]
+
+
+def _check_four_bits(sizes: list[int], content: FileContent) -> None:
+    held = content.dtypes.get("int4", 0)
+    if held < len(sizes):
+        raise ConversionError(
+            f"Of {len(sizes)} kernels of 4 bits {held} came into the file as such. Leave the "
+            f"others at 8 bits: quantize_aware(..., weight_bits={{name: 4}})."
+        )
 
 
 def _check_exact_inputs(input_type: str | None, model: Analysis) -> None:

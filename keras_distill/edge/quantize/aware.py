@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,11 +14,11 @@ from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.model import CompressedModel, rebuild
 from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.interface import as_keras3, without_float16
-from keras_distill.edge.quantize import layout
+from keras_distill.edge.quantize import kinds, layout
 from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.loops import check_loops
-from keras_distill.edge.quantize.weights import Grid
+from keras_distill.edge.quantize.weights import BITS, Grid
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.naming import chosen
 from keras_distill.graph.replay import functional
@@ -30,15 +31,16 @@ def quantize_aware(
     calibration_data: Any = None,
     preserve_sparsity: bool = True,
     freeze_batch_norm_after: int | None = None,
+    weight_bits: int | Mapping[Any, int] = 8,
     skip: Any = (),
 ) -> CompressedModel:
     """A copy of `model` that computes and trains as its int8 file will, and exports to it.
 
-    Weights lie on int8's symmetric grid with a scale a channel, and every tensor that the file will
-    hold is rounded to 256 steps over its range, found by `calibrate` or in training. The optimiser
-    moves the float weights underneath, through the rounding as if it were not there. The copy is a
-    Keras 3 model with the same layer names: `fit` it alone or in a `Distiller`, save it, export it
-    with `export_tflite(..., precision="int8")` without representative data.
+    Weights lie on int8's symmetric grid, or int4's, with a scale a channel, and every tensor that
+    the file will hold is rounded to 256 steps over its range, found by `calibrate` or in training.
+    The optimiser moves the float weights underneath, through the rounding as if it were not there.
+    The copy is a Keras 3 model with the same layer names: `fit` it alone or in a `Distiller`, save
+    it, export it with `export_tflite(..., precision="int8")` without representative data.
 
     Args:
       model: a built Functional or Sequential model of Keras 3, nested models included, plain,
@@ -48,6 +50,9 @@ def quantize_aware(
       preserve_sparsity: weights that are zero now stay zero.
       freeze_batch_norm_after: the number of updates after which each BatchNormalization uses its
         moving statistics and no longer moves them; 0 for at once, None for never.
+      weight_bits: 8, or 4 for the kernels of Dense and of convolutions (not transposed ones), two
+        of which share a byte in the file; activations have 8. Of some layers only: bits by what
+        names them, as in `skip`: `{"block_.*": 4}`, later entries going before; the rest has 8.
       skip: layers to leave in float: names, paths, regular expressions, classes or layers.
 
     Returns:
@@ -55,7 +60,8 @@ def quantize_aware(
 
     Raises:
       TypeError, ValueError: not a model, subclassed, not built, already quantised; a layer that no
-        int8 file can hold; `skip` that names nothing; calibration data that does not fit.
+        int8 file can hold; `skip` or `weight_bits` that names nothing; 4 bits for a layer that
+        LiteRT can't run so; calibration data that does not fit.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT.
@@ -73,10 +79,12 @@ def quantize_aware(
     check_loops(found.graph, open_sizes=True)
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
+    bits = _bits_of(found, weight_bits)
     plans = layout.plan(found, lambda path, _: path in skipped)
 
     def substitute(path: str, layer: Any) -> Any:
-        return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity)
+        plan, width = plans[path], bits.get(path, 8)
+        return _quantized(plan, layer, freeze_batch_norm_after, preserve_sparsity, width)
 
     def on_input(name: str, tensor: Any) -> Any:
         if name in found.exact_inputs:
@@ -109,12 +117,36 @@ def _check_freeze(updates: Any) -> None:
         )
 
 
-def _quantized(plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zeros: bool) -> Any:
+def _bits_of(found: Analysis, asked: int | Mapping[Any, int]) -> dict[str, int]:
+    """Bits by the paths of the layers that have others than 8."""
+    operations = {step.path: step.operation for step in found.graph.steps}
+    able = {path for path, one in operations.items() if kinds.takes_four_bits(inner(one))}
+    wanted = asked.values() if isinstance(asked, Mapping) else [asked]
+    if wrong := [bits for bits in wanted if bits not in BITS or isinstance(bits, bool)]:
+        raise ValueError(f"Expected weight_bits of {BITS[0]} or {BITS[1]}; got {wrong[0]!r}.")
+    if not isinstance(asked, Mapping):
+        return dict.fromkeys(able, asked)
+    bits: dict[str, int] = {}
+    for name, number in asked.items():
+        named = chosen(operations, [name], inner=inner, argument="weight_bits")
+        if number == 4 and (unable := sorted(named - able)):
+            raise ValueError(
+                f"weight_bits names {name!r} for 4 bits: LiteRT runs no {unable[0]!r} "
+                f"({type(inner(operations[unable[0]])).__name__}) at 4 bits. Dense, Conv and "
+                f"DepthwiseConv layers can have them: {', '.join(sorted(able)) or 'none here'}."
+            )
+        bits |= dict.fromkeys(named, number)
+    return bits
+
+
+def _quantized(
+    plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zeros: bool, bits: int
+) -> Any:
     """`layer`, a copy of the model's, as its plan wants it."""
     earlier = layer if isinstance(layer, Compressed) else None
     # Else a mask that is left out, or follows its schedule here, would bind the variable still.
     bare = layer if earlier is None else earlier.release()
-    treatments = _treatments(plan, bare, earlier, keep_zeros)
+    treatments = _treatments(plan, bare, earlier, keep_zeros, bits)
     if not plan.wraps:
         if not treatments:
             return bare
@@ -149,9 +181,9 @@ def _with_state(wrapped: Compressed, earlier: Compressed | None) -> Compressed:
 
 
 def _treatments(
-    plan: layout.Plan, layer: Any, earlier: Compressed | None, keep_zeros: bool
+    plan: layout.Plan, layer: Any, earlier: Compressed | None, keep_zeros: bool, bits: int
 ) -> dict[str, list[Any]]:
-    """By weight: what it was under before, a mask of its zeros, and int8's grid."""
+    """By weight: what it was under before, a mask of its zeros, and its grid."""
     found = {} if earlier is None else earlier.fresh_treatments()
     if not keep_zeros:
         found = {
@@ -164,7 +196,7 @@ def _treatments(
         if not any(isinstance(one, Mask) for one in chain) and 0 < zeros < 1:
             chain.insert(0, Mask(zeros))
     for key, axes in plan.weights.items():
-        found.setdefault(key, []).append(Grid(axes))
+        found.setdefault(key, []).append(Grid(axes, bits))
     return {key: chain for key, chain in found.items() if chain}
 
 

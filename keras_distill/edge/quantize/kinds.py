@@ -33,6 +33,13 @@ def weights_of(operation: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def takes_four_bits(operation: Any) -> bool:
+    """Whether LiteRT computes with the layer's kernels at 4 bits beside integers of 8."""
+    return bool(weights_of(operation)) and does(
+        operation, "dense", "convolution", "depthwise", "separable"
+    )
+
+
 def is_open_inside(operation: Any) -> bool:
     """Whether a layer computes with inner tensors that have no ranges of ours."""
     if not isinstance(operation, layers.Layer):

@@ -25,8 +25,8 @@ def has_twin(layer: Any) -> bool:
 def computed(layer: Any, x: Any, roundings: Sequence[Callable[[Any], Any]]) -> Any:
     """The layer's answer as its twin gives it, equal but for the order of sums.
 
-    A separable convolution is a depthwise and a pointwise one with a tensor between; a transposed
-    one over time is one over images of height 1, whose bias the file joins to it.
+    A separable convolution is a depthwise and a pointwise one with a tensor between. Over time it
+    is one over images of height 1, as is a transposed one: the file joins their bias to them.
 
     Args:
       layer: one that `has_twin`; its weights are read as they are now.
@@ -39,35 +39,44 @@ def computed(layer: Any, x: Any, roundings: Sequence[Callable[[Any], Any]]) -> A
 
 
 def _separable(layer: Any, x: Any, rounding: Callable[[Any], Any]) -> Any:
+    over_time = len(x.shape) == 3 and layer.data_format == "channels_last"
+    lift = _lifted if over_time else lambda value: value
+    sizes = _in_2d if over_time else lambda value: value
     shared = {"data_format": layer.data_format}
     spread = ops.depthwise_conv(
-        x,
-        layer.depthwise_kernel,
-        strides=layer.strides,
+        ops.expand_dims(x, 1) if over_time else x,
+        lift(layer.depthwise_kernel),
+        strides=sizes(layer.strides),
         padding=layer.padding,
-        dilation_rate=layer.dilation_rate,
+        dilation_rate=sizes(layer.dilation_rate),
         **shared,
     )
-    y = ops.conv(rounding(spread), layer.pointwise_kernel, strides=1, padding="valid", **shared)
-    return _finished(layer, y, layer.data_format)
+    kernel = lift(layer.pointwise_kernel)
+    y = ops.conv(rounding(spread), kernel, strides=1, padding="valid", **shared)
+    y = _finished(layer, y, layer.data_format)
+    return ops.squeeze(y, 1) if over_time else y
 
 
 def _transposed(layer: Any, x: Any) -> Any:
-    def in_2d(value: Any, first: int = 1) -> Any:
-        return (
-            value if value is None else (first, *(value if isinstance(value, tuple) else [value]))
-        )
-
     y = ops.conv_transpose(
         ops.expand_dims(x, 1),
-        ops.expand_dims(ops.convert_to_tensor(layer.kernel), 0),
-        strides=in_2d(layer.strides),
+        _lifted(layer.kernel),
+        strides=_in_2d(layer.strides),
         padding=layer.padding,
-        output_padding=in_2d(layer.output_padding, 0),
+        output_padding=_in_2d(layer.output_padding, 0),
         data_format="channels_last",
-        dilation_rate=in_2d(layer.dilation_rate),
+        dilation_rate=_in_2d(layer.dilation_rate),
     )
     return ops.squeeze(_finished(layer, y, "channels_last"), 1)
+
+
+def _lifted(kernel: Any) -> Any:
+    """A kernel over time as one of height 1."""
+    return ops.expand_dims(ops.convert_to_tensor(kernel), 0)
+
+
+def _in_2d(value: Any, first: int = 1) -> Any:
+    return value if value is None else (first, *(value if isinstance(value, tuple) else [value]))
 
 
 def _finished(layer: Any, y: Any, data_format: str) -> Any:

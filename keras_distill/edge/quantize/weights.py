@@ -1,4 +1,4 @@
-"""The grid that a weight lies on in an int8 file."""
+"""The grid that a weight lies on in a file of integers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import tensorflow as tf
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.functional.tensors import Tensor
 
+BITS = (4, 8)
 
-def on_grid(value: Tensor, channel_axes: Sequence[int]) -> Tensor:
-    """`value` rounded to int8's symmetric steps -127..127, a scale for each channel.
 
-    scale = max|w| / 127 over all axes but the channels'; w -> scale * round(w / scale). Zeros stay
-    zeros. The gradient is that of the identity.
+def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int = 8) -> Tensor:
+    """`value` rounded to symmetric steps, -127..127 or at 4 bits -7..7, a scale for each channel.
+
+    scale = max|w| / most over all axes but the channels', most = 2^(bits - 1) - 1;
+    w -> scale * round(w / scale). Zeros stay zeros. The gradient is that of the identity.
 
     Args:
       value: a weight of any shape.
       channel_axes: the axes that have scales of their own; none for one scale in all.
+      bits: one of `BITS`.
 
     Source: Jacob et al. 2018, section 3; TensorFlow Lite's 8-bit specification for weights.
 
@@ -29,25 +32,26 @@ def on_grid(value: Tensor, channel_axes: Sequence[int]) -> Tensor:
     """
     channels = [axis % len(value.shape) for axis in channel_axes]
     others = [axis for axis in range(len(value.shape)) if axis not in channels]
-    scale = tf.reduce_max(tf.abs(value), axis=others, keepdims=True) / 127.0
+    scale = tf.reduce_max(tf.abs(value), axis=others, keepdims=True) / (2.0 ** (bits - 1) - 1.0)
     rounded = scale * tf.round(tf.math.divide_no_nan(value, scale))
     return value + tf.stop_gradient(rounded - value)
 
 
 @keras.saving.register_keras_serializable("keras_distill")
 class Grid(Treatment):
-    """A weight as an int8 file holds it. It has no state: the steps follow the weight.
+    """A weight as a file of integers holds it. It has no state: the steps follow the weight.
 
     Args:
-      channel_axes: as in `on_grid`.
+      channel_axes, bits: as in `on_grid`.
     """
 
-    def __init__(self, channel_axes: Sequence[int] = ()):
+    def __init__(self, channel_axes: Sequence[int] = (), bits: int = 8):
         self.channel_axes = tuple(channel_axes)
+        self.bits = bits
 
     def __call__(self, value: Tensor) -> Tensor:
-        return on_grid(value, self.channel_axes)
+        return on_grid(value, self.channel_axes, self.bits)
 
     def get_config(self) -> dict[str, Any]:
-        """The axes."""
-        return {"channel_axes": list(self.channel_axes)}
+        """The axes and the bits."""
+        return {"channel_axes": list(self.channel_axes), "bits": self.bits}
