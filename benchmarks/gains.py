@@ -11,14 +11,14 @@ Kill it whenever you like: the same command goes on. What is finished stands in 
 (every epoch is kept) and their caches lie in `--work`, outside of the repository.
 
 A track is a data set. Its teacher is trained by its own recipe on views of the images (crops and
-mirror images; of sounds shifts in time and pitch), and then answers every training example once, or
-some views of each (a `TeacherCache`). Every student of a size and seed begins with the same weights
-and sees the same examples in the same order for the same number of updates (Adam, one cycle of the
-rate, batches of 128), and its last weights count. The label-only twin reads them, too, at its own
-best rate; all objectives share one rate, the best of SoftTargets at T = 2. Rates and teachers are
-chosen on validation examples; the test examples are asked once, of finished students. With a tenth
-of the labels (of each class) the objectives see all examples, -1 for a label that is not there; the
-twin sees its labelled examples for as many updates.
+mirror images; each recording comes in variants of its voice), and then answers every training
+example once, or some views of each (a `TeacherCache`). Every student of a size and seed begins with
+the same weights and sees the same examples in the same order for the same number of updates (Adam,
+one cycle of the rate, batches of 128), and its last weights count. The label-only twin reads them,
+too, at its own best rate; all objectives share one rate, the best of SoftTargets at T = 2. Rates
+and teachers are chosen on validation examples; the test examples are asked once, of finished
+students. With a tenth of the labels (of each class) the objectives see all examples, -1 for a label
+that is not there; the twin sees its labelled examples for as many updates.
 
 Beside the table of a track stand two lines of runs of one size: the same students over fewer and
 more epochs, at the table's rates, and under weaker teachers.
@@ -162,10 +162,12 @@ class Track:
       sizes: widths, by name.
       main: the size of which all is tried: layers, budgets, teachers.
       others: what is tried of the other sizes.
+      shares: of the labels that are there.
       layers: whether layers are learned from.
       seeds: students of each row.
       teacher_epochs, teacher_rate: its recipe; weight decay is 5e-4 of the rate's SGD.
       views: of each example that the teacher answers; 0 for the examples as they are.
+      copies: rows in turn that are one example and have one label.
       epochs: of a student.
       budgets: other numbers of epochs.
       weaker: teachers besides, by name: what makes them, and their epochs.
@@ -185,6 +187,8 @@ class Track:
     teacher_rate: float
     views: int
     epochs: int
+    shares: tuple[float, ...] = (1, TENTH)
+    copies: int = 1
     budgets: tuple[int, ...] = ()
     weaker: dict[str, tuple[Callable[[], keras.Model], int]] = dataclasses.field(
         default_factory=dict
@@ -257,7 +261,75 @@ def resnet8(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
     return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
 
 
-GRAY, COLOUR = (28, 28, 1), (32, 32, 3)
+COPIES = 20
+
+
+def spoken_digits() -> kd.data.ImageSplits:
+    """Log-mel spectrograms: four speakers to learn from, one each to choose and to test.
+
+    What tests has another voice than what was learned, so the learned voices are varied: each
+    recording comes `COPIES` times, faster or slower and so higher or lower, anywhere in its
+    second, with noise.
+    """
+    heard, random = kd.data.load_spoken_digits(), np.random.default_rng(0)
+
+    def part(speakers: tuple[int, ...], copies: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(np.isin(heard.speakers, speakers))
+        clips = [heard.samples[row][: heard.lengths[row]] for row in np.repeat(rows, copies)]
+        heard_so = [said(clip, random if copies > 1 else None) for clip in clips]
+        return spectrograms(np.stack(heard_so)), np.repeat(heard.labels[rows], copies)
+
+    return kd.data.ImageSplits(
+        "spoken_digits",
+        *part((0, 1, 2, 3), COPIES),
+        *part((4,), 1),
+        *part((5,), 1),
+        class_names=heard.class_names,
+    )
+
+
+def said(clip: np.ndarray, random: np.random.Generator | None, length: int = 8000) -> np.ndarray:
+    """In the middle of a second; or anywhere, 0.8 to 1.25 times as fast, 10 to 40 dB over noise."""
+    speed = 1.0 if random is None else np.exp(random.uniform(np.log(0.8), np.log(1.25)))
+    clip = np.interp(np.arange(int(len(clip) / speed)) * speed, np.arange(len(clip)), clip)[:length]
+    room = length - len(clip)
+    filled, begin = np.zeros(length), room // 2 if random is None else random.integers(room + 1)
+    filled[begin : begin + len(clip)] = clip
+    if random is not None:
+        noise = np.sqrt(np.mean(clip**2)) * 10 ** (-random.uniform(10, 40) / 20)
+        filled += noise * random.normal(size=length)
+    return filled.astype("float32")
+
+
+def spectrograms(sounds: np.ndarray) -> np.ndarray:
+    """Decibels under the loudest, the last 70 of them as [-1, 1]: (n, 51, 32, 1)."""
+    mel = keras.layers.MelSpectrogram(
+        fft_length=512, sequence_length=320, sequence_stride=160, num_mel_bins=32,
+        sampling_rate=8000, min_freq=60, max_freq=4000,
+    )  # fmt: skip
+    found = np.concatenate([mel(some) for some in np.array_split(sounds, len(sounds) // 500 + 1)])
+    under = np.maximum(found - found.max((1, 2), keepdims=True), -70.0)
+    return np.moveaxis(under / 35 + 1, 1, 2)[..., None].astype("float32")
+
+
+def ds_cnn(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
+    """Zhang et al.'s network for keywords: one convolution, then depthwise separable ones."""
+    sound = keras.Input(shape)
+    x = keras.layers.Conv2D(widths[0], (10, 4), (2, 2), padding="same", use_bias=False)(sound)
+    x = normalised(x)
+    for width in widths[1:]:
+        x = normalised(keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x))
+        x = normalised(keras.layers.Conv2D(width, 1, use_bias=False)(x))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(sound, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+def normalised(x: Any) -> Any:
+    # Some hundred updates: means over the last ten batches, not over a hundred.
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
+GRAY, COLOUR, SOUND = (28, 28, 1), (32, 32, 3), (51, 32, 1)
 TRACKS = {
     "fashion_mnist": Track(
         load=functools.partial(kd.data.load_fashion_mnist, download=True),
@@ -282,89 +354,38 @@ TRACKS = {
     "cifar10": Track(
         load=functools.partial(kd.data.load_cifar10, download=True),
         augment=shifted(4),
-        teacher=lambda: residual_teacher(COLOUR, (32, 64, 128, 256), 2),
+        teacher=lambda: residual_teacher(COLOUR, (32, 64, 128, 256), 1),
         student=functools.partial(resnet8, COLOUR),
         sizes={"ResNet8": (16, 32, 64), "half": (8, 16, 32)},
         main="ResNet8",
-        others=(LABELS, RATED),
+        others=(LABELS, RATED, "SoftTargets, standardised", "GeneralizedJSD", TEMPERATURES[2]),
         layers=False,
         seeds=2,
-        teacher_epochs=40,
+        shares=(1,),
+        teacher_epochs=24,
         teacher_rate=0.1,
-        views=10,
-        epochs=30,
+        views=8,
+        epochs=24,
+        rates=(3e-3, 1e-2),
+    ),
+    "spoken_digits": Track(
+        load=spoken_digits,
+        augment=as_it_is,
+        teacher=lambda: residual_teacher(SOUND, (16, 32, 64, 128), 1),
+        student=functools.partial(ds_cnn, SOUND),
+        sizes={"DS-CNN": (48,) * 5, "third": (26,) * 5},
+        main="DS-CNN",
+        others=(LABELS, RATED, "GeneralizedJSD", "DIST"),
+        layers=False,
+        seeds=3,
+        copies=COPIES,
+        teacher_epochs=4,
+        teacher_rate=0.1,
+        views=0,
+        epochs=3,
+        rates=(3e-3, 1e-2),
     ),
 }
-
-
-def spoken_digits() -> kd.data.ImageSplits:
-    """Log-mel spectrograms: four speakers to learn from, one each to choose and to test.
-
-    What tests has another voice than what was learned.
-    """
-    heard = kd.data.load_spoken_digits()
-    mel = keras.layers.MelSpectrogram(
-        fft_length=256, sequence_stride=128, num_mel_bins=40, sampling_rate=heard.rate,
-        min_freq=60, max_freq=4000,
-    )  # fmt: skip
-    sound = np.concatenate([mel(part) for part in np.array_split(heard.samples, 10)])
-    # Decibels to about [-1, 1].
-    sound = (np.moveaxis(sound, 1, 2)[..., None] / 40 + 0.5).astype("float32")
-    train, validation, test = (
-        (sound[rows], heard.labels[rows])
-        for rows in (np.isin(heard.speakers, who) for who in ((0, 1, 2, 3), (4,), (5,)))
-    )
-    return kd.data.ImageSplits(
-        "spoken_digits", *train, *validation, *test, class_names=heard.class_names
-    )
-
-
-def masked_shifts(x: Any, seed: Any) -> Any:
-    """Shifted in time and pitch, louder or softer, some pitches and some of the time left out."""
-    padded = tf.pad(x, [[10, 10], [4, 4], [0, 0]], constant_values=-1.0)
-    x = tf.image.stateless_random_crop(padded, x.shape, seed)
-    x += tf.random.stateless_uniform([], seed + 1, -0.2, 0.2)
-    for number, axis in enumerate((0, 1)):
-        size, longest = x.shape[axis], (12, 8)[axis]
-        two = tf.random.stateless_uniform([2], seed + 2 + number)
-        begin, length = two[0] * size, two[1] * longest
-        places = tf.range(float(size))
-        kept = (places < begin) | (places >= begin + length)
-        x = tf.where(tf.reshape(kept, [-1, 1, 1] if axis == 0 else [1, -1, 1]), x, -1.0)
-    return x
-
-
-def ds_cnn(shape: tuple, widths: tuple[int, ...]) -> keras.Model:
-    """Zhang et al.'s network for keywords: one convolution, then depthwise separable ones."""
-    sound = keras.Input(shape)
-    x = keras.layers.Conv2D(widths[0], (10, 4), (2, 2), padding="same", use_bias=False)(sound)
-    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    for width in widths[1:]:
-        x = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-        x = keras.layers.Conv2D(width, 1, use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(sound, keras.layers.Dense(10, name="logits")(x), name="student")
-
-
-SOUND = (63, 40, 1)
-TRACKS["spoken_digits"] = Track(
-    load=spoken_digits,
-    augment=masked_shifts,
-    teacher=lambda: residual_teacher(SOUND, (16, 32, 64, 128), 2),
-    student=functools.partial(ds_cnn, SOUND),
-    sizes={"DS-CNN": (48,) * 5, "third": (26,) * 5},
-    main="DS-CNN",
-    others=(LABELS, RATED),
-    layers=False,
-    seeds=3,
-    teacher_epochs=60,
-    teacher_rate=0.1,
-    views=30,
-    epochs=30,
-    rates=(3e-3, 1e-2),
-)
 
 
 def small(track: Track) -> Track:
@@ -517,7 +538,10 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     keras.utils.set_random_seed(job.seed)
     student = model = track.student(track.sizes[job.size])
     steps = max(1, len(data.x_train) // BATCH) * (job.epochs or track.epochs)
-    y = data.y_train if job.share == 1 else pays.keep_labels(data.y_train, job.share, job.seed)
+    y = data.y_train
+    if job.share < 1:
+        kept = pays.keep_labels(y[:: track.copies], job.share, job.seed)
+        y = np.repeat(kept, track.copies)[: len(y)]
     if method.label_weight is None and job.share < 1:
         known = y >= 0
         augment = track.augment if track.views else as_it_is
@@ -552,7 +576,7 @@ def cache_shape(name: str, smoke: bool, work: Path, tap: str) -> tuple:
 
 def rate_jobs(name: str, track: Track, sizes: Sequence[str]) -> Iterator[Job]:
     """What chooses the rates: with the first seed."""
-    for share in (1, TENTH):
+    for share in track.shares:
         for size in sizes:
             for method in (LABELS, RATED):
                 yield from (Job(name, share, size, method, 0, rate) for rate in track.rates)
@@ -584,21 +608,27 @@ def waves(name: str, track: Track) -> list[list[Job]]:
     main, others = [track.main], [size for size in track.sizes if size != track.main]
     methods = [m for m in METHODS if m not in LAYERS] if track.layers else track.others
     deep = list(LAYERS) if track.layers else []
+
+    def rows(
+        methods: Sequence[str], seeds: Sequence[int], sizes: Sequence[str] = main
+    ) -> list[Job]:
+        # The smallest share first: there is most to gain.
+        shares = sorted(track.shares)
+        return [j for share in shares for j in rows_of(name, share, sizes, methods, seeds)]
+
     found = [list(rate_jobs(name, track, main))]
     # Two seeds of all come before the third of any.
     for seeds in (range(min(2, track.seeds)), range(2, track.seeds)):
         found += [
-            list(rows_of(name, TENTH, main, methods, seeds)),
-            list(rows_of(name, 1, main, methods, seeds)),
-            list(rows_of(name, TENTH, main, deep, seeds)),
+            rows((LABELS, RATED), seeds),
+            rows(methods, seeds),
+            rows(deep, seeds),
             list(lines_of(name, track, seeds)),
-            list(rows_of(name, 1, main, deep, seeds)),
         ]
-    every = range(track.seeds)
     return [
         *found,
         list(rate_jobs(name, track, others)),
-        [j for share in (1, TENTH) for j in rows_of(name, share, others, track.others, every)],
+        rows(track.others, range(track.seeds), others),
     ]
 
 
@@ -688,7 +718,7 @@ def tables(stored: dict[str, Any]) -> str:
             f"{100 * teacher['test']:.2f} %; "
             f"{seeds_said(name, rows)} seeds, {TRACKS[name].epochs} epochs where none is named."
         )
-        parts += [table(name, share, rows) for share in (1, TENTH)]
+        parts += [table(name, share, rows) for share in TRACKS[name].shares]
         parts += [budgets(name, rows), strengths(name, stored)]
     return "\n\n".join(part for part in parts if part)
 
