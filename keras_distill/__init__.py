@@ -24,6 +24,7 @@ from keras_distill.training.exits import SelfDistiller, with_exits
 from keras_distill.training.mutual import MutualDistiller
 
 if TYPE_CHECKING:
+    from keras_distill.edge.loading.loader import load_model
     from keras_distill.explaining import explain
     from keras_distill.training.chain import distill_chain
 
@@ -53,6 +54,7 @@ __all__ = [
     "edge",
     "explain",
     "functional",
+    "load_model",
     "objectives",
     "schedules",
     "teachers",
@@ -67,6 +69,10 @@ def __getattr__(name: str) -> Any:
         from keras_distill.explaining import explain
 
         return explain
+    if name == "load_model":
+        from keras_distill.edge.loading.loader import load_model
+
+        return load_model
     if name == "distill_chain":
         from keras_distill.training.chain import distill_chain
 

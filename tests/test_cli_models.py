@@ -1,6 +1,7 @@
 """From two saved models to a verified file, in commands: distil, quantize, export, verify."""
 
 import importlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -195,6 +196,22 @@ def test_layers_of_ones_own(command, forget):
             "--import", "own_layers", "--output", "out.keras")  # fmt: skip
     # A file of the folder shadows nothing once the modules are there.
     assert sys.path[0] != str(Path.cwd())
+
+
+def test_a_file_of_the_older_keras(command):
+    tf_keras = kd.edge.legacy.tf_keras()
+    layers = [tf_keras.layers.DepthwiseConv2D(3), tf_keras.layers.Flatten()]
+    model = tf_keras.Sequential([tf_keras.Input((8, 8, 1)), *layers, tf_keras.layers.Dense(10)])
+    model.save("old.h5")
+    model.save("folder", save_format="tf")
+    for name in ("old.h5", "folder"):
+        done = command("inspect", name, "--json")
+        # The record alone is on the standard output.
+        assert json.loads(done.stdout)
+        assert done.stderr.startswith(f"{name}: a ")
+        assert "brought over to Keras 3" in done.stderr
+    command("export", "old.h5", "--output", "old.tflite")
+    command("verify", "old.tflite", "--model", "folder", "--data", "data.npz", "--max-drop", 1)
 
 
 @pytest.mark.usefixtures("forget")

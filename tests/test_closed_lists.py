@@ -22,6 +22,7 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve",
 EXCEPTIONS = {
     # Behind the closed list, or a layer of this process.
     ("keras_distill/edge/bridge/legacy_layer.py", "tf_keras.saving.deserialize_keras_object"),
+    ("keras_distill/edge/loading/older.py", "legacy.tf_keras().models.model_from_config"),
     # Keras' safe mode, but for a layer of this process.
     ("keras_distill/edge/bridge/carried.py", "keras.saving.deserialize_keras_object"),
     # The config is that of a layer of this process.

@@ -5,6 +5,7 @@ Whoever calls a function that needs one of them has imported it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ UNEXPORTED = (
     ("tf_keras.src.layers.core.tf_op_layer", "SlicingOpLambda"),
     ("tf_keras.src.layers.core.tf_op_layer", "TFOpLambda"),
 )
+# How a SavedModel marks its root as a model.
+_MODELS = ("_tf_keras_model", "_tf_keras_network", "_tf_keras_sequential")
 _PRESERVING = "tensorflow_model_optimization.python.core.quantization.keras.collab_opts"
 
 
@@ -115,6 +118,38 @@ def safe_mode_scope(safe: bool) -> AbstractContextManager:
     from tf_keras.src.saving import serialization_lib
 
     return serialization_lib.SafeModeScope(safe)
+
+
+def decoded(config: Any) -> Any:
+    """A config in Python's values: tuples and shapes are written as objects (`json_utils`)."""
+    import json
+
+    from tf_keras.src.saving.legacy.saved_model import json_utils
+
+    return json_utils.decode(json.dumps(config))
+
+
+def saved_metadata(path: Path) -> str | None:
+    """What tf_keras noted of the model in a SavedModel, as JSON; None of any other (`load`).
+
+    In `keras_metadata.pb` beside the graph, before TensorFlow 2.5 in it.
+
+    Raises:
+      google.protobuf.message.DecodeError: a file is damaged.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    if (noted := path / "keras_metadata.pb").is_file():
+        for node in saved_metadata_pb2.SavedMetadata.FromString(noted.read_bytes()).nodes:
+            if node.node_id == 0 and node.identifier in _MODELS:
+                return node.metadata
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for graph in saved.meta_graphs[:1]:
+        for node in graph.object_graph_def.nodes[:1]:
+            if node.user_object.identifier in _MODELS:
+                return node.user_object.metadata or None
+    return None
 
 
 def weight_quantizers(wrapper: Any) -> Sequence[tuple[Any, Any, dict[str, Any]]]:

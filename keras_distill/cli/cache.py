@@ -17,7 +17,7 @@ CacheFolder = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The cach
 @cache.command("build")
 def cache_build(
     context: typer.Context,
-    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.keras", help="The teacher.")],
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="A saved Keras model.")],
     data: Annotated[Path, typer.Argument(metavar="DATA.npz", help="An array x, and y if any.")],
     directory: CacheFolder,
     top_k: Annotated[
@@ -90,7 +90,7 @@ def cache_verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make damaged shards anew, each alone.")
     ] = False,
-    teacher: Annotated[Path | None, typer.Option(help="For --repair: the .keras file.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="For --repair: its file.")] = None,
     data: Annotated[Path | None, typer.Option(help="For --repair: the .npz file.")] = None,
     modules: Modules = None,
     as_json: AsJson = False,

@@ -10,8 +10,10 @@ from keras_distill.cli.shared import Data, ImageSize, Modules, Overwrite, Rescal
 
 
 def distil(
-    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.keras", help="What teaches.")],
-    student: Annotated[Path, typer.Argument(metavar="STUDENT.keras", help="What is to learn.")],
+    teacher: Annotated[
+        Path, typer.Argument(metavar="TEACHER", help="What teaches: a saved Keras model.")
+    ],
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="What is to learn: another.")],
     data: Data,
     output: Annotated[Path, typer.Option(help="The trained student, a .keras file.")],
     validation_data: Annotated[

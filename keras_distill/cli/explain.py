@@ -9,8 +9,8 @@ from keras_distill.cli.shared import ImageSize, Modules, Rescale, guarded
 
 
 def explain(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT.keras", help="What has learned.")],
-    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.keras", help="What has taught.")],
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="What has learned.")],
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER", help="What has taught.")],
     data: Annotated[
         str,
         typer.Argument(

@@ -6,7 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A saved Keras model: a .keras, a legacy .h5, a SavedModel's folder."
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -48,7 +48,7 @@ def repair(directory: Path, teacher: Path | None, data: Path | None) -> cache.Ca
     """
     if teacher is None or data is None:
         raise UsageError(
-            "--repair asks the teacher again: give --teacher MODEL.keras and --data DATA.npz, "
+            "--repair asks the teacher again: give --teacher MODEL and --data DATA.npz, "
             "those that the cache was built from."
         )
     with refusals():

@@ -1,6 +1,7 @@
 """What a command is given, read: models, data, and what the toolkit refuses as one line."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.data import load_digits, load_fashion_mnist, qualified_name
+from keras_distill.data import load_digits, load_fashion_mnist
 from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.bridge import closed_list
+from keras_distill.edge.loading import loader
 from keras_distill.litert.converter import CALIBRATED
-from keras_distill.pipeline import arguments, file_kinds
+from keras_distill.pipeline import arguments
 from keras_distill.pipeline.images import load_images
-from keras_distill.training.distiller import Distiller
 from keras_distill.training.stages import UsageError
 
 __all__ = [
@@ -54,29 +56,29 @@ class Data:
 
 
 def load_model(path: Path) -> keras.Model:
-    """The Keras model at `path`, in safe mode; of a saved Distiller its student.
+    """The Keras 3 model at `path`, as `keras_distill.load_model` reads it.
+
+    What it did is said on the standard error: the other output may be a record's JSON.
 
     Raises:
       UsageError: there is none, or it does not load.
     """
-    if not path.exists():
-        raise UsageError(f"there is no model at {path}.")
     try:
-        model = keras.saving.load_model(path, compile=False)
-    # Keras raises what the file's content makes it stumble over, whatever that is.
-    except Exception as error:
+        loaded = loader.read(path)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
+    except ValueError as error:
         mend = " Name the module that defines it: --import MODULE." if _unknown(error) else ""
-        why = file_kinds.not_a_model(path) or one_line(error) + mend
-        raise UsageError(f"{path} does not load as a Keras model: {why}") from error
-    if isinstance(model, Distiller):
-        model = model.student
-    if not isinstance(model, keras.Model):
-        raise UsageError(f"{path} holds no model, but a {qualified_name(model)}.")
-    return model
+        raise UsageError(one_line(error) + mend) from error
+    if loaded.words is not None:
+        sys.stderr.write(f"{loaded.words}\n")
+    return loaded.model
 
 
 def _unknown(error: Exception) -> bool:
     words = str(error)
+    if isinstance(error.__cause__, closed_list.RefusedError):
+        return "code at" not in words
     return "Could not locate" in words or "Unknown" in words or "Could not interpret" in words
 
 

@@ -49,8 +49,8 @@ def _mend_path(path: str) -> str:
     if path.endswith(".tflite"):
         return f"Load it first: keras_distill.edge.load_tflite({path!r})."
     if path.endswith((".keras", ".h5", ".hdf5")):
-        return f"Load it first: keras.saving.load_model({path!r})."
+        return f"Load it first: keras_distill.load_model({path!r})."
     return (
-        "Load it first: keras.saving.load_model(path), keras_distill.edge.load_tflite(path), or "
-        "tf.saved_model.load(path).signatures['serving_default'] for a SavedModel."
+        "Load it first: keras_distill.load_model(path), keras_distill.edge.load_tflite(path), or "
+        "tf.saved_model.load(path).signatures['serving_default'] for a SavedModel of no Keras."
     )

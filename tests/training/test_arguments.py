@@ -84,7 +84,7 @@ class Estimator:
     [
         ([dense(), dense()], r"teachers\.Ensemble\("),
         ({"a": dense(), "b": dense()}, r"teachers\.MultiTask\("),
-        ("teacher.keras", r"keras\.saving\.load_model\('teacher\.keras'\)"),
+        ("teacher.keras", r"keras_distill\.load_model\('teacher\.keras'\)"),
         ("teacher.tflite", r"load_tflite\('teacher\.tflite'\)"),
         ("saved_model", r"tf\.saved_model\.load"),
         (None, r"teachers\.Virtual"),
@@ -109,7 +109,7 @@ def legacy():
     [
         (legacy, r"tf_keras.*edge\.wrap_legacy"),
         (lambda: keras.layers.Dense(3), r"keras\.Sequential\(\["),
-        (lambda: "student.keras", r"keras\.saving\.load_model"),
+        (lambda: "student.keras", r"keras_distill\.load_model"),
         (lambda: kd.Distiller(dense(), dense(8), name="inner"), r"itself a Distiller.*inner\.stud"),
         (lambda: [kd.SoftTargets()], r"Distiller\(student, teacher, objectives\)"),
     ],

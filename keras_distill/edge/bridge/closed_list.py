@@ -16,7 +16,7 @@ import keras
 from keras_distill import _keras
 from keras_distill.edge import legacy
 
-__all__ = ["check"]
+__all__ = ["RefusedError", "check", "check_code"]
 
 _NAMESPACES = (
     "activations",
@@ -39,6 +39,11 @@ _LOOKUPS = ("deserialize", "get", "serialize")
 _SCHEDULES = ("ConstantSparsity", "PolynomialDecay")
 # Values that are written like objects.
 _VALUES = ("TensorShape", "__bytes__", "__ellipsis__", "__numpy__", "__tensor__", "__tuple__")
+
+_TRUSTED = (
+    "A file whose author you trust loads with keras.saving.load_model(path, safe_mode=False), one "
+    "of the older generation with tf_keras.models.load_model(path), which checks nothing."
+)
 
 # TensorFlow's functions of tensors. Others write files, load libraries or run Python.
 _PURE_NAMESPACES = (
@@ -80,6 +85,10 @@ _PURE = (
 )  # fmt: skip
 
 
+class RefusedError(ValueError):
+    """A config names what is not on the list."""
+
+
 def check(config: Any) -> dict[str, Any]:
     """Refuses a config that names what is not on the list; touches nothing that it names.
 
@@ -94,7 +103,7 @@ def check(config: Any) -> dict[str, Any]:
       The registered objects that it names, by name.
 
     Raises:
-      ValueError: it names another module, class or function, holds code, or reads a file.
+      RefusedError: it names another module, class or function, holds code, or reads a file.
     """
     found: dict[str, Any] = {}
     for path, value in _walk(config):
@@ -106,6 +115,17 @@ def check(config: Any) -> dict[str, Any]:
             raise _refusal(path, f"a vocabulary in the file {value['vocabulary']!r}")
         found |= {name: _registered(name) for name in names if _registered(name) is not None}
     return found
+
+
+def check_code(config: Any) -> None:
+    """Refuses a config that holds Python code, of either Keras generation.
+
+    Raises:
+      RefusedError: it does.
+    """
+    for path, value in _walk(config):
+        if isinstance(value, dict) and (value.get("class_name") == "__lambda__" or _is_code(value)):
+            raise RefusedError(f"A layer in this file has code at {path or '/'}. {_TRUSTED}")
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
@@ -199,8 +219,14 @@ def _in_both_spellings(names: set) -> frozenset:
     return frozenset(names | {(module.removeprefix("tf_"), name) for module, name in names})
 
 
+def _is_code(config: dict[str, Any]) -> bool:
+    return any(
+        config.get(f"{key}_type") == "lambda" for key in ("function", "mask", "output_shape")
+    )
+
+
 def _check_lambda(path: str, config: dict[str, Any]) -> None:
-    if any(config.get(f"{key}_type") == "lambda" for key in ("function", "mask", "output_shape")):
+    if _is_code(config):
         raise _refusal(path, "code")
 
 
@@ -218,10 +244,10 @@ _OF_ITS_OWN: dict[Any, Callable[[str, dict[str, Any]], None]] = {
 }
 
 
-def _refusal(path: str, what: str) -> ValueError:
-    return ValueError(
+def _refusal(path: str, what: str) -> RefusedError:
+    return RefusedError(
         f"A tf_keras layer in this file has {what} at {path or '/'}: expected classes and "
         f"functions of tf_keras or TFMOT, or registered ones. If it is yours, register it with "
         f"@tf_keras.saving.register_keras_serializable() before you load the file, or give it as "
-        f"custom_objects; a file whose author you trust loads with safe_mode=False."
+        f"custom_objects. {_TRUSTED}"
     )

@@ -187,7 +187,7 @@ def from_json(text: str) -> Any:
     # As in Keras' own Lambda, unset means safe.
     foreign = not isinstance(text, OwnText) and safe is not False
     config = _json.loads(text) if foreign else json.loads(text)
-    with _scopes(text), _keras.legacy.safe_mode_scope(foreign or bool(safe)):
+    with scopes(text), _keras.legacy.safe_mode_scope(foreign or bool(safe)):
         named = closed_list.check(config) if foreign else {}
         with tf_keras.saving.custom_object_scope(named):
             layer = tf_keras.saving.deserialize_keras_object(config)
@@ -197,7 +197,8 @@ def from_json(text: str) -> Any:
 
 
 @contextlib.contextmanager
-def _scopes(text: str) -> Iterator[None]:
+def scopes(text: str) -> Iterator[None]:
+    """Inside, tf_keras knows what a config's text may name: ours, the user's, TFMOT's."""
     from keras_distill.edge.bridge import carried
 
     carried.register_all()

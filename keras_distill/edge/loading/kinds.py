@@ -5,7 +5,10 @@ from pathlib import Path
 
 __all__ = ["not_a_model"]
 
-_TAKEN = "Expected a .keras file, as model.save('model.keras') writes it"
+_TAKEN = (
+    "Expected a .keras file, as model.save('model.keras') writes it, a legacy .h5 or the folder of "
+    "a Keras SavedModel"
+)
 
 
 def not_a_model(path: Path) -> str | None:
@@ -21,18 +24,16 @@ def not_a_model(path: Path) -> str | None:
     if head.startswith(b"\x89HDF"):
         return _hdf5(path)
     if head[4:] == b"TFL3":
-        return f"it is a .tflite file. {_TAKEN}; keras-distill verify and benchmark take .tflite."
+        return (
+            f"it is a .tflite file. {_TAKEN}; edge.load_tflite(path) loads a .tflite, and "
+            f"keras-distill verify and benchmark take one."
+        )
     return f"it is {'empty' if not head else 'no zip archive'}. {_TAKEN}."
 
 
 def _folder(path: Path) -> str | None:
-    if (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", "saved_model.pb")):
         return None
-    if (path / "saved_model.pb").is_file():
-        return (
-            f"it is a SavedModel's folder, which Keras 3 does not load. {_TAKEN}; tf_keras loads "
-            f"the folder, and edge.wrap_legacy takes what it gives."
-        )
     return f"it is a folder. {_TAKEN}."
 
 
