@@ -25,6 +25,7 @@ BOTH = {
     "prune": lambda wrong, _: kd.edge.prune(wrong, 0.5),
     "cluster": lambda wrong, _: kd.edge.cluster(wrong, 4),
     "quantize_aware": lambda wrong, _: kd.edge.quantize_aware(wrong),
+    "equalize": lambda wrong, _: kd.edge.equalize(wrong),
     "sparsity_report": lambda wrong, _: kd.edge.sparsity_report(wrong),
     "a teacher": lambda wrong, model: kd.Distiller(model, wrong),
     "copy_layers": lambda wrong, model: kd.transfer.copy_layers(wrong, model),

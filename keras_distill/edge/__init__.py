@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_distill.edge.quantize.aware import quantize_aware
     from keras_distill.edge.quantize.calibrate import calibrate
     from keras_distill.edge.records import TFLiteExport, VerificationReport
+    from keras_distill.edge.repair.equalize import equalize
     from keras_distill.edge.verification.verify import VerificationError, benchmark, verify
     from keras_distill.litert.converter import ConversionError
     from keras_distill.litert.runner import load_tflite
@@ -36,6 +37,7 @@ _HOMES = {
     "calibrate": "keras_distill.edge.quantize.calibrate",
     "cluster": "keras_distill.edge.compress.clustering",
     "debug": "keras_distill.edge.debugging.debug",
+    "equalize": "keras_distill.edge.repair.equalize",
     "export_tflite": "keras_distill.edge.export.tflite",
     "inspect": "keras_distill.edge.inspection",
     "load_tflite": "keras_distill.litert",
@@ -63,6 +65,7 @@ __all__ = [
     "calibrate",
     "cluster",
     "debug",
+    "equalize",
     "export_tflite",
     "inspect",
     "load_tflite",

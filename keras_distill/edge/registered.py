@@ -8,8 +8,10 @@ from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
 from keras_distill.edge.quantize.weights import Grid
+from keras_distill.edge.repair.caps import ChannelCap
 
 CLASSES = (
+    ChannelCap,
     Clusters,
     Compressed,
     CompressedModel,

@@ -1,0 +1,1 @@
+"""Repairs of a network for integers without training: equalised channels, corrected biases."""
