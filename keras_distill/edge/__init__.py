@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_distill.edge.quantize.aware import quantize_aware
     from keras_distill.edge.quantize.calibrate import calibrate
     from keras_distill.edge.records import TFLiteExport, VerificationReport
+    from keras_distill.edge.repair.biases import correct_biases
     from keras_distill.edge.repair.equalize import equalize
     from keras_distill.edge.verification.verify import VerificationError, benchmark, verify
     from keras_distill.litert.converter import ConversionError
@@ -36,6 +37,7 @@ _HOMES = {
     "benchmark": "keras_distill.edge.verification.verify",
     "calibrate": "keras_distill.edge.quantize.calibrate",
     "cluster": "keras_distill.edge.compress.clustering",
+    "correct_biases": "keras_distill.edge.repair.biases",
     "debug": "keras_distill.edge.debugging.debug",
     "equalize": "keras_distill.edge.repair.equalize",
     "export_tflite": "keras_distill.edge.export.tflite",
@@ -64,6 +66,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "cluster",
+    "correct_biases",
     "debug",
     "equalize",
     "export_tflite",

@@ -17,6 +17,7 @@ from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
 from keras_distill.edge.quantize.scores import MaskedRange
+from keras_distill.edge.quantize.synthesis import synthesized
 from keras_distill.edge.quantize.thresholds import METHODS, Histogram
 from keras_distill.litert.quiet import quiet_tensorflow
 
@@ -24,12 +25,16 @@ BINS = 2048
 KEPT_ROWS = 256
 
 
-def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Model:
+def calibrate(model: keras.Model, data: Any = None, method: str = "minmax") -> keras.Model:
     """Sets the ranges of a `quantize_aware` model from the values that data gives its tensors.
 
     Args:
       model: from `quantize_aware`. It is changed in place, its weights are not.
-      data: inputs like those to come, some hundred at least; any data argument.
+      data: inputs like those to come, some hundred at least; any data argument. None where there is
+        none: inputs are made up on which each BatchNormalization reads what it read in training
+        (ZeroQ, Cai et al. 2020), in some minutes for a large model. That is worse than data, for
+        it knows a mean and a variance a channel: no tails, nothing that goes together, and of
+        layers before the first BatchNormalization and behind the last one next to nothing.
       method: "minmax" spans all values; "moving_average" the mean of the batches' smallest and
         largest; "percentile" leaves out 0.01% of the values; "kl" keeps the most information (as
         TensorRT); "mse" rounds with the smallest squared error. Of the model's answers nothing is
@@ -41,14 +46,16 @@ def calibrate(model: keras.Model, data: Any, method: str = "minmax") -> keras.Mo
       holds, too.
 
     Raises:
-      ValueError: no ranges in the model, an unknown method, no data, data of another shape, NaN.
+      ValueError: no ranges in the model, an unknown method, data of no rows or of another shape,
+        NaN; without data, a model that tells nothing of its inputs: no BatchNormalization that was
+        trained, inputs of whole numbers or of open sizes.
 
     Example:
       small = calibrate(quantize_aware(student), x_train[:500], method="mse")
     """
-    _check(model, method)
+    _check_method(method)
+    rows = input_rows(model, data)
     ranges = ranges_of(model)
-    rows = _checked(model, data)
     with quiet_tensorflow():
         bounds = _bounds(model, ranges, rows, method)
     for one, (low, high) in zip(ranges, bounds, strict=True):
@@ -65,13 +72,29 @@ def ranges_of(model: Any) -> list[Range]:
     return [layer for layer in layers if isinstance(layer, Range) and layer.fixed is None]
 
 
-def _check(model: Any, method: str) -> None:
+def input_rows(model: Any, data: Any) -> list[Any]:
+    """Batches of inputs of a quantised model: those of `data`, checked, or made up for None.
+
+    Raises:
+      TypeError, ValueError: as `calibrate`.
+    """
+    _check(model)
+    if data is not None:
+        return _checked(model, data)
+    with quiet_tensorflow():
+        return [synthesized(model)]
+
+
+def _check(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a model from quantize_aware(); got {qualified_name(model)}.")
     if not ranges_of(model):
         raise ValueError(
             f"{model.name!r} has no ranges to set. Calibrate what quantize_aware(model) returns."
         )
+
+
+def _check_method(method: str) -> None:
     known = ("minmax", "moving_average", *METHODS)
     if method not in known:
         raise ValueError(f"Expected method to be one of {known}; got {method!r}.")
