@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     from keras_distill.edge.records import TFLiteExport, VerificationReport
     from keras_distill.edge.repair.biases import correct_biases
     from keras_distill.edge.repair.equalize import equalize
+    from keras_distill.edge.search.bits import BitSearch, search_bits
+    from keras_distill.edge.search.sensitivity import Sensitivity, sensitivity
     from keras_distill.edge.verification.verify import VerificationError, benchmark, verify
     from keras_distill.litert.converter import ConversionError
     from keras_distill.litert.runner import load_tflite
 
 # Each is imported when it is asked for: a user who only trains waits for none of them.
 _HOMES = {
+    "BitSearch": "keras_distill.edge.search.bits",
     "ConversionError": "keras_distill.litert.converter",
     "DebugReport": "keras_distill.edge.debugging.debug",
     "LayerError": "keras_distill.edge.debugging.debug",
     "Inspection": "keras_distill.edge.inspection",
+    "Sensitivity": "keras_distill.edge.search.sensitivity",
     "SparsityReport": "keras_distill.edge.compress.sparsity",
     "TFLiteExport": "keras_distill.edge.records",
     "VerificationError": "keras_distill.edge.verification.verify",
@@ -45,6 +49,8 @@ _HOMES = {
     "load_tflite": "keras_distill.litert",
     "prune": "keras_distill.edge.compress.pruning",
     "quantize_aware": "keras_distill.edge.quantize.aware",
+    "search_bits": "keras_distill.edge.search.bits",
+    "sensitivity": "keras_distill.edge.search.sensitivity",
     "sparsity_report": "keras_distill.edge.compress.sparsity",
     "strip": "keras_distill.edge.compress.strip",
     "to_keras3": "keras_distill.edge.bridge",
@@ -55,10 +61,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "BitSearch",
     "ConversionError",
     "DebugReport",
     "Inspection",
     "LayerError",
+    "Sensitivity",
     "SparsityReport",
     "TFLiteExport",
     "VerificationError",
@@ -74,6 +82,8 @@ __all__ = [
     "load_tflite",
     "prune",
     "quantize_aware",
+    "search_bits",
+    "sensitivity",
     "sparsity_report",
     "strip",
     "to_keras3",

@@ -20,8 +20,11 @@ _state = threading.local()
 
 
 @contextlib.contextmanager
-def observed(observer: Callable[[Range, Any], None]) -> Iterator[None]:
-    """Inside, ranges show their tensors to `observer(range, tensor)` and round nothing."""
+def observed(observer: Callable[[Range, Any], Any]) -> Iterator[None]:
+    """Inside, ranges show their tensors to `observer(range, tensor)` and hand on what it returns.
+
+    They round nothing themselves; for None they hand on the tensor.
+    """
     outer, _state.observer = getattr(_state, "observer", None), observer
     try:
         yield
@@ -76,8 +79,8 @@ class Range(keras.layers.Layer):
         """`x`, rounded."""
         observer = getattr(_state, "observer", None)
         if observer is not None:
-            observer(self, x)
-            return x
+            seen = observer(self, x)
+            return x if seen is None else seen
         if self.fixed is not None:
             return fake_quant(x, *self.fixed)
         if is_exporting():
@@ -115,9 +118,10 @@ class Range(keras.layers.Layer):
             return self.fixed is not None or float(self.seen.numpy()) > 0
 
     def set(self, low: float, high: float) -> None:
-        """Sets the range; zero is always inside it."""
+        """Sets the range; zero is always inside it, and where there was nothing else, one."""
         self.low.assign(min(low, 0.0))
-        self.high.assign(max(high, 0.0))
+        # LiteRT's kernels refuse to multiply by what brings a sum to steps of nothing.
+        self.high.assign(max(high, 0.0) if low or high else 1.0)
         self.seen.assign(SETTLED)
 
     def bounds(self) -> tuple[float, float]:

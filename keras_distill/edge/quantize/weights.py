@@ -14,7 +14,7 @@ from keras_distill.functional.tensors import Tensor
 BITS = (4, 8)
 
 
-def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int = 8) -> Tensor:
+def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) -> Tensor:
     """`value` rounded to symmetric steps, -127..127 or at 4 bits -7..7, a scale for each channel.
 
     scale = max|w| / most over all axes but the channels', most = 2^(bits - 1) - 1;
@@ -23,7 +23,7 @@ def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int = 8) -> Tensor
     Args:
       value: a weight of any shape.
       channel_axes: the axes that have scales of their own; none for one scale in all.
-      bits: one of `BITS`.
+      bits: one of `BITS` in a file; any number here, a scalar tensor too.
 
     Source: Jacob et al. 2018, section 3; TensorFlow Lite's 8-bit specification for weights.
 

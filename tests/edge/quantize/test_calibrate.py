@@ -204,3 +204,20 @@ def test_what_cannot_be_calibrated(source, twin):
         calibrate(source, ROWS)
     with pytest.raises(TypeError, match="quantize_aware"):
         calibrate("model", ROWS)
+
+
+def test_what_is_always_zero_has_a_range_and_a_file(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(4, activation="relu", bias_initializer="ones", name="lively"),
+            keras.layers.Dense(4, kernel_initializer="zeros", name="dead"),
+            keras.layers.Dense(2, name="last"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    small = edge.quantize_aware(model, calibration_data=x)
+    (one,) = small.get_layer("dead").ranges()
+    assert one.bounds() == (0.0, 1.0)
+    export = edge.export_tflite(small, tmp_path / "dead.tflite", precision="int8")
+    np.testing.assert_array_equal(edge.load_tflite(export.path).predict(x), np.zeros((32, 2)))

@@ -1,0 +1,166 @@
+"""What each layer costs at 4, 8 and 16 bits, and which of them can do with 4."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill as kd
+from keras_distill.edge.search.divergence import divergence
+from keras_distill.edge.search.rounded import Rounded
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(0).normal(size=(96, 8, 8, 2)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model(x):
+    """`spoiled` has a weight in each channel beside which 4 bits see few others."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 2), name="image")
+    y = layers.Conv2D(6, 3, use_bias=False, name="first")(image)
+    y = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(y))
+    y = layers.Flatten(name="flat")(y)
+    y = layers.Dense(24, activation="tanh", name="spoiled")(y)
+    y = layers.Dense(24, activation="relu", name="fine")(y)
+    made = keras.Model(image, layers.Dense(5, name="logits")(y), name="made")
+    kernel, bias = made.get_layer("spoiled").get_weights()
+    # A channel that is always there, and its constant share taken off again.
+    kernel[0, :] = 5 * np.abs(kernel).max()
+    first = np.eye(1, 6)[0]
+    made.get_layer("norm").set_weights([1 - first, first, 0 * first, 0 * first + 1])
+    made.get_layer("spoiled").set_weights([kernel, bias - kernel[0]])
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(model, x):
+    return kd.edge.sensitivity(model, x, show_progress=False)
+
+
+def test_divergence_by_hand():
+    p, q = np.array([[0.5, 0.25, 0.25]]), np.array([[0.25, 0.5, 0.25]])
+    # 0.5 ln 2 - 0.25 ln 2, of shares as of scores.
+    assert divergence([p], [q]) == pytest.approx(0.25 * np.log(2))
+    assert divergence([np.log(p) + 3], [np.log(q) - 1]) == pytest.approx(0.25 * np.log(2))
+    # Numbers: (1 + 1) / 2 over a variance of 4; two outputs add up.
+    a, b = np.array([[-2.0], [2.0]]), np.array([[-1.0], [3.0]])
+    assert divergence([a], [b]) == pytest.approx(1 / 4)
+    assert divergence([a, p], [b, q]) == pytest.approx(1 / 4 + 0.25 * np.log(2))
+
+
+@pytest.mark.parametrize("weights", [8, 4])
+def test_all_layers_rounded_are_the_quantised_model(model, x, weights):
+    rounded = Rounded(model, x)
+    (ours,) = rounded(x, dict.fromkeys(rounded.paths, (weights, 8)))
+    small = kd.edge.quantize_aware(model, calibration_data=x)
+    # The same ranges: calibrated at 4 bits they would be others.
+    for layer in small.layers:
+        for chain in getattr(layer, "treatments", {}).values():
+            chain[-1].bits = weights
+    expected = small.predict(x, verbose=0)
+    # Where a value lies between two steps the order of a sum may decide.
+    (low, high) = [r for layer in small.layers[-1:] for r in layer.ranges()][-1].bounds()
+    assert np.abs(ours - expected).max() <= 1.01 * (high - low) / 255
+    assert np.mean(np.abs(ours - expected) > 1e-5) < 0.01
+
+
+def test_no_layer_rounded_is_the_float_model(model, x):
+    (ours,) = Rounded(model, x)(x, {})
+    np.testing.assert_allclose(ours, model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_the_spoiled_layer_is_found(found, model):
+    rows = {row.path: row for row in found.rows}
+    assert [row.path for row in found.rows if row.at_4 is not None] == [
+        "first", "spoiled", "fine", "logits"
+    ]  # fmt: skip
+    assert max(rows.values(), key=lambda row: row.at_4 or 0).path == "spoiled"
+    for row in rows.values():
+        assert row.at_16 <= row.at_8 + 1e-7
+        assert row.at_4 is None or row.at_4 > row.at_8
+    # 6 x 6 places of 6 channels; 3 x 3 x 2 weights for each of 36 x 6 values.
+    assert rows["spoiled"].weights == rows["spoiled"].macs == 216 * 24
+    assert rows["first"].macs == 18 * 216
+    assert rows["first"].weights == 18 * 6
+    assert found.float_divergence == 0.0
+    assert found.examples == 96
+
+
+def test_the_record_shows_itself(found):
+    said = str(found)
+    assert "spoiled" in said
+    assert "2,592" in said
+    assert "96 examples" in said
+    figure = found.plot()
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r.path for r in found.rows]
+
+
+def test_a_teacher_is_the_reference(model, x, found):
+    teacher = keras.models.clone_model(model)
+    named = kd.edge.sensitivity(model, x, teacher=teacher, show_progress=False)
+    apart = divergence([teacher.predict(x, verbose=0)], [model.predict(x, verbose=0)])
+    assert named.float_divergence == pytest.approx(apart, rel=1e-4)
+    assert apart > 0.01
+    other = keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"shapes of 'made', \[\(96, 5\)\]; got \[\(96, 3\)\]"):
+        kd.edge.sensitivity(model, x, teacher=other, show_progress=False)
+
+
+def test_a_file_that_fits(model, x, tmp_path):
+    small = kd.edge.quantize_aware(model, calibration_data=x)
+    whole = kd.edge.export_tflite(small, tmp_path / "8.tflite", precision="int8").bytes
+    found = kd.edge.search_bits(model, x, max_bytes=whole - 250, show_progress=False)
+    # 24 x 24 weights save 288 bytes; a byte of `spoiled` costs more.
+    assert set(found.weight_bits) == {"fine"}
+    assert found.bytes_at_8 == whole
+    small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=found.weight_bits)
+    export = kd.edge.export_tflite(small, tmp_path / "4.tflite", precision="int8")
+    assert export.bytes == found.bytes <= whole - 250
+    assert export.dtypes["int4"] == 1
+    assert "fine" in str(found)
+
+
+def test_as_far_as_the_answers_allow(model, x):
+    labels = model.predict(x, verbose=0).argmax(-1)
+    everything = kd.edge.search_bits(model, (x, labels), max_drop=1.0, show_progress=False)
+    assert set(everything.weight_bits) == {"first", "spoiled", "fine", "logits"}
+    some = kd.edge.search_bits(model, (x, labels), max_drop=0.15, show_progress=False)
+    small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=some.weight_bits)
+    right = np.mean(small.predict(x, verbose=0).argmax(-1) == labels)
+    assert 1 - right == pytest.approx(some.drop, abs=0.011)
+    assert some.drop <= 0.15 < everything.drop
+    assert some.bytes < some.bytes_at_8
+    assert some.bytes > everything.bytes
+    # The labels are the model's own answers: without them it is the agreement that is lost.
+    bare = kd.edge.search_bits(model, x, max_drop=0.15, show_progress=False)
+    assert (bare.weight_bits, bare.drop) == (some.weight_bits, some.drop)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({}, "Expected max_bytes or max_drop"),
+        ({"max_bytes": 0}, "max_bytes of 1 or more; got 0"),
+        ({"max_drop": 2}, "max_drop from 0 to 1"),
+        ({"max_bytes": 500}, r"No choice of 4 and 8 bits gives a file of 500 bytes: the smallest"),
+        ({"max_bytes": 8000, "max_drop": 0.1}, r"keeps both .* within the drop has [\d,]+ bytes"),
+    ],
+)
+def test_bounds_that_nothing_meets(model, x, bounds, words):
+    with pytest.raises(ValueError, match=words):
+        kd.edge.search_bits(model, x, show_progress=False, **bounds)
+
+
+def test_numbers_instead_of_classes(x):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(1, name="y")])
+    found = kd.edge.search_bits(model, x, max_drop=0.5, show_progress=False)
+    assert found.weight_bits == {"y": 4}
+    small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=4)
+    pair = (small.predict(x, verbose=0).ravel(), model.predict(x, verbose=0).ravel())
+    assert found.drop == pytest.approx(1 - np.corrcoef(*pair)[0, 1], abs=1e-3)
