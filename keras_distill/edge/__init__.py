@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_distill.edge.records import TFLiteExport, VerificationReport
     from keras_distill.edge.repair.biases import correct_biases
     from keras_distill.edge.repair.equalize import equalize
+    from keras_distill.edge.repair.reconstruct import reconstruct
     from keras_distill.edge.search.bits import BitSearch, search_bits
     from keras_distill.edge.search.sensitivity import Sensitivity, sensitivity
     from keras_distill.edge.verification.verify import VerificationError, benchmark, verify
@@ -49,6 +50,7 @@ _HOMES = {
     "load_tflite": "keras_distill.litert",
     "prune": "keras_distill.edge.compress.pruning",
     "quantize_aware": "keras_distill.edge.quantize.aware",
+    "reconstruct": "keras_distill.edge.repair.reconstruct",
     "search_bits": "keras_distill.edge.search.bits",
     "sensitivity": "keras_distill.edge.search.sensitivity",
     "sparsity_report": "keras_distill.edge.compress.sparsity",
@@ -82,6 +84,7 @@ __all__ = [
     "load_tflite",
     "prune",
     "quantize_aware",
+    "reconstruct",
     "search_bits",
     "sensitivity",
     "sparsity_report",

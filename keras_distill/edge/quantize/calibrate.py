@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -80,7 +80,10 @@ def input_rows(model: Any, data: Any) -> list[Any]:
     """
     _check(model)
     if data is not None:
-        return _checked(model, data)
+        rows = list(checked_rows(model, data))
+        if not rows or not len(keras.tree.flatten(rows[0])[0]):
+            raise ValueError("Expected data to calibrate on; got none.")
+        return rows
     with quiet_tensorflow():
         return [synthesized(model)]
 
@@ -100,22 +103,30 @@ def _check_method(method: str) -> None:
         raise ValueError(f"Expected method to be one of {known}; got {method!r}.")
 
 
-def _checked(model: Any, data: Any) -> list[Any]:
-    rows = [_in_order(model, x) for x, _, _ in batches(data)]
-    if not rows or not len(keras.tree.flatten(rows[0])[0]):
-        raise ValueError("Expected data to calibrate on; got none.")
+def checked_rows(model: Any, data: Any, what: str = "calibration data") -> Iterator[Any]:
+    """The inputs of any data argument, batch by batch, in the model's structure.
+
+    Args:
+      model: a Functional or Sequential model.
+      data: any data argument.
+      what: the data is, for errors.
+
+    Raises:
+      ValueError: rows of another shape, NaN or infinite values.
+    """
     expected = [tuple(x.shape) for x in model.inputs]
-    for x in rows:
+    for x, _, _ in batches(data):
+        x = _in_order(model, x)
         leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
         came = [leaf.shape for leaf in leaves]
         if len(came) != len(expected) or not all(map(_fits, came, expected)):
             raise ValueError(
-                f"calibration data: expected rows of shape {[s[1:] for s in expected]} for the "
+                f"{what}: expected rows of shape {[s[1:] for s in expected]} for the "
                 f"inputs of {model.name!r}; got arrays of {came}."
             )
         if not all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f"):
-            raise ValueError("calibration data: NaN or infinite values. Clean the data first.")
-    return rows
+            raise ValueError(f"{what}: NaN or infinite values. Clean the data first.")
+        yield x
 
 
 def _in_order(model: Any, x: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +14,29 @@ from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.functional.tensors import Tensor
 
 BITS = (4, 8)
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def rounded_by(rule: Callable[[Grid, Tensor], Tensor]) -> Iterator[None]:
+    """Inside, layers see `rule(grid, value)` in place of what a grid makes of its weight."""
+    outer, _state.rule = getattr(_state, "rule", None), rule
+    try:
+        yield
+    finally:
+        _state.rule = outer
+
+
+def scale_of(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) -> Tensor:
+    """The step of each channel of a weight, of its rank; arguments as `on_grid`.
+
+    >>> scale_of(tf.constant([[254.0], [-127.0]]), (0,)).numpy().tolist()
+    [[2.0], [1.0]]
+    """
+    channels = [axis % len(value.shape) for axis in channel_axes]
+    others = [axis for axis in range(len(value.shape)) if axis not in channels]
+    return tf.reduce_max(tf.abs(value), axis=others, keepdims=True) / (2.0 ** (bits - 1) - 1.0)
 
 
 def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) -> Tensor:
@@ -30,9 +55,7 @@ def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) 
     >>> [round(float(w), 4) for w in on_grid(tf.constant([1.27, 0.503, 0.0]), ())]
     [1.27, 0.5, 0.0]
     """
-    channels = [axis % len(value.shape) for axis in channel_axes]
-    others = [axis for axis in range(len(value.shape)) if axis not in channels]
-    scale = tf.reduce_max(tf.abs(value), axis=others, keepdims=True) / (2.0 ** (bits - 1) - 1.0)
+    scale = scale_of(value, channel_axes, bits)
     rounded = scale * tf.round(tf.math.divide_no_nan(value, scale))
     return value + tf.stop_gradient(rounded - value)
 
@@ -50,7 +73,14 @@ class Grid(Treatment):
         self.bits = bits
 
     def __call__(self, value: Tensor) -> Tensor:
+        rule = getattr(_state, "rule", None)
+        if rule is not None:
+            return rule(self, value)
         return on_grid(value, self.channel_axes, self.bits)
+
+    def scale(self, value: Tensor) -> Tensor:
+        """The step of each channel, of the weight's rank."""
+        return scale_of(value, self.channel_axes, self.bits)
 
     def get_config(self) -> dict[str, Any]:
         """The axes and the bits."""

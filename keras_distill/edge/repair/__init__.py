@@ -1,1 +1,1 @@
-"""Repairs of a network for integers without training: equalised channels, corrected biases."""
+"""Repairs of a network for integers without labels: of channels, biases and roundings."""
