@@ -53,7 +53,7 @@ def reconstruct(
     tensor) nearest to the float model's:
 
         w = s (floor(w / s) + h),  h = clip(1.2 sigmoid(v) - 0.1, 0, 1),
-        minimise |f_q(x_q) - f(x)|^2 / unit + 2 mean(1 - |2h - 1|^b),  b from 20 to 2.
+        minimise |f_q(x_q) - f(x)|^2 / unit + 10 mean(1 - |2h - 1|^b),  b from 20 to 2.
 
     The weights are then moved onto the steps that were chosen. The largest of each channel stays,
     and with it the scale, so that the grid rounds to just these: saving, training on, `strip` and

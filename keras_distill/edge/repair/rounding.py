@@ -21,7 +21,7 @@ _LOW, _HIGH = -0.1, 1.1
 _FLAT, _STEEP = 20.0, 2.0
 # The share of the updates before anything is pulled.
 _WARM = 0.2
-_RATE, _PULL = 0.05, 2.0
+_RATE, _PULL = 0.1, 10.0
 # As near to a step as float32 tells.
 _ON_A_STEP = 1e-4
 
@@ -78,7 +78,7 @@ def learned(
 ) -> dict[str, np.ndarray]:
     """The block's weights on the steps that bring its answers nearest to the targets.
 
-    Minimised is error + 2 * mean(1 - |2h - 1|^exponent), the exponent going from 20 to 2 behind a
+    Minimised is error + 10 * mean(1 - |2h - 1|^exponent), the exponent going from 20 to 2 behind a
     fifth of the updates that know no pull.
 
     Args:
