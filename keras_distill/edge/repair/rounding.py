@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -45,11 +44,11 @@ class Rounding:
         self._below = tf.where(self.free, tf.floor(steps), nearest)
         share = tf.where(self.free, steps - self._below, 0.5 * tf.ones_like(steps))
         inside = (share - _LOW) / (_HIGH - _LOW)
-        self.choice = keras.Variable(tf.math.log(inside) - tf.math.log1p(-inside), name="choice")
+        self.choice = tf.Variable(tf.math.log(inside) - tf.math.log1p(-inside))
 
     def upwards(self) -> Tensor:
         """h: 0 for the step below, 1 for the one above."""
-        stretched = tf.sigmoid(self.choice.value) * (_HIGH - _LOW) + _LOW
+        stretched = tf.sigmoid(self.choice) * (_HIGH - _LOW) + _LOW
         return tf.clip_by_value(stretched, 0.0, 1.0)
 
     def soft(self) -> Tensor:
@@ -97,26 +96,37 @@ def learned(
         return {}
     update = _updater(block, roundings, measure, free)
     for step, number in zip(range(iterations), _order(len(targets), seed), strict=False):
-        update(inputs[number], targets[number], *map(tf.constant, _annealed(step / iterations)))
+        scalars = (step + 1.0, *_annealed(step / iterations))
+        update(inputs[number], targets[number], *map(tf.constant, scalars))
     return {key: one.made().numpy() for key, one in roundings.items()}
 
 
 def _updater(
     block: Block, roundings: Mapping[str, Rounding], measure: Callable[..., Tensor], free: float
 ) -> Callable[..., None]:
+    """One update of all choices by Adam."""
     by_grid = {id(block.grids[key]): one for key, one in roundings.items()}
     choices = [one.choice for one in roundings.values()]
-    optimizer = keras.optimizers.Adam(_RATE)
-    optimizer.build(choices)
+    # Of Keras' optimisers TensorFlow keeps the graph that they were traced in for good.
+    means, squares = ([tf.Variable(tf.zeros_like(v)) for v in choices] for _ in range(2))
 
     @tf.function(reduce_retracing=True)
-    def update(inputs: Sequence[Tensor], target: Tensor, exponent: Tensor, pull: Tensor) -> None:
-        with tf.GradientTape() as tape:
+    def update(
+        inputs: Sequence[Tensor], target: Tensor, count: Tensor, exponent: Tensor, pull: Tensor
+    ) -> None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(choices)
             with rounded_by(lambda grid, value: by_grid[id(grid)].soft()):
-                loss = measure(block(*inputs), target)
+                # Of a size that Adam's epsilon is small beside, however many choices there are.
+                loss = free * measure(block(*inputs), target)
             for one in roundings.values():
-                loss += pull * one.undecided(exponent) / free
-        optimizer.apply(tape.gradient(loss, choices), choices)
+                loss += pull * one.undecided(exponent)
+        gradients = tape.gradient(loss, choices)
+        for choice, gradient, mean, square in zip(choices, gradients, means, squares, strict=True):
+            mean.assign(0.9 * mean + 0.1 * gradient)
+            square.assign(0.999 * square + 0.001 * gradient**2)
+            size = tf.sqrt(square / (1.0 - 0.999**count)) + 1e-7
+            choice.assign_sub(_RATE * mean / (1.0 - 0.9**count) / size)
 
     return update
 
