@@ -50,15 +50,18 @@ class Lesson:
 
 def of_float(block: Block, targets: list[Tensor]) -> Lesson:
     """The lesson of the float model's own answers: the mean square of the difference."""
-    square = float(np.mean([tf.reduce_mean(tf.square(y)) for y in targets]))
+
+    def measure(answer: Tensor, target: Tensor) -> Tensor:
+        difference = tf.cast(answer, tf.float32) - tf.cast(target, tf.float32)
+        return tf.reduce_mean(tf.square(difference))
+
+    square = float(np.mean([measure(target, 0.0) for target in targets]))
 
     def words(error: float) -> str:
         share = math.sqrt(error / square) if square else math.inf
         return f"{share:.2%} off" if error else "exact"
 
-    return Lesson(
-        block, targets, lambda x, y: tf.reduce_mean(tf.math.squared_difference(x, y)), words
-    )
+    return Lesson(block, targets, measure, words)
 
 
 def of_teacher(

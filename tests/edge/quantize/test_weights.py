@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_distill.edge.quantize import kinds
-from keras_distill.edge.quantize.weights import Grid, on_grid
+from keras_distill.edge.quantize.weights import Grid, on_grid, rounded_by
 
 WEIGHT = [[1.27, 0.503], [-0.634, -2.54], [0.0, 0.031]]
 
@@ -120,3 +120,18 @@ def test_a_grid_comes_back_from_its_config():
     grid = Grid.from_config(Grid((-2, -1)).get_config())
     weight = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
     np.testing.assert_array_equal(grid(weight), on_grid(tf.constant(weight), (-2, -1)))
+
+
+def test_another_rule_holds_inside_its_block_alone():
+    grid, weight, seen = Grid((-1,)), tf.constant(WEIGHT), []
+
+    def shifted(one, value):
+        seen.append(one)
+        return value + 1.0
+
+    with rounded_by(lambda one, value: value):
+        with rounded_by(shifted):
+            np.testing.assert_allclose(grid(weight), np.float32(WEIGHT) + 1)
+        np.testing.assert_array_equal(grid(weight), weight)
+    np.testing.assert_array_equal(grid(weight), on_grid(weight, (-1,)))
+    assert seen == [grid]

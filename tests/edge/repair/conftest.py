@@ -1,11 +1,9 @@
-"""A trained network with branches, quantised at four bits or eight."""
+"""A trained network with branches, and its quantised twins."""
 
 import keras
 import pytest
 
 from keras_distill import edge
-from keras_distill.edge.analysis import Analysis
-from keras_distill.edge.repair.blocks import blocks_of
 
 layers = keras.layers
 
@@ -33,13 +31,9 @@ def branched(digits):
 
 @pytest.fixture(scope="session")
 def quantised(digits):
-    """A calibrated twin whose grids have so many levels: `quantised(model, levels=127)`."""
+    """A calibrated twin: `quantised(model, bits=8, data=digits)`."""
 
-    def make(model, levels=127, data=digits.x_train[:256]):
-        twin = edge.quantize_aware(model, calibration_data=data)
-        for block in blocks_of(Analysis(twin).wrapped)[0]:
-            for grid in block.grids.values():
-                grid.levels = levels
-        return twin
+    def make(model, bits=8, data=digits.x_train[:256]):
+        return edge.quantize_aware(model, calibration_data=data, weight_bits=bits)
 
     return make

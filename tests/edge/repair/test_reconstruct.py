@@ -13,8 +13,8 @@ from keras_distill.progress import LOG
 
 layers = keras.layers
 KERNELS = ("first", "left", "right", "logits")
-# What four bits hold: where rounding costs most.
-FOUR_BITS = 7
+# The largest whole number by bits.
+MOST = {4: 7, 8: 127}
 
 
 def kernels(model):
@@ -36,7 +36,7 @@ def off(model, reference, x):
 @pytest.fixture(scope="module")
 def twin(branched, quantised, digits):
     """A twin at four bits that has learned, one that has not, and the lines that were said."""
-    nearest, learned = quantised(branched, FOUR_BITS), quantised(branched, FOUR_BITS)
+    nearest, learned = quantised(branched, 4), quantised(branched, 4)
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LOG, "info", lambda words, *given: lines.append(words % given))
@@ -55,10 +55,10 @@ def test_weights_lie_on_one_of_their_two_steps_and_nothing_else_moved(twin, bran
     ours, theirs, flipped = kernels(learned), kernels(nearest), 0
     for name, kernel in ours.items():
         axes = (-2, -1) if name == "right" else (-1,)
-        steps, before = steps_of(kernel, FOUR_BITS, axes), steps_of(theirs[name], FOUR_BITS, axes)
+        steps, before = steps_of(kernel, MOST[4], axes), steps_of(theirs[name], MOST[4], axes)
         np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
         assert (np.abs(np.rint(steps) - before) < 1).all()
-        largest = np.abs(np.abs(before) - FOUR_BITS) < 1e-4
+        largest = np.abs(np.abs(before) - MOST[4]) < 1e-4
         np.testing.assert_array_equal(kernel[largest], theirs[name][largest])
         flipped += int((np.rint(steps) != np.rint(before)).sum())
         # What the layer sees is what was chosen.
@@ -148,7 +148,7 @@ def same(model, before):
 @pytest.fixture(scope="module")
 def whole(quantised):
     """What a call that nobody stops makes of it."""
-    return values(edge.reconstruct(quantised(dense(), FOUR_BITS, ROWS), **OPTIONS))
+    return values(edge.reconstruct(quantised(dense(), 4, ROWS), **OPTIONS))
 
 
 def stopped_at(monkeypatch, last):
@@ -167,7 +167,7 @@ def stopped_at(monkeypatch, last):
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["another process", "the same model"])
 def test_a_stopped_call_goes_on_to_the_same_end(fresh, quantised, whole, monkeypatch, tmp_path):
-    model = quantised(dense(), FOUR_BITS, ROWS)
+    model = quantised(dense(), 4, ROWS)
     raw = values(model)
     with monkeypatch.context() as patch:
         stopped_at(patch, 2)
@@ -178,7 +178,7 @@ def test_a_stopped_call_goes_on_to_the_same_end(fresh, quantised, whole, monkeyp
     assert sum(learned) == 1
     np.testing.assert_array_equal(model.get_layer("b").layer.kernel, dense().get_layer("b").kernel)
     if fresh:
-        model = quantised(dense(), FOUR_BITS, ROWS)
+        model = quantised(dense(), 4, ROWS)
     begun = stopped_at(monkeypatch, 99)
     edge.reconstruct(model, folder=tmp_path, **OPTIONS)
     assert begun == ["b", "c"]
@@ -190,9 +190,9 @@ def test_a_stopped_call_goes_on_to_the_same_end(fresh, quantised, whole, monkeyp
 
 
 def test_a_folder_of_another_repair(quantised, whole, tmp_path):
-    model = quantised(dense(), FOUR_BITS, ROWS)
+    model = quantised(dense(), 4, ROWS)
     edge.reconstruct(model, folder=tmp_path, **OPTIONS)
-    other = quantised(dense(seed=1), FOUR_BITS, ROWS)
+    other = quantised(dense(seed=1), 4, ROWS)
     for changed, options in (
         (other, {}),
         (model, {"seed": 1}),
@@ -206,7 +206,7 @@ def test_a_folder_of_another_repair(quantised, whole, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_integers_and_a_second_call_nothing_new(quantised, whole):
-    model = quantised(dense(), FOUR_BITS, ROWS)
+    model = quantised(dense(), 4, ROWS)
     edge.reconstruct(model, **OPTIONS)
     assert same(model, whole)
     edge.reconstruct(model, **OPTIONS)
@@ -218,7 +218,7 @@ def test_what_is_no_better_is_not_taken(quantised, monkeypatch):
         return {key: np.ceil(w * 10) / 10 for key, w in block.before_grids().items()}
 
     monkeypatch.setattr(module, "learned", all_upwards)
-    model = quantised(dense(), FOUR_BITS, ROWS)
+    model = quantised(dense(), 4, ROWS)
     before = values(model)
     edge.reconstruct(model, **OPTIONS)
     assert same(model, before)
@@ -226,7 +226,7 @@ def test_what_is_no_better_is_not_taken(quantised, monkeypatch):
 
 def test_pruned_weights_stay_zero(quantised):
     pruned = edge.prune(dense(), 0.5)
-    model = quantised(edge.strip(pruned), FOUR_BITS, ROWS)
+    model = quantised(edge.strip(pruned), 4, ROWS)
     edge.reconstruct(model, **OPTIONS)
     for name in "ab":
         kernel = model.get_layer(name).layer.kernel.numpy()
@@ -235,7 +235,7 @@ def test_pruned_weights_stay_zero(quantised):
 
 def test_the_last_layer_learns_of_a_teacher(branched, quantised, digits):
     x = digits.x_train[:320]
-    model = quantised(branched, FOUR_BITS)
+    model = quantised(branched, 4)
     # As if all but the last had been finished: its nearest rounding, beside what it learns.
     for name in ("first", "left", "right"):
         layer = model.get_layer(name)
@@ -253,11 +253,11 @@ def test_the_last_layer_learns_of_a_teacher(branched, quantised, digits):
 
 
 def test_errors_before_any_work(quantised, digits):
-    model = quantised(dense(), FOUR_BITS, ROWS)
+    model = quantised(dense(), 4, ROWS)
     before = values(model)
     shared = keras.layers.Dense(6)
     x = keras.Input((6,))
-    twice = quantised(keras.Model(x, shared(shared(x))), FOUR_BITS, ROWS)
+    twice = quantised(keras.Model(x, shared(shared(x))), 4, ROWS)
     for given, options, error, words in (
         ("model", {}, TypeError, r"quantize_aware\(\); got str"),
         (dense(), {}, ValueError, "'dense' is not quantised"),

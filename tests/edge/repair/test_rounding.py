@@ -11,6 +11,7 @@ from keras_distill import edge
 from keras_distill.edge.quantize.weights import Grid
 from keras_distill.edge.repair.rounding import Rounding
 
+# At 4 bits.
 LEVELS, STEP = 7, 0.1
 
 
@@ -38,7 +39,7 @@ def test_it_finds_what_trying_all_finds(quantised):
     x, kernel = alike()
     model = keras.Sequential([keras.Input((11,)), keras.layers.Dense(3, name="sum")])
     model.get_layer("sum").kernel.assign(kernel)
-    twin = quantised(model, LEVELS, x)
+    twin = quantised(model, 4, x)
     assert edge.reconstruct(twin, data=x, iterations=300, verbose=False) is twin
     learned = twin.get_layer("sum").treated_weights()["kernel"].numpy()
     for unit in range(3):
@@ -53,9 +54,7 @@ def test_it_finds_what_trying_all_finds(quantised):
 def rounding():
     # Steps of 0.1 and 0.02: 7, 2.25, -3.75, 0 and -7, 1.5, 0, 6.9.
     weight = [[0.7, -0.14], [0.225, 0.03], [-0.375, 0.0], [0.0, 0.138]]
-    grid = Grid((-1,))
-    grid.levels = LEVELS
-    return np.float32(weight), Rounding(tf.constant(weight), grid)
+    return np.float32(weight), Rounding(tf.constant(weight), Grid((-1,), 4))
 
 
 def test_it_begins_at_the_weight_itself(rounding):
@@ -77,6 +76,4 @@ def test_what_lies_on_a_step_stays_and_the_rest_goes_below_or_above(rounding, ch
     # To the bit: the step of each channel is the same.
     np.testing.assert_array_equal(made[0], weight[0])
     assert float(found.undecided(tf.constant(2.0))) == pytest.approx(0.0, abs=1e-6)
-    grid = Grid((-1,))
-    grid.levels = LEVELS
-    np.testing.assert_allclose(grid(tf.constant(made)), made, atol=1e-6)
+    np.testing.assert_allclose(Grid((-1,), 4)(tf.constant(made)), made, atol=1e-6)
