@@ -6,6 +6,7 @@ them. A crash here costs the caller nothing.
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .four_bits import packed
+from .four_bits import pack
 from .mixed_types import of_one_type
+from .rewriting import rewritten, short_names
 from .saved_graph import respell
 from .signature import restore
 
@@ -75,11 +77,12 @@ def convert(request: dict[str, Any]) -> bytes:
     if request["input_type"]:
         converter.inference_input_type = tf.dtypes.as_dtype(request["input_type"])
         converter.inference_output_type = tf.dtypes.as_dtype(request["input_type"])
-    content = converter.convert()
+    edits = [short_names]
     if precision == "int16x8":
-        content = of_one_type(content)
+        edits.append(of_one_type)
     if request["four_bits"]:
-        content = packed(content, request["four_bits"])
+        edits.append(functools.partial(pack, sizes=request["four_bits"]))
+    content = rewritten(converter.convert(), edits)
     return restore(content, request["inputs"], request["outputs"])
 
 

@@ -11,24 +11,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["packed"]
+__all__ = ["pack"]
 
 MOST, MOST_OF_INT8 = 7, 127
 _SPELLED = np.rint(np.arange(-MOST, MOST + 1) * MOST_OF_INT8 / MOST)
 _READERS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 
 
-def packed(content: bytes, sizes: Sequence[int]) -> bytes:
-    """The file with its kernels of 4 bits as INT4.
+def pack(schema: Any, model: Any, sizes: Sequence[int]) -> None:
+    """Makes kernels of 4 bits INT4.
 
     Args:
-      content: a .tflite.
+      schema, model: a .tflite, as `rewriting.Edit` has it.
       sizes: how many numbers each kernel of 4 bits has; other kernels stay as they are.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
     for graph in model.subgraphs:
         for operator in graph.operators:
             if _reads_kernels(schema, model.operatorCodes[operator.opcodeIndex]):
@@ -37,9 +33,6 @@ def packed(content: bytes, sizes: Sequence[int]) -> bytes:
                 if kernel.type == schema.TensorType.INT4:
                     _fit_bias(schema, model, graph, operator)
     _forget_unread(model)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def _reads_kernels(schema: Any, code: Any) -> bool:

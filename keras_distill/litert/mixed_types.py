@@ -15,21 +15,13 @@ __all__ = ["of_one_type"]
 _WITHOUT_INT16 = ("ARG_MAX", "ARG_MIN")
 
 
-def of_one_type(content: bytes) -> bytes:
-    """The file with a DEQUANTIZE before each int16 input of an operator that computes in float."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    inserted = [_mend(schema, model, graph) for graph in model.subgraphs]
-    if not any(inserted):
-        return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+def of_one_type(schema: Any, model: Any) -> None:
+    """Puts a DEQUANTIZE before each int16 input of an operator that computes in float."""
+    for graph in model.subgraphs:
+        _mend(schema, model, graph)
 
 
-def _mend(schema: Any, model: Any, graph: Any) -> int:
+def _mend(schema: Any, model: Any, graph: Any) -> None:
     floats: dict[int, int] = {}
     operators = []
     for operator in graph.operators:
@@ -44,7 +36,6 @@ def _mend(schema: Any, model: Any, graph: Any) -> int:
         operator.inputs = read
         operators.append(operator)
     graph.operators = operators
-    return len(floats)
 
 
 def _is_forgotten(schema: Any, model: Any, graph: Any, operator: Any, index: int) -> bool:

@@ -1,5 +1,7 @@
 """Kernels of 4 bits: on their grid in training, half a byte each in the file, the same answers."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import tensorflow as tf
 
 import keras_distill as kd
 from keras_distill.edge.quantize.weights import on_grid
-from keras_distill.litert.four_bits import packed
+from keras_distill.litert.four_bits import pack
+from keras_distill.litert.rewriting import rewritten
 
 layers = keras.layers
 
@@ -172,7 +175,9 @@ def test_other_kernels_stay_as_they_are(tmp_path):
     small = kd.edge.quantize_aware(dense(), calibration_data=x)
     export = kd.edge.export_tflite(small, tmp_path / "eight.tflite", precision="int8")
     whole = export.path.read_bytes()
-    (tmp_path / "again.tflite").write_bytes(packed(whole, [7680]))
+    (tmp_path / "again.tflite").write_bytes(
+        rewritten(whole, [functools.partial(pack, sizes=[7680])])
+    )
     again = kd.edge.load_tflite(tmp_path / "again.tflite")
     assert not read_int4(tmp_path / "again.tflite")
     np.testing.assert_array_equal(again.predict(x), kd.edge.load_tflite(export.path).predict(x))

@@ -1,0 +1,54 @@
+"""Files that are opened, changed and written again."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_distill import edge
+from keras_distill.litert.rewriting import rewritten
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, use_bias=False, name="first"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+            layers.Flatten(name="flat"),
+            layers.Dense(3, name="last"),
+        ]
+    )
+    path = tmp_path_factory.mktemp("files") / "model.tflite"
+    return edge.export_tflite(model, path)
+
+
+def tensors_of(content):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    held = [model.buffers[tensor.buffer].data is not None for tensor in graph.tensors]
+    return list(zip(graph.tensors, held, strict=True))
+
+
+def test_constants_have_short_names_and_data_those_of_their_layers(export):
+    tensors = tensors_of(export.path.read_bytes())
+    constants = [tensor.name for tensor, is_held in tensors if is_held]
+    assert len(constants) >= 4
+    assert max(name.count(b"/") for name in constants) == 1
+    assert not any(b";" in name for name in constants)
+    moving = [tensor.name for tensor, is_held in tensors if not is_held]
+    assert any(b"relu" in name for name in moving)
+
+
+def test_nothing_else_changes(export, tmp_path):
+    content = export.path.read_bytes()
+    (tmp_path / "again.tflite").write_bytes(rewritten(content, []))
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 2)).astype("float32")
+    again = edge.load_tflite(tmp_path / "again.tflite")
+    np.testing.assert_array_equal(again.predict(x), edge.load_tflite(export.path).predict(x))
+    assert (again.inputs, again.outputs) == (export.inputs, export.outputs)
