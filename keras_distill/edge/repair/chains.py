@@ -11,6 +11,7 @@ import keras
 from keras_distill.edge.quantize import affine
 from keras_distill.edge.repair.crossing import Crossing, by_activation, crossing
 from keras_distill.graph.copying import weight_paths
+from keras_distill.graph.fusion import is_linear
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.traits import does, traits_of
@@ -36,10 +37,12 @@ class Chain:
 
     Attributes:
       divided: the weights that make the channels, the one whose size tells theirs first.
-      multiplied: the weight of the reader.
+      multiplied: the weight of the reader; a BatchNormalization's gamma stands for its statistics.
+      epsilon: of a BatchNormalization that reads.
       normalised: whether the first of `divided` is a BatchNormalization's gamma, so that the
         channels' values are known: beta +- some gamma.
-      own_grids: whether the reader is depthwise: each channel of it has a grid of its own.
+      own_grids: whether the reader is depthwise, as a BatchNormalization is in the file: each
+        channel of it has a grid of its own.
       one_sided: whether a ReLU cuts negative values off.
       caps: the bounds on the way, by the weight that holds one for each channel: what it is at
         first, or None where the layer is a `ChannelCap` already.
@@ -47,6 +50,7 @@ class Chain:
 
     divided: tuple[Weight, ...]
     multiplied: Weight
+    epsilon: float | None = None
     normalised: bool = False
     own_grids: bool = False
     one_sided: bool = False
@@ -86,9 +90,7 @@ def find(graph: Graph, skipped: set[str], caps: bool) -> tuple[list[Chain], dict
 def _maker(step: Step) -> tuple[Weight, ...] | None:
     """The weights that a layer's output channels are proportional to."""
     layer, path = step.operation, step.path
-    if isinstance(layer, layers.BatchNormalization):
-        if not affine.is_affine(layer):
-            return None
+    if _is_norm(layer):
         return (Weight(path, "gamma"), *([Weight(path, "beta")] if layer.center else []))
     if not does(layer, *_KERNELS):
         return None
@@ -99,6 +101,10 @@ def _maker(step: Step) -> tuple[Weight, ...] | None:
         ((name, axis),) = traits.kernels.items()
         kernel = Weight(path, name, (axis,))
     return (kernel, *([Weight(path, "bias")] if layer.use_bias else []))
+
+
+def _is_norm(layer: keras.Operation) -> bool:
+    return isinstance(layer, layers.BatchNormalization) and affine.is_affine(layer)
 
 
 def _reader(step: Step) -> Weight:
@@ -148,7 +154,7 @@ class _Walk:
         """The chain that begins with a layer, or what stops it."""
         if reason := self.refused(step):
             return reason
-        chain = Chain(made, made[0], made[0].name == "gamma")
+        chain = Chain(made, made[0], normalised=made[0].name == "gamma")
         channels, value = step.outputs[0].shape[-1], step.outputs[0]
         met = by_activation(step.operation)
         while True:
@@ -159,8 +165,8 @@ class _Walk:
             if isinstance(following, str):
                 return following
             chain, step = passed, following
-            if does(step.operation, *_KERNELS):
-                return self._ends(chain, step)
+            if does(step.operation, *_KERNELS) or _is_norm(step.operation):
+                return self._ends(chain, step, value)
             value, met = step.outputs[0], crossing(step, channels)
 
     def _only_reader(self, value: Value) -> Step | str:
@@ -191,10 +197,22 @@ class _Walk:
             return f"{step.path!r} has an upper bound and is called more than once"
         return replace(chain, caps={**chain.caps, Weight(step.path, "caps"): met.cap})
 
-    def _ends(self, chain: Chain, step: Step) -> Chain | str:
+    def _ends(self, chain: Chain, step: Step, value: Value) -> Chain | str:
         if reason := self.refused(step):
             return reason
+        if _is_norm(step.operation):
+            if self._folds(chain, value):
+                return f"{step.path!r} normalises it"
+            gamma, epsilon = Weight(step.path, "gamma"), step.operation.epsilon
+            return replace(chain, multiplied=gamma, epsilon=epsilon, own_grids=True)
         if getattr(step.operation, "groups", 1) != 1:
             return f"{step.path!r} has groups"
         alone = bool(traits_of(step.operation).depthwise)
         return replace(chain, multiplied=_reader(step), own_grids=alone)
+
+    def _folds(self, chain: Chain, value: Value) -> bool:
+        """Whether a file makes one operation of a BatchNormalization and the maker of `value`."""
+        if value.step is None or chain.normalised:
+            return False
+        maker = self.graph.steps[value.step]
+        return maker.path == chain.divided[0].path and is_linear(maker.operation)

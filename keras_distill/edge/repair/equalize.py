@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_distill.edge.interface import as_keras3
+from keras_distill.edge.repair.balance import Values, settle, values_of
 from keras_distill.edge.repair.caps import ChannelCap
-from keras_distill.edge.repair.chains import Chain, Weight, find
+from keras_distill.edge.repair.chains import Chain, find
 from keras_distill.graph.copying import rebuild, weight_paths
 from keras_distill.graph.float_only import check_float
 from keras_distill.graph.naming import chosen
@@ -20,14 +21,7 @@ from keras_distill.graph.wrapping import wrapped_layers
 
 __all__ = ["equalize"]
 
-# A normalised channel's values: beyond beta +- 6 gamma there are next to none (Nagel et al.).
-_DEVIATIONS = 6.0
-_ROUNDS, _STILL = 100, 1e-4
-# One channel is divided by a million times as much as another at most.
-_SPREAD = 1e6
 _SHOWN = 12
-
-Values = dict[tuple[str, str], np.ndarray]
 
 
 def equalize(model: Any, *, skip: Any = (), relu6: str = "cap") -> keras.Model:
@@ -47,9 +41,11 @@ def equalize(model: Any, *, skip: Any = (), relu6: str = "cap") -> keras.Model:
     activations one in all. Behind a BatchNormalization r1_i is the activation's own range, as its
     beta and gamma tell it (|beta| + 6 |gamma|; beta + 6 |gamma| before a ReLU; the bound at most),
     and gamma and beta are divided, which is exact in later training, too: a kernel before it would
-    be normalised again. Elsewhere r1_i = max |w| of the kernel that makes the channel. The kernel
-    of a depthwise reader has a scale for each input channel as well and can't suffer: s_i = r1_i.
-    In these two cases s has a geometric mean of 1, as ranges in other units tell only s's ratios.
+    be normalised again. Elsewhere r1_i = max |w| of the kernel that makes the channel. Readers with
+    a scale for each input channel as well can't suffer, and there s_i = r1_i: the kernel of a
+    depthwise layer, and a BatchNormalization behind an activation, which knows r1_i from its own
+    mean and deviation and is divided in these (exact but for its epsilon in later training).
+    In these cases s has a geometric mean of 1, as ranges in other units tell only s's ratios.
 
     Chains go through Dense, convolutions (depthwise, separable, transposed), linear, ReLU, leaky
     ReLU and PReLU, pooling, zero padding, cropping, upsampling, dropout, Flatten and Reshape that
@@ -96,8 +92,8 @@ def equalize(model: Any, *, skip: Any = (), relu6: str = "cap") -> keras.Model:
     if not chains:
         raise ValueError(_nothing(model.name, stops))
     operations = {step.path: step.operation for step in graph.steps}
-    values = _values(chains, operations, bounded=relu6 == "cap")
-    _settle(chains, values)
+    values = values_of(chains, operations, bounded=relu6 == "cap")
+    settle(chains, values)
     return _written(model, chains, values, operations)
 
 
@@ -123,103 +119,6 @@ def _nothing(name: str, stops: dict[str, str]) -> str:
     )
 
 
-def _values(chains: list[Chain], operations: dict[str, Any], bounded: bool) -> Values:
-    """Every weight of the chains as float64; a missing gamma is ones, a dropped bound infinite."""
-    found: Values = {}
-    for chain in chains:
-        for weight in (*chain.divided, chain.multiplied):
-            held = weight_paths(operations[weight.path])
-            if weight.name in held:
-                array = keras.ops.convert_to_numpy(held[weight.name]).astype("float64")
-            else:
-                array = np.ones(operations[weight.path].moving_variance.shape)
-            found[weight.path, weight.name] = array
-        for weight, cap in chain.caps.items():
-            if cap is None:
-                array = keras.ops.convert_to_numpy(operations[weight.path].caps).astype("float64")
-            else:
-                array = np.full(_channels(chain, found), cap if bounded else np.inf)
-            found[weight.path, weight.name] = array
-    return found
-
-
-def _channels(chain: Chain, values: Values) -> int:
-    first = chain.divided[0]
-    shape = values[first.path, first.name].shape
-    return int(np.prod([shape[axis] for axis in first.axes]))
-
-
-def _settle(chains: list[Chain], values: Values) -> None:
-    for _ in range(_ROUNDS):
-        moved = 0.0
-        for chain in chains:
-            factors = _factors(chain, values)
-            _divide(chain, values, factors)
-            moved = max(moved, float(np.max(np.abs(np.log(factors)))))
-        if moved < _STILL:
-            return
-
-
-def _factors(chain: Chain, values: Values) -> np.ndarray:
-    """s, `(channels,)`; 1 for a channel that is made of zeros or read by zeros."""
-    made, read = _made(chain, values), _read(chain, values)
-    alive = (made > made.max() / _SPREAD) & (read > read.max() / _SPREAD)
-    if not alive.any():
-        return np.ones_like(made)
-    logs = np.log(np.where(alive, made, 1.0)) - np.log(np.where(alive, read, 1.0))
-    if not chain.own_grids:
-        logs /= 2.0
-    if chain.own_grids or chain.normalised:
-        logs -= logs[alive].mean()
-    return np.exp(np.where(alive, logs, 0.0))
-
-
-def _made(chain: Chain, values: Values) -> np.ndarray:
-    """r1, `(channels,)`."""
-    first = chain.divided[0]
-    array = values[first.path, first.name]
-    if not chain.normalised:
-        return _largest(array, first.axes)
-    beta = values.get((first.path, "beta"), np.zeros_like(array))
-    beside = _DEVIATIONS * np.abs(array)
-    reach = np.maximum(beta + beside, 0.0) if chain.one_sided else np.abs(beta) + beside
-    for weight in chain.caps:
-        reach = np.minimum(reach, values[weight.path, weight.name])
-    return reach
-
-
-def _read(chain: Chain, values: Values) -> np.ndarray:
-    """r2, `(channels,)`; ones where each channel has a grid of its own."""
-    channels = _channels(chain, values)
-    if chain.own_grids:
-        return np.ones(channels)
-    weight = chain.multiplied
-    largest = _largest(values[weight.path, weight.name], weight.axes)
-    # Behind a Flatten a channel is read at several places.
-    return largest.reshape(-1, channels).max(axis=0)
-
-
-def _largest(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    kept = [axis % array.ndim for axis in axes]
-    others = tuple(axis for axis in range(array.ndim) if axis not in kept)
-    return np.abs(array).max(axis=others).reshape(-1)
-
-
-def _divide(chain: Chain, values: Values, factors: np.ndarray) -> None:
-    for weight in (*chain.divided, *chain.caps):
-        _scale(values, weight, 1.0 / factors)
-    _scale(values, chain.multiplied, factors)
-
-
-def _scale(values: Values, weight: Weight, factors: np.ndarray) -> None:
-    array = values[weight.path, weight.name]
-    shape = [1] * array.ndim
-    for axis in weight.axes:
-        shape[axis] = array.shape[axis]
-    count = int(np.prod(shape)) // len(factors)
-    values[weight.path, weight.name] = array * np.tile(factors, count).reshape(shape)
-
-
 def _written(
     model: Any, chains: list[Chain], values: Values, operations: dict[str, Any]
 ) -> keras.Model:
@@ -227,7 +126,7 @@ def _written(
     bare = {
         weight.path
         for chain in chains
-        for weight in chain.divided
+        for weight in (*chain.divided, chain.multiplied)
         if weight.name == "gamma" and not operations[weight.path].scale
     }
 

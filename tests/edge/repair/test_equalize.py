@@ -110,6 +110,15 @@ MODELS = {
     "depthwise of two": lambda: images(
         layers.Conv2D(4, 1), layers.DepthwiseConv2D(3, depth_multiplier=2), layers.Conv2D(3, 1)
     ),
+    "BatchNorm behind ReLU": lambda: images(
+        layers.Conv2D(4, 3, activation="relu6"),
+        layers.BatchNormalization(epsilon=0.1),
+        layers.Conv2D(4, 1),
+        layers.LeakyReLU(),
+        layers.Flatten(),
+        layers.BatchNormalization(epsilon=0.1, scale=False),
+        layers.Dense(2),
+    ),
     "one dimension": lambda: images(
         layers.Conv1D(4, 3, padding="causal", activation="relu"),
         layers.AveragePooling1D(2),
@@ -167,6 +176,24 @@ def test_depthwise_channels_span_the_same_and_dead_ones_stay():
     old, new = (m.get_layer("depthwise").kernel.numpy().ravel() for m in (model, even))
     np.testing.assert_allclose(new / old, [2.0, 0.5, 1.0], rtol=1e-6)
     np.testing.assert_array_equal([mean, variance], [[0.0] * 3, [1.0] * 3])
+
+
+def test_a_norm_behind_a_relu_reads_channels_that_span_the_same():
+    model = images(
+        layers.Conv2D(2, 1, activation="relu", use_bias=False, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        shape=(2, 2, 1),
+    )
+    # It has read 4 +- 2 and 0.5 +- 0.25: as far as 16 and 2, whose geometric mean is 4 sqrt(2).
+    statistics = [np.array([1.0, 1.0]), np.zeros(2), np.array([4.0, 0.5]), np.array([4.0, 0.0625])]
+    model.get_layer("norm").set_weights(statistics)
+    even = edge.equalize(model)
+    _, beta, mean, variance = even.get_layer("norm").get_weights()
+    np.testing.assert_allclose(mean, [np.sqrt(2.0)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(variance), [np.sqrt(0.5)] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(beta, [0.0, 0.0])
+    old, new = (m.get_layer("conv").kernel.numpy().ravel() for m in (model, even))
+    np.testing.assert_allclose(old / new, [np.sqrt(8.0), np.sqrt(0.125)], rtol=1e-6)
 
 
 def test_a_chain_of_three_stands_still():
@@ -232,9 +259,9 @@ def test_skip_and_all_that_ends_a_chain():
     y = shared(shared(y))
     y = layers.Conv2D(4, 1, name="constrained", kernel_constraint="max_norm")(y)
     y = layers.Conv2D(4, 1, name="to_groups")(y)
-    y = layers.Conv2D(4, 1, groups=2, name="grouped", bias_constraint="non_neg")(y)
-    y = layers.Conv2D(4, 1, name="to_noise")(y)
-    y = layers.Conv2D(4, 1, name="to_skipped")(layers.GaussianNoise(0.1, name="noise")(y))
+    y = layers.Conv2D(4, 1, groups=2, name="grouped")(y)
+    y = layers.Conv2D(4, 1, name="to_norm")(layers.GaussianNoise(0.1, name="noise")(y))
+    y = layers.BatchNormalization(name="to_skipped")(y)
     y = layers.Conv2D(4, 1, name="skipped")(y)
     y = layers.LSTM(4, activation="relu", name="lstm")(layers.Reshape((36, 4))(y))
     end = layers.Dense(4, name="read_twice")(y)
@@ -246,8 +273,9 @@ def test_skip_and_all_that_ends_a_chain():
         "'to_tanh': 'to_tanh' (Conv2D) does not hand a scaling of channels on",
         "'shared': 'shared' is called more than once",
         "'constrained': 'constrained' has a constraint",
-        "'to_groups': 'grouped' has a constraint",
-        "'to_noise': 'noise' (GaussianNoise) does not",
+        "'to_groups': 'grouped' has groups",
+        "'grouped': 'noise' (GaussianNoise) does not",
+        "'to_norm': 'to_skipped' normalises it",
         "'to_skipped': 'skipped' is skipped",
         "'read_twice': 'read_twice' is an output of the model",
     ):
