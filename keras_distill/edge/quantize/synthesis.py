@@ -53,20 +53,19 @@ def synthesized(model: Any, seed: int = 0) -> Any:
         for x in model.inputs
     ]
     variables = [variable for one in made for variable in one.variables]
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(_RATE, STEPS))
-    optimizer.build(variables)
 
     @tf.function(jit_compile=False)
-    def improve() -> None:
+    def improve(update: Any) -> None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
+            tape.watch(variables)
             loss = _distance(graph, [one.now() for one in made], norms)
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        optimizer.apply(gradients, variables)
+        gradients = tape.gradient(loss, variables)
+        _adam(variables, gradients, moments, update)
 
+    moments = [[tf.Variable(tf.zeros_like(v)) for v in variables] for _ in range(2)]
     with observed(lambda one, tensor: None):
-        for _ in range(STEPS):
-            improve()
+        for update in range(STEPS):
+            improve(tf.constant(float(update)))
     arrays = [one.now().numpy() for one in made]
     return keras.tree.pack_sequence_as(_keras.input_structure(functional(model)), arrays)
 
@@ -75,14 +74,26 @@ class _Input:
     """Values, a scale and a shift in its units: `scale (values + shift)`."""
 
     def __init__(self, values: np.ndarray):
-        self.values = keras.Variable(values)
-        self.log_scale = keras.Variable(0.0)
-        self.shift = keras.Variable(0.0)
+        self.values, self.log_scale = tf.Variable(values), tf.Variable(0.0)
+        self.shift = tf.Variable(0.0)
         self.variables = [self.values, self.log_scale, self.shift]
 
     def now(self) -> Any:
-        values, log_scale, shift = (variable.value for variable in self.variables)
-        return tf.exp(log_scale) * (values + shift)
+        """The input as it is by now."""
+        return tf.exp(self.log_scale) * (self.values + self.shift)
+
+
+def _adam(
+    variables: list[Any], gradients: list[Any], moments: list[list[Any]], update: Any
+) -> None:
+    """One update, the rate falling by a cosine. Keras' own keeps every graph that it is in."""
+    rate = _RATE * (1.0 + tf.cos(np.pi * update / STEPS)) / 2.0
+    grown = update + 1.0
+    for variable, gradient, first, second in zip(variables, gradients, *moments, strict=True):
+        first.assign(0.9 * first + 0.1 * gradient)
+        second.assign(0.999 * second + 0.001 * gradient**2)
+        step = first / (1.0 - 0.9**grown) / (tf.sqrt(second / (1.0 - 0.999**grown)) + 1e-7)
+        variable.assign_sub(rate * step)
 
 
 def _tells(step: Step) -> bool:

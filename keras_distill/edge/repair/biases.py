@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.quantize import affine
 from keras_distill.edge.quantize.calibrate import input_rows
 from keras_distill.edge.quantize.layer import Quantized
-from keras_distill.edge.quantize.ranges import observed
+from keras_distill.edge.repair.walk import Arguments, Walk, as_float
 from keras_distill.graph.replay import Graph, Step
 from keras_distill.graph.traits import does
 from keras_distill.litert.quiet import quiet_tensorflow
@@ -75,7 +75,15 @@ def correct_biases(quantized: keras.Model, data: Any = None) -> keras.Model:
             f"BatchNormalization's beta of its own."
         )
     with quiet_tensorflow():
-        _Walk(graph, [_keras.standardized(quantized, x) for x in rows]).run(corrected)
+        walk = Walk(graph, [_keras.standardized(quantized, x) for x in rows])
+        for step in graph.steps:
+            bias = corrected.get(step.path)
+            shift = None if bias is None else _shift(step, *walk.arguments(step))
+            # The float model's answer is that of the bias as it was.
+            walk.advance_float(step)
+            if bias is not None:
+                bias.assign_sub(shift)
+            walk.advance_rounded(step)
     return quantized
 
 
@@ -104,77 +112,23 @@ def _before_beta(graph: Graph, step: Step) -> bool:
     return len(readers) == 1 and _has_beta(getattr(readers[0].operation, "layer", None))
 
 
-class _Walk:
-    """Every tensor that is still to be read, of the float model and of the quantised one."""
-
-    def __init__(self, graph: Graph, batches: Sequence[Sequence[Any]]):
-        self.graph = graph
-        self.exact = [dict(zip(map(id, graph.inputs), x, strict=True)) for x in batches]
-        self.rounded = [dict(found) for found in self.exact]
-        self.last = {id(value): step for step in graph.steps for value in step.inputs}
-
-    def run(self, corrected: dict[str, Any]) -> None:
-        """Corrects the variables, by the paths of their layers, in the order of the graph."""
-        for step in self.graph.steps:
-            bias = corrected.get(step.path)
-            # The shift first: the float model's answer is that of the bias as it was.
-            shift = None if bias is None else self._shift(step)
-            answers = [_float_answer(step, *step.filled(found)) for found in self.exact]
-            if bias is not None:
-                bias.assign_sub(shift)
-            rounded = [_called(step.operation, *step.filled(found)) for found in self.rounded]
-            for founds, made in ((self.exact, answers), (self.rounded, rounded)):
-                for found, answer in zip(founds, made, strict=True):
-                    self._keep(found, step, answer)
-
-    def _keep(self, found: dict[int, Any], step: Step, answer: Any) -> None:
-        tensors = keras.tree.flatten(answer)
-        found.update({id(v): x for v, x in zip(step.outputs, tensors, strict=True)})
-        for value in (*step.inputs, *step.outputs):
-            # By identity: two steps are equal where all that they hold is.
-            if self.last.get(id(value), step) is step:
-                found.pop(id(value), None)
-
-    def _shift(self, step: Step) -> np.ndarray:
-        """How far the quantised mean is above the float one, `(channels,)`, before activations."""
-        wrapper = step.operation
-        with _without_activation(wrapper.layer):
-            exact = _mean(_called(wrapper.layer, *step.filled(x)) for x in self.exact)
-            # Compressed's, past the ranges on the output.
-            rounded = _mean(Compressed.call(wrapper, *a, **k) for a, k in self._given(step))
-        return (rounded - exact).astype("float32")
-
-    def _given(self, step: Step) -> Iterator[tuple[tuple, dict[str, Any]]]:
-        for found in self.rounded:
-            args, kwargs = step.filled(found)
-            yield args, _inference(step.operation, kwargs)
+def _shift(step: Step, exact: list[Arguments], rounded: list[Arguments]) -> np.ndarray:
+    """How far the quantised mean is above the float one, `(channels,)`, before activations."""
+    with _without_activation(step.operation.layer):
+        with as_float():
+            expected = _mean(step.operation, exact)
+        return (_mean(step.operation, rounded) - expected).astype("float32")
 
 
-def _mean(tensors: Any) -> np.ndarray:
+def _mean(wrapper: Quantized, batches: list[Arguments]) -> np.ndarray:
+    """Of the layer's own answers, past its wrapper's activation and ranges."""
     total, count = np.zeros(()), 0
-    for x in tensors:
-        rows = tf.reshape(tf.cast(x, tf.float64), [-1, x.shape[-1]])
+    for args, kwargs in batches:
+        training = {"training": False} if _keras.takes_training(wrapper) else {}
+        x = tf.cast(Compressed.call(wrapper, *args, **{**training, **kwargs}), tf.float64)
+        rows = tf.reshape(x, [-1, x.shape[-1]])
         total, count = total + tf.reduce_sum(rows, 0).numpy(), count + len(rows)
     return total / count
-
-
-def _float_answer(step: Step, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """What a step answers with neither weights nor tensors rounded."""
-    operation = step.operation
-    with observed(lambda one, tensor: None):
-        if not (isinstance(operation, Quantized) and operation.treatments):
-            return _called(operation, args, kwargs)
-        y = _called(operation.layer, args, kwargs)
-    activation = operation.own_activation
-    return y if activation is None else keras.activations.get(activation)(y)
-
-
-def _called(operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    return operation(*args, **_inference(operation, kwargs))
-
-
-def _inference(operation: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {"training": False, **kwargs} if _keras.takes_training(operation) else kwargs
 
 
 @contextlib.contextmanager

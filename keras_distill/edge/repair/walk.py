@@ -12,10 +12,12 @@ from keras_distill.edge.quantize.weights import rounded_by
 from keras_distill.edge.repair.blocks import Block, run
 from keras_distill.graph.replay import Graph, Step, Value
 
-__all__ = ["Walk", "as_float", "bytes_per_row", "unrounded"]
+__all__ = ["Arguments", "Walk", "as_float", "bytes_per_row", "unrounded"]
 
 # A size that a model leaves open, for a guess at its bytes.
 _OPEN = 64
+
+Arguments = tuple[tuple, dict[str, Any]]
 
 
 def unrounded() -> contextlib.AbstractContextManager[None]:
@@ -59,6 +61,13 @@ class Walk:
         """The block's answer in the float model, for each batch."""
         with as_float():
             return [block(*(found[id(v)] for v in block.inputs)) for found in self._float]
+
+    def arguments(self, step: Step) -> tuple[list[Arguments], list[Arguments]]:
+        """What a step is called with in the float model and in the quantised one, by batch."""
+        return (
+            [step.filled(found) for found in self._float],
+            [step.filled(found) for found in self._rounded],
+        )
 
     def advance_float(self, step: Step) -> None:
         """Computes a step of the float model, from its weights as they are now."""
