@@ -205,6 +205,25 @@ def test_a_folder_of_another_repair(quantised, whole, tmp_path):
         assert same(changed, before)
 
 
+def test_a_layer_reads_the_quantised_model_and_is_to_answer_as_the_float_one(
+    quantised, monkeypatch
+):
+    learn, seen = module.learned, {}
+
+    def learned(block, inputs, targets, *args, **options):
+        seen[block.path] = np.concatenate([x for (x,) in inputs]), np.concatenate(targets)
+        return learn(block, inputs, targets, *args, **options)
+
+    monkeypatch.setattr(module, "learned", learned)
+    model = quantised(dense(), 4, ROWS)
+    edge.reconstruct(model, **OPTIONS)
+    inputs, targets = seen["c"]
+    # Of five batches the last one judges. The layers before have learned by then.
+    before = keras.Model(model.input, model.get_layer("b").output)
+    np.testing.assert_allclose(inputs, before(ROWS[:128], training=False), atol=1e-5)
+    np.testing.assert_allclose(targets, dense()(ROWS[:128]), atol=1e-5)
+
+
 def test_the_same_seed_gives_the_same_integers_and_what_lies_on_steps_stays(quantised, whole):
     model = quantised(dense(), 4, ROWS)
     edge.reconstruct(model, **OPTIONS)
