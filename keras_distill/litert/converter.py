@@ -140,6 +140,7 @@ def convert(
     batch_size: int = 1,
     allow_flex: bool = False,
     four_bits: Sequence[int] = (),
+    dense_scales: str = "channel",
 ) -> None:
     """Converts a SavedModel to a .tflite at `output`, in a child process.
 
@@ -152,6 +153,7 @@ def convert(
       batch_size: rows of `calibration` fed at once; a static batch must be met exactly.
       allow_flex: let TensorFlow's own operations in where LiteRT has none.
       four_bits: how many numbers each kernel has whose values lie on a grid of 4 bits.
+      dense_scales: as `export_tflite` has it.
 
     Raises:
       ConversionError: the converter failed or its process died.
@@ -169,6 +171,7 @@ def convert(
             "batch_size": batch_size,
             "allow_flex": allow_flex,
             "four_bits": list(four_bits),
+            "dense_scales": dense_scales,
         }
         _run_worker(request)
 

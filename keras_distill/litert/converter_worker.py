@@ -74,6 +74,9 @@ def convert(request: dict[str, Any]) -> bytes:
         converter.representative_dataset = lambda: calibration_batches(
             request["calibration"], request["batch_size"]
         )
+    if request["dense_scales"] == "tensor":
+        # TensorFlow's own switch; of one that has none the file keeps a scale a channel.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     if request["input_type"]:
         converter.inference_input_type = tf.dtypes.as_dtype(request["input_type"])
         converter.inference_output_type = tf.dtypes.as_dtype(request["input_type"])

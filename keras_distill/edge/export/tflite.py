@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_distill import _files, litert
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.layer import Compressed
-from keras_distill.edge.export import words
+from keras_distill.edge.export import arguments, words
 from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
 from keras_distill.edge.export.settling import converted
@@ -33,7 +33,7 @@ from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
 from keras_distill.graph.copying import weight_at
 from keras_distill.litert import converter
-from keras_distill.litert.converter import CALIBRATED, PRECISIONS, ConversionError
+from keras_distill.litert.converter import CALIBRATED, ConversionError
 
 # Of smaller kernels the converter makes no integers at dynamic_int8.
 LEAST_DYNAMIC = 1024
@@ -49,6 +49,7 @@ def export_tflite(
     batch_size: int | None = 1,
     input_shape: Any = None,
     allow_flex: bool = False,
+    dense_scales: str = "channel",
     labels: Sequence[str] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
@@ -73,6 +74,10 @@ def export_tflite(
         (224, 224, 3); of several inputs a dict by name or a list in their order. None stays open.
       allow_flex: let in TensorFlow's own operations where LiteRT has none. Such a file needs the
         Flex delegate, which Python mostly lacks: it is written without having run.
+      dense_scales: at int8, "channel": a scale for each output of a Dense; "tensor": one for its
+        whole kernel, up to 16 bytes an output less, for interpreters whose kernels take no other.
+        It follows the model less closely. Not for a model from `quantize_aware`, which has trained
+        with a scale a channel.
       labels: class names stored in the file, one a class of the output.
       input_names, output_names: names in the file, in the model's order; by default the model's.
 
@@ -87,14 +92,15 @@ def export_tflite(
     Example:
       export = export_tflite(model, "digits.tflite", precision="int8", representative_data=x)
     """
-    _check_options(precision, representative_data, input_type, batch_size)
+    arguments.check_options(precision, representative_data, input_type, batch_size)
     path, names = Path(path), None if labels is None else check_labels(labels)
     given = Analysis(model)
-    _check_exact_inputs(input_type, given)
+    arguments.check_exact_inputs(input_type, given)
     given, seen = given.of(in_float32(model)), rows_seen(model)
     source, data = _computing_exactly(given, precision, representative_data)
+    arguments.check_dense_scales(dense_scales, precision, source)
     ready, interface = _ready(source, precision, input_shape, input_names, output_names)
-    _check_input_type(input_type, interface)
+    arguments.check_input_type(input_type, interface)
     calibration = calibration_of(data_for(ready, precision, data, seen), interface)
     if not allow_flex:
         check_lookups(ready.lookups, calibrated=calibration is not None)
@@ -108,7 +114,7 @@ def export_tflite(
     sizes = _of_four_bits(given, precision)
     with _files.whole(path) as fresh, converter.temporary_folder() as folder:
         traced = words.traced(ready, interface, specs, folder)
-        _check_label_count(names, traced.outputs)
+        arguments.check_label_count(names, traced.outputs)
         convert = functools.partial(
             words.convert,
             ready,
@@ -118,6 +124,7 @@ def export_tflite(
             input_type=input_type,
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
+            dense_scales=dense_scales,
             four_bits=sizes,
         )
         calibration = converted(convert, fresh, calibration, seen, ready, interface)
@@ -152,15 +159,6 @@ def _check_four_bits(sizes: list[int], content: FileContent) -> None:
         raise ConversionError(
             f"Of {len(sizes)} kernels of 4 bits {held} came into the file as such. Leave the "
             f"others at 8 bits: quantize_aware(..., weight_bits={{name: 4}})."
-        )
-
-
-def _check_exact_inputs(input_type: str | None, model: Analysis) -> None:
-    if input_type is not None and model.exact_inputs:
-        raise ValueError(
-            f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs "
-            f"{list(model.exact_inputs)} are ids, categories or marks. Leave input_type out, or "
-            f'give them a whole dtype: keras.Input(shape, dtype="int32").'
         )
 
 
@@ -202,43 +200,6 @@ def _ready(
     if ready is not source:
         interface = interface_of(ready.model, input_names, output_names)
     return ready, replace(interface, specs=specs)
-
-
-def _check_options(
-    precision: str, representative_data: Any, input_type: str | None, batch_size: int | None
-) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"Expected precision to be one of {PRECISIONS}; got {precision!r}.")
-    if precision not in CALIBRATED and representative_data is not None:
-        raise ValueError(
-            f"representative_data is used only at {CALIBRATED}; precision is {precision!r}."
-        )
-    if input_type not in (None, "int8", "uint8"):
-        raise ValueError(f"Expected input_type None, 'int8' or 'uint8'; got {input_type!r}.")
-    if input_type is not None and precision != "int8":
-        raise ValueError(f"input_type={input_type!r} needs precision='int8'; got {precision!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"Expected batch_size of 1 or more, or None; got {batch_size!r}.")
-
-
-def _check_input_type(input_type: str | None, interface: Interface) -> None:
-    kinds = {name: spec.dtype.name for name, spec in interface.specs.items()}
-    if input_type is not None and not any("float" in kind for kind in kinds.values()):
-        raise ValueError(
-            f"input_type={input_type!r} quantises inputs of real numbers; this model's are whole "
-            f"numbers already: {kinds}. Leave input_type out."
-        )
-
-
-def _check_label_count(labels: tuple[str, ...] | None, outputs: dict[str, tf.TensorSpec]) -> None:
-    if labels is None:
-        return
-    classes = {name: spec.shape[-1] for name, spec in outputs.items() if spec.shape.rank}
-    if len(labels) not in classes.values():
-        raise ValueError(
-            f"Expected a label for each class of an output, of sizes {classes}; "
-            f"got {len(labels)} labels."
-        )
 
 
 def _proven(
