@@ -1,8 +1,11 @@
-"""What is used of the private parts of LiteRT and of flatbuffers; read from ai-edge-litert 2.3."""
+"""What is used of the private parts of LiteRT, its converter and flatbuffers.
+
+Read from ai-edge-litert 2.3 and TensorFlow 2.21.
+"""
 
 from typing import Any
 
-__all__ = ["graph_of", "name_at", "operators_of"]
+__all__ = ["graph_of", "name_at", "one_scale_a_dense_kernel", "operators_of"]
 
 
 def operators_of(interpreter: Any) -> list[dict[str, Any]]:
@@ -28,3 +31,12 @@ def name_at(entry: Any) -> int:
     Without it names could not be overwritten in their place.
     """
     return entry._tab.Vector(entry._tab.Offset(4))
+
+
+def one_scale_a_dense_kernel(converter: Any) -> None:
+    """Has a converter write Dense kernels with one scale, not one for each output.
+
+    `TFLiteConverter._experimental_disable_per_channel_quantization_for_dense_layers`. Without it
+    the kernels have a scale for each output.
+    """
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True

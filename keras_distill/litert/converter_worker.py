@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ._interpreter import one_scale_a_dense_kernel
 from .four_bits import pack
 from .mixed_types import of_one_type
 from .rewriting import rewritten, short_names
@@ -75,8 +76,7 @@ def convert(request: dict[str, Any]) -> bytes:
             request["calibration"], request["batch_size"]
         )
     if request["dense_scales"] == "tensor":
-        # TensorFlow's own switch; of one that has none the file keeps a scale a channel.
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+        one_scale_a_dense_kernel(converter)
     if request["input_type"]:
         converter.inference_input_type = tf.dtypes.as_dtype(request["input_type"])
         converter.inference_output_type = tf.dtypes.as_dtype(request["input_type"])
