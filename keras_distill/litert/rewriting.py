@@ -5,23 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flatbuffers
+import numpy as np
+
 __all__ = ["Edit", "rewritten", "short_names"]
 
 # Changes a model of the schema's object form: `edit(schema, model)`.
 Edit = Callable[[Any, Any], None]
+# What the schema asks for a tensor's numbers; Python's builder does not know of it.
+_ALIGNMENT = 16
 
 
 def rewritten(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The file after some changes, in their order."""
-    import flatbuffers
+    """The file after some changes, in their order; vectors that are equal lie in it once.
+
+    The converter writes the zero points of a kernel's channels, 8 bytes each and all zero, for
+    every kernel and once more for every bias.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for edit in edits:
         edit(schema, model)
-    builder = flatbuffers.Builder(len(content))
+    builder = _Sharing(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+class _Sharing(flatbuffers.Builder):
+    """A builder that writes a vector of numbers where it has none like it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.places: dict[tuple[str, bytes], Any] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> Any:  # noqa: N802
+        """As its base, which calls it so."""
+        key = (x.dtype.str, x.tobytes())
+        if key not in self.places:
+            if x.dtype == np.uint8:
+                self.Prep(_ALIGNMENT, x.size)
+            self.places[key] = super().CreateNumpyVector(x)
+        return self.places[key]
 
 
 def short_names(schema: Any, model: Any) -> None:

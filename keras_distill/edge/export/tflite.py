@@ -22,7 +22,6 @@ from keras_distill.edge.export import arguments, words
 from keras_distill.edge.export.prepare import prepared
 from keras_distill.edge.export.rows import calibration_of, data_for, rows_seen
 from keras_distill.edge.export.settling import converted
-from keras_distill.edge.export.sharing import share
 from keras_distill.edge.export.sizes import closed_specs
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
@@ -128,8 +127,6 @@ def export_tflite(
             four_bits=sizes,
         )
         calibration = converted(convert, fresh, calibration, seen, ready, interface)
-        if precision in CALIBRATED:
-            share(fresh)
         if names is not None:
             append_labels(fresh, names)
         runner, content = _proven(fresh, specs, calibration)
