@@ -17,7 +17,7 @@ _ALIGNMENT = 16
 
 
 def rewritten(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The file after some changes, in their order; vectors that are equal lie in it once.
+    """The file after some changes, in order; weights and scales that are equal lie there once.
 
     The converter writes the zero points of a kernel's channels, 8 bytes each and all zero, for
     every kernel and once more for every bias.
@@ -41,6 +41,9 @@ class _Sharing(flatbuffers.Builder):
 
     def CreateNumpyVector(self, x: np.ndarray) -> Any:  # noqa: N802
         """As its base, which calls it so."""
+        # Which tensors a graph and its operators read: `signature.restore` changes the graph's.
+        if x.dtype == np.int32:
+            return super().CreateNumpyVector(x)
         key = (x.dtype.str, x.tobytes())
         if key not in self.places:
             if x.dtype == np.uint8:

@@ -52,3 +52,16 @@ def test_nothing_else_changes(export, tmp_path):
     again = edge.load_tflite(tmp_path / "again.tflite")
     np.testing.assert_array_equal(again.predict(x), edge.load_tflite(export.path).predict(x))
     assert (again.inputs, again.outputs) == (export.inputs, export.outputs)
+
+
+@pytest.mark.parametrize("names", [("zulu", "alpha"), ("alpha", "zulu")])
+def test_inputs_in_another_order_than_the_converters(names, tmp_path):
+    late, early = keras.Input((3,), name="zulu"), keras.Input((3,), name="alpha")
+    # The first operator reads just what the graph does, in this order or the other.
+    first, second = (late, early) if names[0] == "zulu" else (early, late)
+    model = keras.Model([late, early], layers.Subtract(name="apart")([first, second]))
+    export = edge.export_tflite(model, tmp_path / "two.tflite")
+    assert [info.name for info in export.inputs] == ["zulu", "alpha"]
+    given = {"zulu": np.float32([[1, 2, 3]]), "alpha": np.float32([[10, 20, 30]])}
+    answers = edge.load_tflite(export.path).predict(given)
+    np.testing.assert_array_equal(answers, given[names[0]] - given[names[1]])
