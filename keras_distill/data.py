@@ -43,8 +43,8 @@ def qualified_name(value: Any) -> str:
 def no_keras3_model(value: Any, wanted: str = "Expected a Keras 3 model (keras.Model)") -> str:
     """What an error says of what is no model of Keras 3, with the way to one.
 
-    >>> no_keras3_model("student.keras")
-    'Expected a Keras 3 model (keras.Model); got str. Load it first: kd.load_model(path).'
+    >>> no_keras3_model("student.keras", "Expected a student")
+    'Expected a student; got str. Load it first: keras_distill.load_model(path).'
     """
     words = f"{wanted}; got {qualified_name(value)}."
     bases = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__]
@@ -56,7 +56,7 @@ def no_keras3_model(value: Any, wanted: str = "Expected a Keras 3 model (keras.M
     elif isinstance(value, keras.layers.Layer):
         words += " Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
     elif isinstance(value, (str, os.PathLike)):
-        words += " Load it first: kd.load_model(path)."
+        words += " Load it first: keras_distill.load_model(path)."
     return words
 
 

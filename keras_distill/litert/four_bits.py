@@ -28,7 +28,9 @@ def pack(schema: Any, model: Any, sizes: Sequence[int]) -> None:
     for graph in model.subgraphs:
         for operator in graph.operators:
             if _reads_kernels(schema, model.operatorCodes[operator.opcodeIndex]):
-                kernel = graph.tensors[int(operator.inputs[1])]
+                x, kernel = (graph.tensors[int(index)] for index in operator.inputs[:2])
+                if _has_no_kernel(schema, model, operator, x):
+                    continue
                 _pack(schema, model, kernel, sizes)
                 if kernel.type == schema.TensorType.INT4:
                     _fit_bias(schema, model, graph, operator)
@@ -38,6 +40,15 @@ def pack(schema: Any, model: Any, sizes: Sequence[int]) -> None:
 def _reads_kernels(schema: Any, code: Any) -> bool:
     known = [getattr(schema.BuiltinOperator, name) for name in _READERS]
     return max(code.builtinCode, code.deprecatedBuiltinCode) in known
+
+
+def _has_no_kernel(schema: Any, model: Any, operator: Any, x: Any) -> bool:
+    """Beside real numbers LiteRT has no depthwise convolution with INT4."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    is_depthwise = schema.BuiltinOperator.DEPTHWISE_CONV_2D in (
+        code.builtinCode, code.deprecatedBuiltinCode
+    )  # fmt: skip
+    return is_depthwise and x.type == schema.TensorType.FLOAT32
 
 
 def _pack(schema: Any, model: Any, tensor: Any, sizes: Sequence[int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.weights import Grid
 from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
-from keras_distill.graph.copying import weight_at
+from keras_distill.graph.traits import traits_of
 from keras_distill.litert import converter
 from keras_distill.litert.converter import CALIBRATED, ConversionError
 
@@ -140,14 +139,20 @@ def _of_four_bits(model: Analysis, precision: str) -> list[int]:
     """How many numbers each kernel has that the file is to hold at 4 bits."""
     if precision not in ("int8", "dynamic_int8"):
         return []
-    sizes = [
-        math.prod(weight_at(one.layer, key).shape)
-        for one in model.layers
-        if isinstance(one, Compressed)
-        for key, chain in one.treatments.items()
-        if any(isinstance(treatment, Grid) and treatment.bits == 4 for treatment in chain)
-    ]
-    return sizes if precision == "int8" else [size for size in sizes if size >= LEAST_DYNAMIC]
+    kernels: dict[bytes, int] = {}
+    for one in model.layers:
+        if not isinstance(one, Compressed):
+            continue
+        for key, chain in one.treatments.items():
+            if not any(isinstance(treatment, Grid) and treatment.bits == 4 for treatment in chain):
+                continue
+            kernel = one.treated_weights()[key].numpy()
+            # Beside real numbers LiteRT has no depthwise convolution with INT4.
+            alone = traits_of(one.layer).depthwise == key or kernel.size < LEAST_DYNAMIC
+            if precision == "int8" or not alone:
+                # The converter holds equal kernels once.
+                kernels[kernel.tobytes()] = kernel.size
+    return list(kernels.values())
 
 
 def _check_four_bits(sizes: list[int], content: FileContent) -> None:

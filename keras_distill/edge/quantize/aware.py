@@ -50,9 +50,10 @@ def quantize_aware(
       preserve_sparsity: weights that are zero now stay zero.
       freeze_batch_norm_after: the number of updates after which each BatchNormalization uses its
         moving statistics and no longer moves them; 0 for at once, None for never.
-      weight_bits: 8, or 4 for the kernels of Dense and of convolutions (not transposed ones), two
-        of which share a byte in the file; activations have 8. Of some layers only: bits by what
-        names them, as in `skip`: `{"block_.*": 4}`, later entries going before; the rest has 8.
+      weight_bits: 8, or 4 for the kernels of Dense and of convolutions over time or images (not
+        transposed ones), two of which share a byte in the file; activations have 8. Of some layers
+        only: bits by what names them, as in `skip`, a whole path being that layer alone:
+        `{"block_.*": 4}`, later entries going before; the rest has 8. What is skipped has none.
       skip: layers to leave in float: names, paths, regular expressions, classes or layers.
 
     Returns:
@@ -122,13 +123,15 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int]) -> dict[str, int]:
     operations = {step.path: step.operation for step in found.graph.steps}
     able = {path for path, one in operations.items() if kinds.takes_four_bits(inner(one))}
     wanted = asked.values() if isinstance(asked, Mapping) else [asked]
-    if wrong := [bits for bits in wanted if bits not in BITS or isinstance(bits, bool)]:
+    if wrong := [bits for bits in wanted if bits not in BITS or type(bits) is not int]:
         raise ValueError(f"Expected weight_bits of {BITS[0]} or {BITS[1]}; got {wrong[0]!r}.")
     if not isinstance(asked, Mapping):
         return dict.fromkeys(able, asked)
     bits: dict[str, int] = {}
     for name, number in asked.items():
-        named = chosen(operations, [name], inner=inner, argument="weight_bits")
+        # A whole path is that layer alone, and not one in a nested model that ends in it.
+        exact = isinstance(name, str) and name in operations
+        named = {name} if exact else chosen(operations, [name], inner=inner, argument="weight_bits")
         if number == 4 and (unable := sorted(named - able)):
             raise ValueError(
                 f"weight_bits names {name!r} for 4 bits: LiteRT runs no {unable[0]!r} "

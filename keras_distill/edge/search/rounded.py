@@ -45,11 +45,12 @@ class Rounded:
 
     def __init__(self, model: keras.Model, data: Any):
         self._model = quantize_aware(model, calibration_data=data)
-        layers = {
-            step.path: step.operation
-            for step in Analysis(self._model).wrapped.steps
-            if isinstance(step.operation, Compressed)
-        }
+        found: dict[int, tuple[str, Compressed]] = {}
+        for step in Analysis(self._model).wrapped.steps:
+            if isinstance(step.operation, Compressed):
+                # A layer that is called in several places has one path, the first.
+                found.setdefault(id(step.operation), (step.path, step.operation))
+        layers = dict(found.values())
         self._grids = {path: _grids(layer) for path, layer in layers.items()}
         self._ranges = {
             id(one): path

@@ -9,13 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill._records import Record, Table
 from keras_distill.data import batches
-from keras_distill.edge.search.divergence import divergence
+from keras_distill.edge.search.divergence import are_shares, divergence
 from keras_distill.edge.search.rounded import Bits, Rounded
 from keras_distill.edge.verification.asking import Asked
 from keras_distill.edge.verification.heads import Head
 from keras_distill.graph.cost.profiling import profile
+from keras_distill.graph.replay import functional
 from keras_distill.progress import bar
 
 __all__ = ["LayerSensitivity", "Sensitivity", "sensitivity"]
@@ -119,8 +121,9 @@ def sensitivity(
       show_progress: a bar over the layers.
 
     Returns:
-      A `Sensitivity`: for outputs of classes by KL(reference || model) in nats, else by the squared
-      error as part of the reference's variance.
+      A `Sensitivity`: for outputs whose last axis is longer than 1, which count as scores or shares
+      of classes, by KL(reference || model) in nats, else by the squared error as part of the
+      reference's variance.
 
     Raises:
       TypeError, ValueError: as `quantize_aware` and `calibrate`; a teacher with other outputs.
@@ -157,7 +160,8 @@ class Measured:
                 f"Expected the teacher to answer in the shapes of {model.name!r}, {shapes[0]}; got "
                 f"{shapes[1]}."
             )
-        self._labels = _labels([y for _, y, _ in read], self.float_answers)
+        self._labels = _labels([y for _, y, _ in read], _output_names(model))
+        self._shares = list(map(are_shares, self.float_answers))
 
     def answers(self, bits: Bits) -> list[np.ndarray]:
         """The outputs for all rows."""
@@ -165,7 +169,7 @@ class Measured:
 
     def divergence(self, bits: Bits) -> float:
         """From the reference."""
-        return divergence(self.reference, self.answers(bits))
+        return divergence(self.reference, self.answers(bits), self._shares)
 
     def drop(self, answers: list[np.ndarray]) -> float:
         """What `answers` lose beside the float model's, in the output that loses most."""
@@ -210,11 +214,24 @@ def _joined(answers: Any) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in columns]
 
 
-def _labels(given: list[Any], outputs: list[np.ndarray]) -> list[np.ndarray | None]:
+def _output_names(model: keras.Model) -> list[str]:
+    """In the order of the flat outputs."""
+    graph = functional(model)
+    if isinstance(graph.output, dict):
+        return sorted(graph.output)
+    return [_keras.history(tensor).operation.name for tensor in graph.outputs]
+
+
+def _labels(given: list[Any], names: list[str]) -> list[np.ndarray | None]:
     """Labels for each output, None where there are none or nobody says whose they are."""
-    if given[0] is None or len(keras.tree.flatten(given[0])) != len(outputs):
-        return [None] * len(outputs)
-    return list(_joined(given))
+    if isinstance(given[0], dict):
+        columns = [[y.get(name) for y in given] for name in names]
+    else:
+        flat = [keras.tree.flatten(y) for y in given]
+        columns = [list(parts) for parts in zip(*flat, strict=True)]
+    if given[0] is None or len(columns) != len(names):
+        return [None] * len(names)
+    return [None if parts[0] is None else np.concatenate(parts) for parts in columns]
 
 
 def _lost(ours: Any, of_float: Any, reference: Any, labels: Any) -> float:

@@ -190,3 +190,34 @@ def test_a_kernel_that_is_not_in_the_file_is_told(tmp_path, monkeypatch):
     with pytest.raises(kd.edge.ConversionError, match=r"Of 2 kernels of 4 bits 1 came into"):
         kd.edge.export_tflite(small, tmp_path / "small.tflite", precision="int8")
     assert not list(tmp_path.iterdir())
+
+
+def test_equal_kernels_are_held_once(tmp_path):
+    made = [layers.Dense(4, kernel_initializer="identity", name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((4,)), *made, layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=4)
+    export = kd.edge.export_tflite(small, tmp_path / "equal.tflite", precision="int8")
+    assert {s.shape for s, _, _ in read_int4(export.path)} == {(4, 4), (3, 4)}
+
+
+def test_a_depthwise_kernel_beside_real_numbers_has_8_bits(tmp_path):
+    made = [layers.DepthwiseConv2D(3), layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    model = keras.Sequential([keras.Input((5, 5, 128)), *made])
+    x = np.random.default_rng(0).normal(size=(16, 5, 5, 128)).astype("float32")
+    small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=4)
+    export = kd.edge.export_tflite(small, tmp_path / "w4.tflite", precision="dynamic_int8")
+    ((steps, _, _),) = read_int4(export.path)
+    assert steps.shape == (10, 128)
+    expected = kd.edge.strip(small).predict(x, verbose=0)
+    answers = kd.edge.load_tflite(export.path).predict(x)
+    assert np.corrcoef(answers.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_a_whole_path_names_one_layer():
+    sub = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense")], name="sub")
+    x = keras.Input((4,))
+    model = keras.Model(x, sub(layers.Dense(4, name="dense")(x)))
+    small = kd.edge.quantize_aware(model, weight_bits={"dense": 4})
+    assert grids(small)["dense"] == {4}
+    assert grids(small.get_layer("sub"))["dense"] == {8}

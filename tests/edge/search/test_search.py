@@ -7,6 +7,7 @@ import pytest
 import keras_distill as kd
 from keras_distill.edge.search.divergence import divergence
 from keras_distill.edge.search.rounded import Rounded
+from keras_distill.edge.search.sensitivity import Measured
 
 layers = keras.layers
 
@@ -164,3 +165,39 @@ def test_numbers_instead_of_classes(x):
     small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=4)
     pair = (small.predict(x, verbose=0).ravel(), model.predict(x, verbose=0).ravel())
     assert found.drop == pytest.approx(1 - np.corrcoef(*pair)[0, 1], abs=1e-3)
+
+
+def test_rounded_shares_are_shares(x):
+    keras.utils.set_random_seed(2)
+    image = keras.Input((8, 8, 2))
+    scores = layers.Dense(60, name="scores")(layers.Flatten()(image))
+    bare = keras.Model(image, scores)
+    soft = keras.Model(image, layers.Softmax(name="shares")(scores))
+    rows = [kd.edge.sensitivity(one, x, show_progress=False).rows for one in (bare, soft)]
+    of_scores, of_shares = ({row.path: row for row in some} for some in rows)
+    assert of_shares["scores"].at_4 == pytest.approx(of_scores["scores"].at_4, rel=0.5)
+    # Steps of 1 / 256 for sixty shares.
+    assert of_shares["shares"].at_8 < 0.02
+
+
+def test_labels_by_the_outputs_names(x):
+    keras.utils.set_random_seed(3)
+    image = keras.Input((8, 8, 2))
+    flat = layers.Flatten()(image)
+    model = keras.Model(image, [layers.Dense(3, name=name)(flat) for name in ("zulu", "alpha")])
+    chosen = [one.argmax(-1) for one in model.predict(x, verbose=0)]
+    for labels in ({"zulu": chosen[0], "alpha": chosen[1]}, {"alpha": chosen[1]}, chosen):
+        measured = Measured(model, (x, labels), None, show_progress=False)
+        # Right answers are lost where the other output's scores are given, and nothing else is.
+        swapped = measured.drop(measured.float_answers[::-1])
+        assert measured.drop(measured.float_answers) == 0.0
+        assert swapped > 0.3
+
+
+def test_a_layer_in_two_places_is_rounded_once(x):
+    shared, image = layers.Dense(6, name="shared"), keras.Input((6,))
+    sub = keras.Sequential([keras.Input((6,)), shared], name="sub")
+    model = keras.Model(image, layers.Dense(3, name="last")(sub(shared(image))))
+    found = kd.edge.sensitivity(model, x[:, 0, :3].reshape(96, 6), show_progress=False)
+    assert [row.path for row in found.rows if row.weights] == ["shared", "last"]
+    assert found.rows[1].at_4 > found.rows[1].at_8 > 0
