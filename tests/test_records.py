@@ -12,6 +12,7 @@ from IPython.lib.pretty import pretty
 import keras_distill as kd
 from keras_distill._records import NOT_IN_JSON, Record, Table, pairs
 from keras_distill.edge.debugging.debug import LayerError
+from keras_distill.edge.search.sensitivity import LayerSensitivity
 from keras_distill.explaining.calibration import Calibration
 from keras_distill.explaining.record import ModelAnswers
 from keras_distill.litert.runner import LatencyReport, TensorInfo
@@ -32,6 +33,8 @@ def explanation():
 def records():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")], name="m")
     tensor = TensorInfo("x", (1, 4), "float32", 0.0, 0)
+    costs = LayerSensitivity("dense", "Dense", 12, 12, None, 1e-3, 1e-5)
+    sensitivity = kd.edge.Sensitivity("m", (costs,), 0.0, 4)
     generation = Generation("m", "t", 15, 1.0, {"loss": [np.float32(0.5)]}, "w.h5", model)
     return {
         "export": kd.edge.TFLiteExport(
@@ -44,6 +47,8 @@ def records():
             "f", 1, (LayerError("a", "ADD", "int8", (1,), float("inf"), 0.0, 1.0),), 0
         ),
         "inspection": kd.edge.inspect(model),
+        "sensitivity": sensitivity,
+        "bits": kd.edge.BitSearch({"dense": 4}, 9, 18, 0.01, 0.0, 0.5, sensitivity),
         "sparsity": kd.edge.sparsity_report(model),
         "profile": kd.transfer.profile(model),
         "transfer": TransferReport("what was done", (TransferRow("dense", "copied", "d", "", 15),)),
