@@ -163,7 +163,7 @@ def table(stored: dict[str, Any]) -> str:
     for name in runs[0]:
         accuracies = [run[name]["accuracy"] for run in runs]
         lost = [100 * (a - b) for a, b in zip(accuracies, floats, strict=True)]
-        mean, sd = pays.mean_and_spread(lost) if len(lost) > 1 else (lost[0], float("nan"))
+        mean, sd = pays.mean_and_spread(lost)
         size = f"{runs[0][name]['bytes']:,}" if "bytes" in runs[0][name] else ""
         seconds = np.mean([run[name].get("seconds", 0.0) for run in runs])
         told = "" if name == "float" else f"{mean:+.2f} ± {sd:.2f}"

@@ -26,7 +26,7 @@ from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import warn_of_narrow
 from keras_distill.edge.lookups import check_lookups
 from keras_distill.edge.quantize.aware import quantize_aware
-from keras_distill.edge.quantize.weights import Grid
+from keras_distill.edge.quantize.weights import grids_of
 from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import FileContent, append_labels, check_labels, read_content
 from keras_distill.graph.traits import traits_of
@@ -143,8 +143,8 @@ def _of_four_bits(model: Analysis, precision: str) -> list[int]:
     for one in model.layers:
         if not isinstance(one, Compressed):
             continue
-        for key, chain in one.treatments.items():
-            if not any(isinstance(treatment, Grid) and treatment.bits == 4 for treatment in chain):
+        for key, grid in grids_of(one).items():
+            if grid.bits != 4:
                 continue
             kernel = one.treated_weights()[key].numpy()
             # Beside real numbers LiteRT has no depthwise convolution with INT4.

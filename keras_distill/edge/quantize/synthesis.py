@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.edge.quantize.adam import Adam
 from keras_distill.edge.quantize.ranges import observed
 from keras_distill.graph.replay import Graph, Step, functional, trace
 from keras_distill.graph.wrapping import inner
@@ -53,16 +54,17 @@ def synthesized(model: Any, seed: int = 0) -> Any:
         for x in model.inputs
     ]
     variables = [variable for one in made for variable in one.variables]
+    optimizer = Adam(variables)
 
     @tf.function(jit_compile=False)
     def improve(update: Any) -> None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss = _distance(graph, [one.now() for one in made], norms)
-        gradients = tape.gradient(loss, variables)
-        _adam(variables, gradients, moments, update)
+        # The rate falls by a cosine.
+        rate = _RATE * (1.0 + tf.cos(np.pi * update / STEPS)) / 2.0
+        optimizer.apply(tape.gradient(loss, variables), rate, update + 1.0)
 
-    moments = [[tf.Variable(tf.zeros_like(v)) for v in variables] for _ in range(2)]
     with observed(lambda one, tensor: None):
         for update in range(STEPS):
             improve(tf.constant(float(update)))
@@ -81,19 +83,6 @@ class _Input:
     def now(self) -> Any:
         """The input as it is by now."""
         return tf.exp(self.log_scale) * (self.values + self.shift)
-
-
-def _adam(
-    variables: list[Any], gradients: list[Any], moments: list[list[Any]], update: Any
-) -> None:
-    """One update, the rate falling by a cosine. Keras' own keeps every graph that it is in."""
-    rate = _RATE * (1.0 + tf.cos(np.pi * update / STEPS)) / 2.0
-    grown = update + 1.0
-    for variable, gradient, first, second in zip(variables, gradients, *moments, strict=True):
-        first.assign(0.9 * first + 0.1 * gradient)
-        second.assign(0.999 * second + 0.001 * gradient**2)
-        step = first / (1.0 - 0.9**grown) / (tf.sqrt(second / (1.0 - 0.999**grown)) + 1e-7)
-        variable.assign_sub(rate * step)
 
 
 def _tells(step: Step) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.functional.tensors import Tensor
 
@@ -58,6 +59,12 @@ def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) 
     scale = scale_of(value, channel_axes, bits)
     rounded = scale * tf.round(tf.math.divide_no_nan(value, scale))
     return value + tf.stop_gradient(rounded - value)
+
+
+def grids_of(layer: Compressed) -> dict[str, Grid]:
+    """The grids of a layer's weights, by their paths inside it: the last that is done to each."""
+    chains = layer.treatments.items()
+    return {key: chain[-1] for key, chain in chains if chain and isinstance(chain[-1], Grid)}
 
 
 @keras.saving.register_keras_serializable("keras_distill")

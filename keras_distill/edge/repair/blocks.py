@@ -13,7 +13,7 @@ from keras_distill import _keras
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.quantize.layer import Quantized
-from keras_distill.edge.quantize.weights import Grid, rounded_by
+from keras_distill.edge.quantize.weights import Grid, grids_of, rounded_by
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.traits import does
@@ -117,10 +117,7 @@ def reaching(graph: Graph, blocks: Sequence[Block], value: Value) -> Block | Non
 
 
 def _grids(step: Step) -> dict[str, Grid]:
-    if not isinstance(step.operation, Compressed):
-        return {}
-    chains = step.operation.treatments.items()
-    return {key: chain[-1] for key, chain in chains if chain and isinstance(chain[-1], Grid)}
+    return grids_of(step.operation) if isinstance(step.operation, Compressed) else {}
 
 
 def _why_left(step: Step, calls: int) -> str:

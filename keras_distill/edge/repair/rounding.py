@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.edge.quantize.adam import Adam
 from keras_distill.edge.quantize.weights import Grid, rounded_by
 from keras_distill.edge.repair.blocks import Block
 from keras_distill.functional.tensors import Tensor
@@ -107,8 +108,7 @@ def _updater(
     """One update of all choices by Adam."""
     by_grid = {id(block.grids[key]): one for key, one in roundings.items()}
     choices = [one.choice for one in roundings.values()]
-    # Of Keras' optimisers TensorFlow keeps the graph that they were traced in for good.
-    means, squares = ([tf.Variable(tf.zeros_like(v)) for v in choices] for _ in range(2))
+    optimizer = Adam(choices)
 
     @tf.function(reduce_retracing=True)
     def update(
@@ -121,12 +121,7 @@ def _updater(
                 loss = free * measure(block(*inputs), target)
             for one in roundings.values():
                 loss += pull * one.undecided(exponent)
-        gradients = tape.gradient(loss, choices)
-        for choice, gradient, mean, square in zip(choices, gradients, means, squares, strict=True):
-            mean.assign(0.9 * mean + 0.1 * gradient)
-            square.assign(0.999 * square + 0.001 * gradient**2)
-            size = tf.sqrt(square / (1.0 - 0.999**count)) + 1e-7
-            choice.assign_sub(_RATE * mean / (1.0 - 0.9**count) / size)
+        optimizer.apply(tape.gradient(loss, choices), _RATE, count)
 
     return update
 

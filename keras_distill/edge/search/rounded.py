@@ -17,7 +17,7 @@ from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
 from keras_distill.edge.quantize.scores import MaskedRange
-from keras_distill.edge.quantize.weights import Grid
+from keras_distill.edge.quantize.weights import grids_of
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.wrapping import inner
 from keras_distill.litert.quiet import quiet_tensorflow
@@ -51,7 +51,7 @@ class Rounded:
                 # A layer that is called in several places has one path, the first.
                 found.setdefault(id(step.operation), (step.path, step.operation))
         layers = dict(found.values())
-        self._grids = {path: _grids(layer) for path, layer in layers.items()}
+        self._grids = {path: grids_of(layer) for path, layer in layers.items()}
         self._ranges = {
             id(one): path
             for path, layer in layers.items()
@@ -99,16 +99,6 @@ class Rounded:
         finally:
             for (grid, _), number in zip(grids, before, strict=True):
                 grid.bits = number
-
-
-def _grids(layer: Compressed) -> dict[str, Grid]:
-    """By the weight's path."""
-    return {
-        key: one
-        for key, chain in layer.treatments.items()
-        for one in chain
-        if isinstance(one, Grid)
-    }
 
 
 def _rounded(x: Any, low: float, high: float, bits: Any) -> Any:
