@@ -72,11 +72,13 @@ class Method:
       label_weight: of the Distiller; None for labels alone.
       make: from the teacher's tapped shapes to the objectives.
       taps: the teacher's layers that they look into.
+      mixed: whether every view is mixed with that of another example.
     """
 
     label_weight: float | None
     make: Callable[[dict[str, tuple]], list[kd.Objective]] = lambda shapes: []
     taps: tuple[str, ...] = ()
+    mixed: bool = False
 
 
 def soft(temperature: float, label_weight: float, **options: Any) -> Method:
@@ -136,12 +138,27 @@ LAYERS = {
     ),
     "AffinityTransfer": layers(o.AffinityTransfer, "block2", 1.0),
 }
+# On validation examples the best on answers and, with a tenth of the labels, the best on layers.
+TOGETHER = "SoftTargets and ContrastiveRepresentation"
+DEEP = {
+    **LAYERS,
+    TOGETHER: Method(
+        0.5,
+        lambda shapes: [
+            o.SoftTargets(temperature=2),
+            o.ContrastiveRepresentation("pool", "pool", weight=0.8),
+        ],
+        ("pool",),
+    ),
+}
+MIXED = "SoftTargets, T=2, mixed images, no labels"
 METHODS = {
     LABELS: Method(None),
     **SOFT,
     ALL_TO_LABELS: soft(2, 1.0),
+    MIXED: dataclasses.replace(soft(2, 0), mixed=True),
     **LOGITS,
-    **LAYERS,
+    **DEEP,
 }
 TEMPERATURES = [f"SoftTargets, T={t}, label weight 0.1" for t in (1, 2, 4, 8)]
 
@@ -207,6 +224,23 @@ def shifted(margin: int) -> Callable[[Any, Any], Any]:
 
 def as_it_is(x: Any, seed: Any) -> Any:
     return x
+
+
+def mixed(images: np.ndarray, augment: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Views that are partly of another image: mixup (Zhang et al. 2018) with Beta(1, 1).
+
+    The teacher answers the mixture itself, so neither labels nor their mixing are asked for
+    (Beyer et al. 2022).
+    """
+    pool = tf.constant(images)
+
+    def view(x: Any, seed: Any) -> Any:
+        which, share, ours, others = tf.unstack(tf.random.split(seed, 4))
+        other = pool[tf.random.stateless_uniform([], which, maxval=len(images), dtype="int32")]
+        part = tf.random.stateless_uniform([], share)
+        return part * augment(x, ours) + (1 - part) * augment(other, others)
+
+    return view
 
 
 def residual_teacher(shape: tuple, widths: tuple[int, ...], depth: int) -> keras.Model:
@@ -358,7 +392,14 @@ TRACKS = {
         student=functools.partial(resnet8, COLOUR),
         sizes={"ResNet8": (16, 32, 64), "half": (8, 16, 32)},
         main="ResNet8",
-        others=(LABELS, RATED, "SoftTargets, standardised", "GeneralizedJSD", TEMPERATURES[2]),
+        others=(
+            LABELS,
+            RATED,
+            MIXED,
+            "SoftTargets, standardised",
+            "GeneralizedJSD",
+            TEMPERATURES[2],
+        ),
         layers=False,
         seeds=2,
         shares=(1,),
@@ -510,15 +551,28 @@ def teacher_of(name: str, smoke: bool, work: Path, weaker: str = "") -> keras.Mo
     return teacher
 
 
+def kinds(track: Track, weaker: str) -> list[str]:
+    """The caches under a teacher: its logits, those beside layers, those for mixed views."""
+    deep, mixes = track.layers and not weaker, track.views and not weaker
+    return ["logits", *["layers"] * bool(deep), *["mixed"] * bool(mixes)]
+
+
+def cache_folder(name: str, work: Path, kind: str, weaker: str) -> Path:
+    return work / "_".join(filter(None, (name, weaker, kind)))
+
+
 def cache_of(
-    name: str, smoke: bool, work: Path, deep: bool, y: Any = None, weaker: str = ""
+    name: str, smoke: bool, work: Path, kind: str, y: Any = None, weaker: str = ""
 ) -> kd.TeacherCache:
     """The teacher's answers to the track's views, made where they are not there yet."""
     track, data = track_of(name, smoke), splits_of(name, smoke)
-    folder = work / "_".join(filter(None, (name, weaker, "layers" if deep else "logits")))
-    taps = sorted({tap for method in LAYERS.values() for tap in method.taps}) if deep else []
+    folder = cache_folder(name, work, kind, weaker)
+    deep = kind == "layers"
+    taps = sorted({tap for method in DEEP.values() for tap in method.taps}) if deep else []
     rows = data.x_train, data.y_train if y is None else y
     augment = track.augment if track.views else None
+    if kind == "mixed":
+        augment = mixed(data.x_train, track.augment)
     if y is not None:
         return kd.TeacherCache.open(folder, rows, augment=augment)
     return kd.TeacherCache.build(
@@ -547,7 +601,8 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
         augment = track.augment if track.views else as_it_is
         batches = views(data.x_train[known], y[known], augment, job.seed)
     else:
-        cache = cache_of(job.track, smoke, work, bool(method.taps), y, job.teacher)
+        kind = "mixed" if method.mixed else "layers" if method.taps else "logits"
+        cache = cache_of(job.track, smoke, work, kind, y, job.teacher)
         batches = cache.dataset(BATCH, seed=job.seed, drop_remainder=True).repeat()
         if method.label_weight is None:
             batches = batches.map(lambda batch, y: (batch.inputs, y))
@@ -606,8 +661,10 @@ def lines_of(name: str, track: Track, seeds: Sequence[int]) -> Iterator[Job]:
 def waves(name: str, track: Track) -> list[list[Job]]:
     """All runs, those that say most first; the rates of a wave are known before it."""
     main, others = [track.main], [size for size in track.sizes if size != track.main]
-    methods = [m for m in METHODS if m not in LAYERS] if track.layers else track.others
-    deep = list(LAYERS) if track.layers else []
+    methods = [m for m in METHODS if m not in DEEP] if track.layers else list(track.others)
+    deep = list(DEEP) if track.layers else []
+    if MIXED in methods and not track.views:
+        methods.remove(MIXED)
 
     def rows(
         methods: Sequence[str], seeds: Sequence[int], sizes: Sequence[str] = main
@@ -649,8 +706,10 @@ def run_track(name: str, smoke: bool, work: Path, output: Path, workers: int) ->
         left = [job for job in wanted if job.key not in rows]
         for weaker in sorted({job.teacher for job in left}):
             stem = f"{name}/{weaker}" if weaker else name
+            file = work / f"{stem.replace('/', '_')}.keras"
+            folders = [cache_folder(name, work, kind, weaker) for kind in kinds(track, weaker)]
             # Also one that is told in the JSON and is not on this machine.
-            if stem not in teachers or not (work / f"{stem.replace('/', '_')}.keras").exists():
+            if stem not in teachers or not all(path.exists() for path in (file, *folders)):
                 with _process(1) as pool:
                     teachers[stem] = pool.submit(teacher_job, name, smoke, work, weaker).result()
                 _common.write_json(output, stored)
@@ -697,8 +756,8 @@ def _end_with_parent() -> None:
 def teacher_job(name: str, smoke: bool, work: Path, weaker: str) -> dict[str, float]:
     """Train the teacher and ask it; its accuracy on the validation and the test examples."""
     teacher, data = teacher_of(name, smoke, work, weaker), splits_of(name, smoke)
-    for deep in (False, True) if track_of(name, smoke).layers and not weaker else (False,):
-        cache_of(name, smoke, work, deep, weaker=weaker)
+    for kind in kinds(track_of(name, smoke), weaker):
+        cache_of(name, smoke, work, kind, weaker=weaker)
     return {
         "parameters": teacher.count_params(),
         "validation": pays.accuracy(teacher, data.x_validation, data.y_validation),
