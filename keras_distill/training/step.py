@@ -69,7 +69,8 @@ def objective_terms(
     Heads are added, each with its own labels, sample weights and mask; over pairs it is the mean.
     An objective `per_position` weighs each position of its own. Any other weighs an example, by
     the mean weight of its positions; where it sees no layers, masked ones do not count in that, and
-    an example without any other is out.
+    an example without any other is out. Layers that several heads share weigh an example by the
+    mean over the heads.
 
     Args:
       pairs: of (student, teacher).
@@ -107,12 +108,13 @@ def taught_terms(
                 ours,
                 theirs,
                 _of_head(labels, head, student),
-                _of_head(sample_weight, head, student),
+                _mean([_of_head(sample_weight, h, student) for h in weighing]),
                 (masks or {}).get(head if student.names else None),
-                (shares or {}).get(head if student.names else None, 1.0),
+                _mean([(shares or {}).get(h, 1.0) for h in weighing]),
             )
             for student, teacher in pairs
             for head, ours, theirs in _matched(objective, student, teacher)
+            for weighing in [_weighing(objective, head, student)]
         ]
         for found, parts in zip((plain, shared), zip(*terms, strict=True), strict=True):
             term = parts[0] if len(parts) == 1 else tf.add_n(parts)
@@ -303,6 +305,21 @@ def _matched(
         )
     matched = [(h, _teacher_head(objective, h, student, teacher)) for h in heads]
     return [(h, student.head(h), teacher.head(t)) for h, t in matched]
+
+
+def _weighing(objective: Objective, head: str | None, student: Signals) -> tuple[str | None, ...]:
+    """The heads whose rows' weights an objective's rows have: all, for layers that they share."""
+    if objective.student_taps and objective.output is None and student.names:
+        return tuple(student.names)
+    return (head if student.names else None,)
+
+
+def _mean(weights: Sequence[Any]) -> Any:
+    """Of the heads' weights, `(batch, ...)`, scalars or None for 1 everywhere; of one, itself."""
+    if len(weights) == 1 or all(weight is None for weight in weights):
+        return weights[0]
+    by_row = [_by_example(tf.cast(1.0 if w is None else w, "float32"), None)[0] for w in weights]
+    return sum(by_row) / len(by_row)
 
 
 def _teacher_head(

@@ -325,6 +325,38 @@ def test_of_two_heads_each_has_its_own_labelled_rows(digits):
     assert logs["loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_layers_of_two_heads_weigh_a_row_by_the_mean_of_both(digits):
+    """Of what its labels leave in each, and of its sample weights in each."""
+    x = np.asarray(digits.x_train[:4]).reshape(4, -1)
+    y = {"a": np.array([0, -1, -1, 2]), "b": np.array([0, 1, -1, 1])}
+    weight = {"a": np.array([1.0, 2.0, 1.0, 0.0]), "b": np.array([3.0, 0.0, 1.0, 0.0])}
+    keras.utils.set_random_seed(0)
+
+    def model():
+        image = keras.Input((64,))
+        shared = keras.layers.Dense(4, name="shared")(image)
+        heads = {"a": keras.layers.Dense(3)(shared), "b": keras.layers.Dense(2)(shared)}
+        return keras.Model(image, heads)
+
+    student, teacher = model(), model()
+    hint = kd.FeatureHint("shared", "shared")
+    distiller = kd.Distiller(student, teacher, hint, label_weight=0.4)
+    distiller.compile(keras.optimizers.SGD(0.0), {"a": label_loss(), "b": label_loss()})
+    logs = distiller.fit(x, y, sample_weight=weight, batch_size=4, verbose=0).history
+    labels = 0.0
+    for head, ours in student(x).items():
+        known = (y[head] >= 0) * weight[head]
+        ce = keras.losses.sparse_categorical_crossentropy(np.abs(y[head]), ours, from_logits=True)
+        labels += 0.4 * float(np.sum(known * ce)) / 4
+    ours, theirs = (
+        keras.Model(m.input, m.get_layer("shared").output)(x) for m in (student, teacher)
+    )
+    values = np.mean((np.array(ours) - np.array(theirs)) ** 2, axis=1)
+    shares = np.array([0.6, (1 + 0.6) / 2, 1.0, 0.6])
+    weights = np.array([2.0, 1.0, 1.0, 0.0])
+    assert logs["loss"][0] == pytest.approx(labels + np.mean(weights * shares * values), rel=1e-5)
+
+
 def test_evaluate_leaves_unlabelled_rows_out_across_uneven_batches(small_cnn, digits):
     x, y = digits.x_test, digits.y_test
     known = np.arange(len(y)) < 100  # the last batches have no label at all
