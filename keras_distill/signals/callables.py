@@ -38,7 +38,7 @@ def call_function(function: Callable[..., Any], x: Tensor) -> Tensor:
     """`function(x)` inside a graph, be it TensorFlow's or plain NumPy.
 
     A function that needs values (a LiteRT runner) runs behind `tf.numpy_function`; the shape of
-    its answer is learned from one row of zeros.
+    its answer is learned from one row of zeros, or of empty strings.
     """
     if names := signature_inputs(function):
         return function(**x) if isinstance(x, Mapping) else function(**{next(iter(names)): x})
@@ -52,7 +52,10 @@ def call_function(function: Callable[..., Any], x: Tensor) -> Tensor:
 
 def _behind_numpy(function: Callable[..., Any], x: Tensor) -> Tensor:
     flat = keras.tree.flatten(x)
-    zeros = [np.zeros((1, *t.shape[1:]), t.dtype.as_numpy_dtype) for t in flat]
+    zeros = [
+        np.full((1, *t.shape[1:]), b"" if t.dtype == tf.string else 0, t.dtype.as_numpy_dtype)
+        for t in flat
+    ]
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
         answer = function(keras.tree.pack_sequence_as(x, list(arrays)))

@@ -22,6 +22,7 @@ __all__ = [
     "of_answers",
     "of_attributes",
     "of_function",
+    "of_state",
     "operations",
     "parts_by_handle",
 ]
@@ -30,6 +31,8 @@ __all__ = [
 _INCIDENTAL = frozenset(
     ("config", "config_proto", "container", "debug_name", "executor_type", "shared_name", "token")
 )
+# How an estimator works, and not what it says.
+_HOW = frozenset(("n_jobs", "verbose", "_sklearn_version"))
 # Python inside a graph, of which the graph holds a ticket.
 _PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
 _PROBE_ROWS, _OPEN_AXIS = 16, 8
@@ -87,6 +90,15 @@ def of_attributes(model: Any) -> str | None:
     if not _keras.holds_layers(model):
         return None
     return digest(word for layer in _keras.layers_of(model) for word in _words(vars(layer), 4))
+
+
+def of_state(value: Any) -> str:
+    """A digest of the numbers, words and arrays that an object is made of, its members' too.
+
+    It is the same for the object that another process loads. Functions and classes count by their
+    names, what can't be looked into by its type.
+    """
+    return digest(_members(value, frozenset()))
 
 
 def made_up_rows(specs: Sequence[tf.TensorSpec]) -> list[np.ndarray]:
@@ -197,6 +209,43 @@ def _words(value: Any, depth: int) -> Iterator[str]:
         yield f"function {id(value)}"
     else:
         yield type(value).__qualname__
+
+
+def _members(value: Any, above: frozenset[int]) -> Iterator[str]:
+    if id(value) in above:
+        yield "itself"
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            if key not in _HOW:
+                yield repr(key)
+                yield from _members(member, above)
+    elif isinstance(value, np.ndarray) and value.dtype.names:
+        # Field by field: between them lies what memory held before.
+        for name in value.dtype.names:
+            yield from _members(value[name], above)
+    elif isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == "O"):
+        yield str(len(value))
+        for member in value:
+            yield from _members(member, above)
+    elif isinstance(value, np.ndarray):
+        yield _of_array(value)
+    elif isinstance(value, (bool, int, float, complex, str, bytes, bytearray, np.generic)):
+        yield repr(value)
+    elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        yield value.__qualname__
+    else:
+        yield type(value).__qualname__
+        yield from _members(_state(value), above | {id(value)})
+
+
+def _state(value: Any) -> Any:
+    try:
+        state = value.__getstate__() or ()
+    except (TypeError, AttributeError, NotImplementedError):  # one that can't be saved
+        return ()
+    if isinstance(state, tuple):  # compiled; beside its arrays stand counts of its visits
+        return [member for member in state if isinstance(member, np.ndarray)]
+    return state
 
 
 def _source(reference: str) -> str:

@@ -37,11 +37,8 @@ def _mend(value: Any) -> str:
         return "Several teachers as one: keras_distill.teachers.Ensemble([...])."
     if value is None:
         return "Without a teacher: keras_distill.teachers.Virtual(num_classes)."
-    if hasattr(value, "predict_proba"):
-        return (
-            "Of a scikit-learn estimator give the method: keras_distill.teachers.Model("
-            "estimator.predict_proba, output='probabilities', input_spec=keras.KerasTensor(...))."
-        )
+    if hasattr(value, "predict_proba") or hasattr(value, "predict"):
+        return "A fitted scikit-learn estimator teaches so: keras_distill.teachers.Estimator(it)."
     return "Wrap what it does in a function of a batch."
 
 

@@ -89,7 +89,7 @@ class Estimator:
         ("saved_model", r"tf\.saved_model\.load"),
         (None, r"teachers\.Virtual"),
         (kd.teachers.Ensemble, r"the class .*Ensemble\. Give an instance"),
-        (Estimator(), r"estimator\.predict_proba, output='probabilities'"),
+        (Estimator(), r"teachers\.Estimator\(it\)"),
         (3, r"got builtins\.int"),
     ],
 )
