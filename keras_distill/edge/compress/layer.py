@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.edge.compress.repaired import Repaired
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.graph.copying import weight_at, weight_paths
 from keras_distill.graph.remaking import (
@@ -51,7 +52,12 @@ class Compressed(Wrapping):
       layer: a built Keras 3 layer, or a node's `keras.Operation`, which has no weights.
       treatments: by the weight's path inside `layer` (`"kernel"`, `"forward_layer/cell/kernel"`),
         the `Treatment`s in the order of their application.
+
+    Attributes:
+      repaired: what a repair has left here, or None.
     """
+
+    repaired: Repaired | None = None
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ def _corrected(graph: Graph) -> dict[str, Any]:
         layer = step.operation.layer
         if _has_beta(layer):
             found[step.path] = layer.beta
-        elif does(layer, *_KERNELS) and layer.use_bias and not _before_beta(graph, step):
+        elif does(layer, *_KERNELS) and layer.use_bias and not _before_beta(graph, step, calls):
             found[step.path] = layer.bias
     return found
 
@@ -107,9 +107,12 @@ def _has_beta(layer: Any) -> bool:
     return is_norm and layer.center and affine.is_affine(layer)
 
 
-def _before_beta(graph: Graph, step: Step) -> bool:
-    readers = graph.consumers(step.outputs[0])
-    return len(readers) == 1 and _has_beta(getattr(readers[0].operation, "layer", None))
+def _before_beta(graph: Graph, step: Step, calls: Counter[int]) -> bool:
+    """Whether a beta takes the step's shift off; not that of a layer which is called twice."""
+    readers = [reader.operation for reader in graph.consumers(step.outputs[0])]
+    if len(readers) != 1 or calls[id(readers[0])] > 1:
+        return False
+    return _has_beta(getattr(readers[0], "layer", None))
 
 
 def _shift(step: Step, exact: list[Arguments], rounded: list[Arguments]) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""What a repair keeps in a folder, block by block, so that a stopped one goes on."""
+"""What a repair keeps of each block, in a folder or in memory, so that a stopped one goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,25 +14,27 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.edge.compress.repaired import Repaired
 from keras_distill.edge.repair.blocks import Block
 from keras_distill.teachers.identity import content_of
 from keras_distill.training.architecture import architecture_digest
 from keras_distill.training.stages import RECORD, Folder, Stage, run_stages
 
-__all__ = ["Kept", "assign", "digest"]
+__all__ = ["Kept", "assign", "digest", "kept_on"]
 
 Weights = Mapping[str, np.ndarray]
 _BEFORE, _AFTER = "before ", "after "
+_EARLIER = " (finished earlier)"
 
 
 class Kept:
     """The blocks of a model, each learned or found in the folder, in order.
 
-    A block's file holds its weights before and after. A model in which finished blocks have learned
+    A block's weights before and after are held. A model in which finished blocks have learned
     already, as an interrupted call leaves it, is known by that, and gets the earlier ones back.
 
     Args:
-      folder: where; None keeps nothing.
+      folder: where; None for the layers' wrappers, in memory.
       model, blocks: a quantised model and what is learned in it.
       settings: what else decides the result, in JSON's types.
     """
@@ -56,20 +60,50 @@ class Kept:
         Raises:
           ValueError: the folder holds another repair.
         """
-        if self._folder is None:
-            for block in self._blocks:
-                yield block, *learn(block)
-            return
         stages = [self._stage(number, learn) for number in range(len(self._blocks))]
         earlier = self._earlier(stages)
         settings = {"model": self._identity(earlier), **self._settings}
-        with self._folder.open(settings, stages):
+        with self._opened(settings, stages):
+            found = {id(block): kept_on(block) for block in self._blocks}
             for block, weights in earlier:
                 assign(block, weights)
-            done = run_stages(stages, self._folder)
-            for block, (stage, words, reused) in zip(self._blocks, done, strict=True):
-                _, weights = _read(self._folder.path / stage.artefacts[0])
-                yield block, weights, f"{words} (finished earlier)" if reused else words
+            said = json.dumps(settings, sort_keys=True)
+            if self._folder is None:
+                each = self._in_memory(learn, said, found)
+            else:
+                each = self._in_folder(stages, self._folder)
+            for block, before, after, words in each:
+                block.layer.repaired = Repaired(said, before, after, words.removesuffix(_EARLIER))
+                yield block, after, words
+
+    def _opened(
+        self, settings: dict[str, Any], stages: Sequence[Stage]
+    ) -> contextlib.AbstractContextManager[Any]:
+        if self._folder is None:
+            return contextlib.nullcontext()
+        return self._folder.open(settings, stages)
+
+    def _in_memory(
+        self,
+        learn: Callable[[Block], tuple[Weights, str]],
+        settings: str,
+        found: Mapping[int, Repaired | None],
+    ) -> Iterator[tuple[Block, Weights, Weights, str]]:
+        for block in self._blocks:
+            kept = found[id(block)]
+            if kept is not None and kept.settings == settings:
+                yield block, kept.before, kept.after, kept.words + _EARLIER
+                continue
+            before = {key: variable.numpy() for key, variable in block.weights.items()}
+            yield block, before, *learn(block)
+
+    def _in_folder(
+        self, stages: Sequence[Stage], folder: Folder
+    ) -> Iterator[tuple[Block, Weights, Weights, str]]:
+        done = run_stages(stages, folder)
+        for block, (stage, words, reused) in zip(self._blocks, done, strict=True):
+            before, after = _read(folder.path / stage.artefacts[0])
+            yield block, before, after, words + _EARLIER if reused else words
 
     def _stage(self, number: int, learn: Callable[[Block], tuple[Weights, str]]) -> Stage:
         block, file = self._blocks[number], f"{number + 1:03d}.npz"
@@ -84,24 +118,39 @@ class Kept:
 
     def _earlier(self, stages: Sequence[Stage]) -> list[tuple[Block, Weights]]:
         """What finished blocks had before, where the model has what they have learned."""
-        assert self._folder is not None
         found = []
-        if (self._folder.path / RECORD).exists():
-            for block, stage in zip(self._blocks, stages, strict=True):
-                path = self._folder.path / stage.artefacts[0]
-                before, after = _read(path) if path.exists() else ({}, {})
-                ours = block.weights
-                if set(after) == set(ours) and all(
-                    np.array_equal(ours[key].numpy(), value) for key, value in after.items()
-                ):
-                    found.append((block, before))
+        for block, stage in zip(self._blocks, stages, strict=True):
+            before, after = self._of_folder(stage)
+            if after and _has(block, after):
+                found.append((block, before))
+            elif kept := kept_on(block):
+                found.append((block, kept.before))
         return found
+
+    def _of_folder(self, stage: Stage) -> tuple[Weights, Weights]:
+        if self._folder is None or not (self._folder.path / RECORD).exists():
+            return {}, {}
+        path = self._folder.path / stage.artefacts[0]
+        return _read(path) if path.exists() else ({}, {})
 
     def _identity(self, earlier: Iterable[tuple[Block, Weights]]) -> str:
         values = {id(variable): variable.numpy() for variable in self._model.variables}
         for block, weights in earlier:
             values.update({id(block.weights[key]): value for key, value in weights.items()})
         return digest([architecture_digest(self._model).encode(), *values.values()])
+
+
+def kept_on(block: Block) -> Repaired | None:
+    """What an earlier call made of a block, unless something has moved its weights since."""
+    kept = block.layer.repaired
+    return kept if kept is not None and _has(block, kept.after) else None
+
+
+def _has(block: Block, weights: Weights) -> bool:
+    ours = block.weights
+    return set(weights) == set(ours) and all(
+        np.array_equal(ours[key].numpy(), value) for key, value in weights.items()
+    )
 
 
 def assign(block: Block, weights: Weights) -> None:

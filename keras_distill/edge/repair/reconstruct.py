@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +18,8 @@ from keras_distill.edge.quantize.calibrate import checked_rows, ranges_of
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.repair.blocks import Block, blocks_of
 from keras_distill.edge.repair.judging import Lesson, of_float, of_teacher
-from keras_distill.edge.repair.kept import Kept, Weights, assign, digest
-from keras_distill.edge.repair.rounding import learned
+from keras_distill.edge.repair.kept import Kept, Weights, assign, digest, kept_on
+from keras_distill.edge.repair.rounding import is_settled, learned
 from keras_distill.edge.repair.walk import Walk, bytes_per_row, unrounded
 from keras_distill.graph.replay import Graph, functional
 from keras_distill.litert.quiet import quiet_tensorflow
@@ -28,6 +30,8 @@ __all__ = ["reconstruct"]
 BATCH = 32
 # The share of the batches that judge and are not learned from.
 _JUDGING = 0.2
+# So many batches there are of few rows, too, that one of them can judge.
+_LEAST_BATCHES = 5
 # The share of the error that rounding is taken to add at least.
 _LEAST_ADDED = 0.1
 # What a walk may hold of both models' tensors.
@@ -57,9 +61,11 @@ def reconstruct(
 
     The weights are then moved onto the steps that were chosen. The largest of each channel stays,
     and with it the scale, so that the grid rounds to just these: saving, training on, `strip` and
-    `export_tflite` go on as before. A fifth of the batches judges and is not learned from: a layer
+    `export_tflite` go on as before. A fifth of the rows judges and is not learned from: a layer
     whose learned rounding is no better on it keeps the nearest. The float model is the quantised
-    one with its weights as they are underneath.
+    one with its weights as they are underneath, or as they were before an earlier call: each
+    layer's wrapper keeps them in memory, until its kernel is trained on. So a call that was stopped
+    goes on, and one with other data or settings begins anew.
 
     Args:
       quantized: from `quantize_aware`, calibrated. It is changed in place: its kernels are, its
@@ -70,20 +76,22 @@ def reconstruct(
       data: inputs like those to come, some hundred; any data argument, labels are not looked at.
       examples: rows that are read at most; fewer where their tensors would take more than a
         gigabyte, for then each row has many positions.
-      iterations: updates a layer, a batch of 32 each.
+      iterations: updates a layer, a batch of 32 each; of a fifth of the rows where there are fewer
+        than 160.
       seed: of the order of the batches; the same seed gives the same integers on one machine.
       folder: keeps what is finished, layer by layer: a call that was stopped goes on from there
-        with the same model, data and settings. It holds the kernels twice.
+        with the same model, data and settings, in another process, too. It holds the kernels twice.
       verbose: print a line a layer.
 
     Returns:
-      The model.
+      The model. A warning names layers that lie on steps already while others do not, as a file
+      that was saved from a stopped call has them: they stay, and count as the float model's.
 
     Raises:
       TypeError: no model.
       ValueError: a model that is not quantised, subclassed or not calibrated; nothing to learn; no
-        data, data of another shape, NaN; a teacher of other outputs; a folder of another model, of
-        other data or settings. All this before anything is changed.
+        data or one row, data of another shape, NaN; a teacher of other outputs; a folder of another
+        model, of other data or settings. All this before anything is changed.
 
     Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
     (AdaRound), in its asymmetric form. There a layer has 10,000 updates, and the pull is 0.01 times
@@ -99,8 +107,9 @@ def reconstruct(
     _check_counts(examples=examples, iterations=iterations)
     graph = Analysis(quantized).wrapped
     blocks = _blocks(quantized, graph)
+    _warn_of_steps(quantized, blocks)
     rows = min(examples, max(BATCH, _BYTES // bytes_per_row(graph)))
-    batches = list(_batches(quantized, data, rows))
+    batches = _batches(quantized, data, rows)
     with quiet_tensorflow():
         lessons = {}
         if teacher is not None:
@@ -148,7 +157,7 @@ class _Repair:
         inputs = self._walk.inputs(block)
         lesson = self._lessons.get(block.path) or of_float(block, self._walk.targets(block))
         judges = max(1, int(_JUDGING * len(inputs)))
-        learners = max(1, len(inputs) - judges)
+        learners = len(inputs) - judges
 
         def error() -> float:
             return lesson.error(inputs[-judges:], lesson.targets[-judges:])
@@ -222,15 +231,36 @@ def _blocks(model: keras.Model, graph: Graph) -> list[Block]:
     return found
 
 
-def _batches(model: keras.Model, data: Any, rows: int) -> Iterator[Any]:
-    """The first rows of the data, in the model's structure, a small batch at a time."""
-    given = 0
+def _warn_of_steps(model: keras.Model, blocks: Sequence[Block]) -> None:
+    """Tells of layers which nothing is to be learned of, beside others."""
+    fixed = [one.path for one in blocks if kept_on(one) is None and is_settled(one)]
+    if fixed and len(fixed) < len(blocks):
+        warnings.warn(
+            f"{len(fixed)} of the {len(blocks)} layers of {model.name!r} lie on steps already, and "
+            f"count as the float model's: {', '.join(fixed)}. If an earlier call has put them "
+            f"there, begin again with the model from before it, and give folder= to go on later.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _batches(model: keras.Model, data: Any, rows: int) -> list[Any]:
+    """The first rows of the data, in the model's structure, in at least two small batches."""
+    parts, given = [], 0
     for x in checked_rows(model, data, "data to reconstruct from"):
-        for start in range(0, len(keras.tree.flatten(x)[0]), BATCH):
-            stop = min(start + BATCH, start + rows - given)
-            yield keras.tree.map_structure(lambda a, s=slice(start, stop): np.asarray(a)[s], x)
-            given += stop - start
-            if given >= rows:
-                return
-    if not given:
-        raise ValueError("Expected data to reconstruct from; got no rows.")
+        few = rows - given
+        parts.append(keras.tree.map_structure(lambda a, s=few: np.asarray(a)[:s], x))
+        given += len(keras.tree.flatten(parts[-1])[0])
+        if given >= rows:
+            break
+    if given < 2:
+        raise ValueError(
+            f"Expected data to reconstruct from, some hundred rows and 2 at least, for some judge "
+            f"and are not learned from; got {given}."
+        )
+    whole = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+    size = min(BATCH, math.ceil(given / _LEAST_BATCHES))
+    return [
+        keras.tree.map_structure(lambda a, s=slice(start, start + size): a[s], whole)
+        for start in range(0, given, size)
+    ]

@@ -13,7 +13,7 @@ from keras_distill.edge.quantize.weights import Grid, rounded_by
 from keras_distill.edge.repair.blocks import Block
 from keras_distill.functional.tensors import Tensor
 
-__all__ = ["Rounding", "learned"]
+__all__ = ["Rounding", "is_settled", "learned"]
 
 # The rectified sigmoid's ends, past 0 and 1 so that it reaches them.
 _LOW, _HIGH = -0.1, 1.1
@@ -65,6 +65,12 @@ class Rounding:
         """The sum of 1 - |2h - 1|^exponent over what is free to move."""
         open_ = 1.0 - tf.abs(2.0 * self.upwards() - 1.0) ** exponent
         return tf.reduce_sum(tf.where(self.free, open_, 0.0))
+
+
+def is_settled(block: Block) -> bool:
+    """Whether all of a block's weights lie on steps: nothing of it can be learned."""
+    before = block.before_grids().items()
+    return not any(bool(tf.reduce_any(Rounding(v, block.grids[key]).free)) for key, v in before)
 
 
 def learned(

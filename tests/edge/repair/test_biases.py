@@ -77,6 +77,20 @@ def test_the_beta_that_follows_takes_it():
     np.testing.assert_array_equal(bias_of(small, "conv"), [0.0])
 
 
+def test_in_front_of_a_beta_that_serves_two_places_the_bias_takes_it():
+    x = keras.Input((1, 1, 2))
+    convs = [layers.Conv2D(1, 1, name=name) for name in "ab"]
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Model(x, layers.Add()([norm(conv(x)) for conv in convs]))
+    for conv in convs:
+        conv.set_weights([KERNEL.reshape(1, 1, 2, 1), np.zeros(1)])
+    small = edge.correct_biases(edge.quantize_aware(model), X.reshape(3, 1, 1, 2))
+    # The mean falls by 2 * 0.004 before the norm.
+    np.testing.assert_allclose(bias_of(small, "a"), [0.008], rtol=1e-4)
+    np.testing.assert_allclose(bias_of(small, "b"), [0.008], rtol=1e-4)
+    np.testing.assert_array_equal(bias_of(small, "norm", "beta"), [0.0])
+
+
 def test_batches_of_unlike_sizes_count_by_their_rows():
     model = sequential(layers.Dense(1, name="a"))
     model.get_layer("a").set_weights([KERNEL, np.zeros(1)])
