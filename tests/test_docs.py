@@ -80,7 +80,12 @@ def test_the_readme_runs_from_top_to_bottom(reader):
 
 @eagerly
 def test_the_page_on_explaining_runs(reader):
-    names = run("docs/explain.md", {**reader, "names": list("0123456789")})
+    sizes = [
+        keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+        for _ in "ab"
+    ]
+    given = {"sizes": sizes[0], "sizes_teacher": sizes[1], "lengths": reader["y_val"] * 1.0}
+    names = run("docs/explain.md", {**reader, **given, "names": list("0123456789")})
     assert names["hints"]
     assert Path("explained/explanation.json").exists()
 

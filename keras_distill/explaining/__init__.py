@@ -2,6 +2,7 @@
 
 from keras_distill.explaining.comparing import explain
 from keras_distill.explaining.explanation import Explanation
+from keras_distill.explaining.numbers import LostNumber, NumberErrors, NumbersExplanation
 from keras_distill.explaining.record import ClassChange, LostExample, ModelAnswers
 from keras_distill.explaining.similarity import Similarity
 
@@ -10,7 +11,10 @@ __all__ = [
     "ClassChange",
     "Explanation",
     "LostExample",
+    "LostNumber",
     "ModelAnswers",
+    "NumberErrors",
+    "NumbersExplanation",
     "Similarity",
     "explain",
 ]

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from keras_distill.explaining.explanation import Explanation
+from keras_distill.explaining.number_tallies import NumbersTally
+from keras_distill.explaining.numbers import NumbersExplanation
 from keras_distill.explaining.reading import PairReader, View, small_batches, student_inputs
 from keras_distill.explaining.similarity import FEWEST_ROWS, MinibatchCKA, Similarity, propose_map
-from keras_distill.explaining.tallies import LostTally, ModelTally, PairTally
+from keras_distill.explaining.tallies import ClassesTally
 from keras_distill.progress import bar
 from keras_distill.signals.outputs import check_kind
 
@@ -21,6 +23,7 @@ def explain(
     teacher: Any,
     data: Any,
     *,
+    task: str = "auto",
     output: str | None = None,
     student_layers: Sequence[Any] | None = None,
     teacher_layers: Sequence[Any] | None = None,
@@ -32,23 +35,28 @@ def explain(
     teacher_preprocess: Callable | None = None,
     student_output: str = "auto",
     verbose: bool = True,
-) -> Explanation:
+) -> Explanation | NumbersExplanation:
     """What a student learned of its teacher, measured in one pass over the data.
 
     Both models run once a batch, in inference; nothing of either changes. Memory does not grow
     with the data.
 
     Args:
-      student: a Keras 3 classifier, or a `Distiller`, which also says how both see the data.
+      student: a Keras 3 model that answers with classes or numbers, or a `Distiller`, which also
+        says how both see the data.
       teacher: what a `Distiller` takes: a model of either generation, a
         `keras_distill.teachers.Teacher`, or a callable that returns logits.
       data: any data argument, validation data best. Labels are class numbers or one-hot, -1 for
-        a row without; without any there is no accuracy and no calibration. Sample weights are not
-        used. With a `TeacherCache` as the teacher, its `dataset(...)`.
+        a row without, or numbers, NaN for none; without any there is no accuracy, no calibration
+        and no error. Sample weights are not used. With a `TeacherCache` as the teacher, its
+        `dataset(...)`.
+      task: "classes", one of several an example; "numbers", of shape (batch, ..., columns), each
+        column in a unit of its own; "auto": numbers where the student has one unit without an
+        activation, else classes.
       output: the one to look at, in models of several outputs.
       student_layers, teacher_layers: layers to compare, named as objectives name them, in order of
         depth; by default up to 12 ends of blocks. `()` compares none.
-      class_names: for tables and pictures; else numbers.
+      class_names: of the classes, or of the columns, for tables and pictures; else numbers.
       worst: how many of the examples that the student lost the most on are kept.
       bins: of the calibration, of equal width.
       batch_size: rows a forward, 4 or more where layers are compared. Larger ones estimate the
@@ -58,12 +66,13 @@ def explain(
       verbose: show progress.
 
     Returns:
-      An `Explanation`: `print` it, `save` it with its pictures, take its `layer_map` for hints.
+      An `Explanation`, of numbers a `NumbersExplanation`: `print` it, `save` it with its pictures,
+      take its `layer_map` for hints.
 
     Raises:
       TypeError: the student is no Keras 3 model.
-      ValueError: no classification, classes that differ, labels out of range, a layer that does
-        not exist, an option out of range, an answer that is not a number.
+      ValueError: neither classes nor numbers, classes that differ, labels out of range, a layer
+        that does not exist, an option out of range, an answer that is not a number.
 
     Source: see `MinibatchCKA` for the similarity, `Calibration.ece` for the calibration.
 
@@ -78,37 +87,22 @@ def explain(
     _check_numbers(worst=(worst, 0), bins=(bins, 1), batch_size=(batch_size, 1))
     check_kind(student_output, "student_output")
     view = View.of(student, student_preprocess, teacher_preprocess, student_output)
-    reader = PairReader(view, teacher, output, student_layers, teacher_layers)
+    reader = PairReader(view, teacher, output, student_layers, teacher_layers, task)
     reader.check_data(data)
-    names = _checked_names(class_names, reader.classes)
+    names = _checked_names(class_names, reader)
     _check_rows(reader, batch_size)
     cka = MinibatchCKA(len(reader.student_shapes), len(reader.teacher_shapes))
-    pair, lost = PairTally(reader.classes), LostTally(worst)
-    ours, theirs = (ModelTally(reader.classes, bins) for _ in range(2))
+    tally = (ClassesTally if reader.task == "classes" else NumbersTally)(
+        reader.columns, worst, bins
+    )
     with bar("Comparing", _length(data), verbose) as advance:
         for x, y in small_batches(data, batch_size):
             answers = reader(x, y)
-            ours.add(answers.student, answers.labels)
-            theirs.add(answers.teacher, answers.labels)
-            pair.add(answers)
-            lost.add(answers, student_inputs(x))
+            tally.add(answers, student_inputs(x))
             if reader.compares_layers:
                 cka.add(answers.student_grams, answers.teacher_grams)
             advance(len(answers.labels))
-    similarity, no_similarity = _similarity(reader, cka)
-    return Explanation(
-        examples=pair.examples,
-        labelled=pair.labelled,
-        class_names=names,
-        agreement=pair.agreement,
-        kl_nats=pair.kl_nats,
-        teacher=theirs.result(_name(teacher)),
-        student=ours.result(view.model.name),
-        classes=pair.classes(names),
-        similarity=similarity,
-        no_similarity=no_similarity,
-        lost=lost.result(),
-    )
+    return tally.result(names, _name(teacher), view.model.name, *_similarity(reader, cka))
 
 
 def _similarity(reader: PairReader, cka: MinibatchCKA) -> tuple[Similarity | None, str]:
@@ -143,12 +137,13 @@ def _check_rows(reader: PairReader, batch_size: int) -> None:
         )
 
 
-def _checked_names(names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+def _checked_names(names: Sequence[str] | None, reader: PairReader) -> tuple[str, ...]:
     if names is None:
-        return tuple(map(str, range(classes)))
-    if isinstance(names, str) or len(names) != classes:
+        return tuple(map(str, range(reader.columns)))
+    if isinstance(names, str) or len(names) != reader.columns:
         raise ValueError(
-            f"explain: class_names must name the models' {classes} classes; got {names!r}."
+            f"explain: class_names must name the models' {reader.columns} {reader.task}; got "
+            f"{names!r}."
         )
     return tuple(map(str, names))
 

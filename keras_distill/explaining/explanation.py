@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_distill._extras import install_hint
 from keras_distill._records import Record, Table
 from keras_distill.explaining import folder as files
 from keras_distill.explaining import words
@@ -44,13 +43,8 @@ class Explanation(Comparison, Record):
         Raises:
           ModuleNotFoundError: matplotlib is missing, which the extra "demo" brings.
         """
-        try:
+        with files.asking_for_matplotlib():
             from keras_distill.explaining.pictures import draw
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"print(record) and record.to_json() do without, pictures need matplotlib: "
-                f"{install_hint('demo')}"
-            ) from error
         return draw(self)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:

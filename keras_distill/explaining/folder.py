@@ -1,18 +1,32 @@
 """A record and its pictures in a folder, beside files that stay as they are."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_distill import _files, _json
+from keras_distill._extras import install_hint
 
-__all__ = ["check_folder", "save"]
+__all__ = ["asking_for_matplotlib", "check_folder", "save"]
 
 _RECORD, _STEM = "explanation.json", "explanation"
 # In each picture, by which a later save knows it; and keys that every record has.
 _MARK = "keras_distill explanation"
-_KEYS = {"agreement", "kl_nats", "student", "teacher"}
+_KEYS = {"lost", "no_similarity", "student", "teacher"}
+
+
+@contextlib.contextmanager
+def asking_for_matplotlib() -> Iterator[None]:
+    """Around an import of what draws: the error of one who has no matplotlib says what to do."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"print(record) and record.to_json() do without, pictures need matplotlib: "
+            f"{install_hint('demo')}"
+        ) from error
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -62,9 +76,11 @@ def save(folder: str | os.PathLike[str], record: str, figures: Mapping[str, Any]
 
 
 def _files_of(folder: Path) -> list[Path]:
+    from keras_distill.explaining.number_pictures import NUMBER_PICTURES
     from keras_distill.explaining.pictures import PICTURES
 
-    return [folder / name for name in (_RECORD, *(f"{picture}.png" for picture in PICTURES))]
+    pictures = PICTURES.keys() | NUMBER_PICTURES
+    return [folder / name for name in (_RECORD, *(f"{one}.png" for one in sorted(pictures)))]
 
 
 def _is_ours(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from keras_distill.explaining.record import ClassChange, Comparison, LostExample, ModelAnswers
 from keras_distill.explaining.words import answers_of
 
-_TEACHER, _STUDENT = "#4c72b0", "#dd8452"
+TEACHER, STUDENT = "#4c72b0", "#dd8452"
 _GAINED, _LOST = "#55a868", "#c44e52"
 # More numbers than these in a picture nobody reads.
 _MOST_CELLS, _MOST_TICKS, _MOST_CLASSES, _MOST_IMAGES = 20, 40, 30, 16
@@ -32,7 +32,7 @@ def _agreement(record: Comparison) -> Figure:
     counts, names = record.agreement, record.class_names
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = np.clip(2.5 + 0.45 * len(names), 5.0, 10.0)
-    figure = _new_figure(side + 1.0, side)
+    figure = new_figure(side + 1.0, side)
     axes = figure.add_subplot()
     # The root makes the few disagreements visible beside a diagonal near 1.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0))
@@ -52,7 +52,7 @@ def _classes(record: Comparison) -> Figure | None:
     if not record.classes:
         return None
     shown = _most_changed(record.classes)
-    figure = _new_figure(8.0, 1.8 + 0.32 * len(shown))
+    figure = new_figure(8.0, 1.8 + 0.32 * len(shown))
     axes = figure.add_subplot()
     places = np.arange(len(shown))
     gained, lost = (np.array([getattr(one, name) for one in shown]) for name in ("gained", "lost"))
@@ -88,9 +88,9 @@ def _accuracies(record: Comparison) -> str:
 
 
 def _calibration(record: Comparison) -> Figure:
-    sides = (("teacher", record.teacher, _TEACHER), ("student", record.student, _STUDENT))
+    sides = (("teacher", record.teacher, TEACHER), ("student", record.student, STUDENT))
     labelled = record.teacher.calibration is not None
-    figure = _new_figure(12.0 if labelled else 5.5, 4.5)
+    figure = new_figure(12.0 if labelled else 5.5, 4.5)
     columns = figure.subplots(1, 3) if labelled else [figure.add_subplot()]
     if labelled:
         for axes, (whose, answers, colour) in zip(columns, sides, strict=False):
@@ -144,14 +144,15 @@ def _draw_entropies(axes: Any, sides: Sequence[tuple], classes: int) -> None:
     axes.legend()
 
 
-def _similarity(record: Comparison) -> Figure | None:
+def similarity_of(record: Any) -> Figure | None:
+    """Of the layers of either kind of record; None where none were compared."""
     similarity = record.similarity
     if similarity is None:
         return None
     ours, theirs = similarity.student_layers, similarity.teacher_layers
     names = [name.removeprefix(_holder(ours)) for name in ours]
     teachers = [name.removeprefix(_holder(theirs)) for name in theirs]
-    figure = _new_figure(
+    figure = new_figure(
         max(5.5, 2.6 + 0.1 * max(map(len, names)) + 0.6 * len(teachers)),
         max(3.5, 1.8 + 0.1 * max(map(len, teachers)) + 0.45 * len(names)),
     )
@@ -177,24 +178,26 @@ def _holder(paths: Sequence[str]) -> str:
     return f"{shared}/" if shared else ""
 
 
-def _lost(record: Comparison) -> Figure | None:
+def lost_of(record: Any, caption: Callable[[Any, Sequence[str]], str]) -> Figure | None:
+    """The worst examples of either kind of record, where they are images."""
+    names = record.class_names if isinstance(record, Comparison) else record.names
     found = [(one, _image(one)) for one in record.lost[:_MOST_IMAGES]]
     shown = [(one, image) for one, image in found if image is not None]
     if not shown:
         return None
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = _new_figure(2.6 * columns, 2.75 * rows + 0.5)
+    figure = new_figure(2.6 * columns, 2.75 * rows + 0.5)
     figure.suptitle("Where the student lost the most")
     for axes in (grid := figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.axis("off")
     for axes, (one, image) in zip(grid, shown, strict=False):
         axes.imshow(image, cmap="gray" if image.ndim == 2 else None)
-        axes.set_title(_caption(one, record.class_names), fontsize=8, loc="left")
+        axes.set_title(caption(one, names), fontsize=8, loc="left")
     return figure
 
 
-def _image(one: LostExample) -> np.ndarray | None:
+def _image(one: Any) -> np.ndarray | None:
     """The example as matplotlib shows images, its own range stretched to [0, 1]; else None."""
     inputs = one.inputs
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind not in "fiu":
@@ -228,7 +231,8 @@ def _name_ticks(axes: Any, horizontal: Sequence[str], vertical: Sequence[str]) -
         axes.tick_params(axis="x", rotation=90)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that no display has to do with."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -238,6 +242,6 @@ PICTURES = {
     "agreement": _agreement,
     "classes": _classes,
     "calibration": _calibration,
-    "similarity": _similarity,
-    "lost": _lost,
+    "similarity": similarity_of,
+    "lost": lambda record: lost_of(record, _caption),
 }

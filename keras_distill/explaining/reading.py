@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.data import batches
+from keras_distill.explaining.answers import Answers, class_numbers, numbers_of, task_of
 from keras_distill.explaining.layers import default_layers
 from keras_distill.explaining.similarity import gram
 from keras_distill.explaining.teacher_twin import teacher_layers, twin_of
@@ -22,23 +23,6 @@ from keras_distill.teachers.cache import CachedBatch
 from keras_distill.training.checks import check_student
 from keras_distill.training.distiller import Distiller
 from keras_distill.training.step import pairs_of_heads
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What both models said of one batch.
-
-    Attributes:
-      student, teacher: `(batch, classes)` float64 log-probabilities.
-      labels: `(batch,)` class numbers, -1 for a row without.
-      student_grams, teacher_grams: `(batch, batch)` of each layer.
-    """
-
-    student: np.ndarray
-    teacher: np.ndarray
-    labels: np.ndarray
-    student_grams: Sequence[np.ndarray]
-    teacher_grams: Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -86,13 +70,16 @@ class PairReader:
       teacher: as `Distiller` takes it; nothing of it changes.
       output: the head to look at, in models of several.
       student_layers, teacher_layers: layers as taps name them; None to choose some.
+      task: "classes", "numbers" or "auto".
 
     Attributes:
-      classes: how many there are.
+      task: "classes" or "numbers".
+      columns: how many classes there are, or numbers.
       student_shapes, teacher_shapes: the layers' output shapes by name.
 
     Raises:
-      ValueError: no classification, other classes than the teacher's, layers that can't be read.
+      ValueError: neither classes nor numbers, others than the teacher's, layers that can't be
+        read.
     """
 
     def __init__(
@@ -102,6 +89,7 @@ class PairReader:
         output: str | None,
         student_layers: Sequence[Any] | None,
         teacher_layers: Sequence[Any] | None,
+        task: str = "auto",
     ):
         self._view, self._teacher = view, twin_of(teacher)
         self._teacher.meet(view.model)
@@ -109,7 +97,7 @@ class PairReader:
         self._head = Objective(output=output, name="explain")
         self._reader = self._student_reader(student_layers)
         self._specs = self._reader.spec, self._teacher_spec(teacher_layers)
-        self.classes = self._checked_classes()
+        self.task, self.columns = self._checked_task(task)
         self.student_shapes, self.teacher_shapes = map(_shapes, self._specs)
         self._run = tf.function(self._forward, autograph=False, reduce_retracing=True)
 
@@ -131,7 +119,7 @@ class PairReader:
         return Answers(
             student.astype("float64"),
             teacher.astype("float64"),
-            self._labels(y, len(student)),
+            self._labels(y, student.shape),
             ours,
             theirs,
         )
@@ -151,31 +139,24 @@ class PairReader:
             lambda: teacher_layers(self._teacher, self._head.output),
         )
 
-    def _checked_classes(self) -> int:
+    def _checked_task(self, task: str) -> tuple[str, int]:
         pairs = pairs_of_heads(self._head, *self._specs)
         if len(pairs) > 1:
             names = ", ".join(map(repr, self._specs[0].heads))
             raise ValueError(f"explain: the student has the outputs {names}. Name one: output=...")
         ours, theirs = (tuple(signals.logits.shape) for signals in pairs[0][:2])
         head = self._head.output if self._specs[0].names else None
-        if len(ours) != 2 or ours[-1] in (None, 1) or self._reader.kinds[head] == "sigmoid":
-            kind = self._reader.kinds[head]
-            raise ValueError(
-                f"explain compares classifiers, one class of two or more an example: logits or "
-                f"softmax of shape (batch, classes). The student's output is {ours} ({kind})."
-            )
-        if len(theirs) != 2 or theirs[-1] not in (None, ours[-1]):
-            raise ValueError(
-                f"explain: the student answers {ours} and the teacher {theirs}. Both must answer "
-                f"over the same classes."
-            )
-        return ours[-1]
+        found = task_of(task, ours, theirs, self._reader.kinds[head])
+        return found, ours[-1]
 
     def _forward(self, x: Any, y: Any) -> tuple:
         ours, theirs = self._student_signals(x), self._teacher_signals(x, y)
         ((student, teacher, _),) = pairs_of_heads(self._head, ours, theirs)
         grams = ([gram(tensor) for tensor in one.taps.values()] for one in (ours, theirs))
-        return student.log_probs(), teacher.log_probs(), *grams
+        return self._answer(student), self._answer(teacher), *grams
+
+    def _answer(self, signals: Signals) -> Any:
+        return signals.log_probs() if self.task == "classes" else tf.cast(signals.logits, "float32")
 
     def _student_signals(self, x: Any) -> Signals:
         x = student_inputs(x)
@@ -190,47 +171,13 @@ class PairReader:
             x = self._view.teacher_preprocess(x)
         return self._teacher.answer(x, y)
 
-    def _labels(self, y: Any, rows: int) -> np.ndarray:
+    def _labels(self, y: Any, shape: tuple[int, ...]) -> np.ndarray:
         ((_, _, labels),) = pairs_of_heads(self._head, *self._specs, y)
+        if self.task == "numbers":
+            return numbers_of(labels, shape)
         if labels is None:
-            return np.full(rows, UNLABELLED)
-        return class_numbers(np.asarray(labels), rows, self.classes)
-
-
-def class_numbers(labels: np.ndarray, rows: int, classes: int) -> np.ndarray:
-    """Labels as class numbers.
-
-    Args:
-      labels: `(batch,)`, `(batch, 1)` or one-hot `(batch, classes)`.
-      rows: how many examples there are.
-      classes: how many classes.
-
-    Returns:
-      `(batch,)` int64, -1 for a row without a label.
-
-    Raises:
-      ValueError: labels of another shape, or that are no classes.
-    """
-    if labels.shape == (rows, classes):
-        if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all()):
-            raise ValueError(
-                f"Expected class numbers or one-hot labels; those of shape {labels.shape} are "
-                f"neither. explain compares classifiers; for soft labels give their argmax."
-            )
-        return labels.argmax(axis=-1)
-    if labels.shape not in ((rows,), (rows, 1)):
-        raise ValueError(
-            f"Expected labels of shape ({rows},), ({rows}, 1) or one-hot ({rows}, {classes}); got "
-            f"{labels.shape}."
-        )
-    numbers = labels.reshape(rows).astype("int64")
-    wrong = (numbers != labels.reshape(rows)) | (numbers < UNLABELLED) | (numbers >= classes)
-    if wrong.any():
-        raise ValueError(
-            f"Expected class numbers from 0 to {classes - 1}, or -1 for a row without a label; "
-            f"got {labels.reshape(rows)[wrong][0]}."
-        )
-    return numbers
+            return np.full(shape[0], UNLABELLED)
+        return class_numbers(np.asarray(labels), shape[0], self.columns)
 
 
 def small_batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
@@ -289,8 +236,8 @@ def _works(build: Callable, key: str) -> bool:
     return True
 
 
-def _refuse_nan(whose: str, log_probs: np.ndarray) -> None:
-    broken = np.isnan(log_probs).any(axis=-1)
+def _refuse_nan(whose: str, answers: np.ndarray) -> None:
+    broken = np.isnan(answers).reshape(len(answers), -1).any(axis=-1)
     if broken.any():
         raise ValueError(
             f"The {whose} answers NaN to {broken.sum()} of {len(broken)} examples of a batch. "

@@ -9,9 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.explaining.answers import UNLABELLED, Answers
 from keras_distill.explaining.calibration import CalibrationTally
-from keras_distill.explaining.reading import UNLABELLED, Answers
+from keras_distill.explaining.explanation import Explanation
 from keras_distill.explaining.record import ClassChange, LostExample, ModelAnswers
+from keras_distill.explaining.similarity import Similarity
 
 ENTROPY_BINS = 20
 # Two engines of one model differ by rounding alone, and nothing is lost by that.
@@ -36,6 +38,50 @@ def divergence_terms(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
     possible = ~np.isneginf(teacher)
     gap = np.subtract(teacher, student, out=np.zeros_like(teacher), where=possible)
     return np.exp(teacher) * gap
+
+
+class ClassesTally:
+    """All that `Explanation` tells of the answers.
+
+    Args:
+      classes: how many there are.
+      worst: how many examples to keep.
+      bins: of the calibration.
+    """
+
+    def __init__(self, classes: int, worst: int, bins: int):
+        self._pair, self._lost = PairTally(classes), LostTally(worst)
+        self._student, self._teacher = (ModelTally(classes, bins) for _ in range(2))
+
+    def add(self, answers: Answers, inputs: Any) -> None:
+        """Take in one batch, with what the models were given."""
+        self._student.add(answers.student, answers.labels)
+        self._teacher.add(answers.teacher, answers.labels)
+        self._pair.add(answers)
+        self._lost.add(answers, inputs)
+
+    def result(
+        self,
+        names: tuple[str, ...],
+        teacher: str,
+        student: str,
+        similarity: Similarity | None,
+        no_similarity: str,
+    ) -> Explanation:
+        """The record."""
+        return Explanation(
+            examples=self._pair.examples,
+            labelled=self._pair.labelled,
+            class_names=names,
+            agreement=self._pair.agreement,
+            kl_nats=self._pair.kl_nats,
+            teacher=self._teacher.result(teacher),
+            student=self._student.result(student),
+            classes=self._pair.classes(names),
+            similarity=similarity,
+            no_similarity=no_similarity,
+            lost=self._lost.result(),
+        )
 
 
 class ModelTally:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_distill._records import Table
 from keras_distill.explaining.record import Comparison, LostExample
+from keras_distill.explaining.similarity import Similarity
 
 # What a glance takes in; the JSON has all.
 _MOST_ROWS = 10
@@ -25,7 +26,7 @@ def parts(record: Comparison) -> Iterator[str | Table]:
     if record.classes:
         yield from _classes(record)
     if record.similarity is not None:
-        yield from _layers(record)
+        yield from layers(record.similarity)
     else:
         yield f"\nNo layers were compared: {record.no_similarity}."
     if record.lost:
@@ -44,7 +45,7 @@ def _models(record: Comparison) -> Table:
     for name, before, after in measures:
         if before is not None and after is not None:
             rows.append((name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"))
-    return _table(("", "teacher", "student", "change"), rows)
+    return table(("", "teacher", "student", "change"), rows)
 
 
 def _swaps(record: Comparison) -> str:
@@ -63,37 +64,36 @@ def _swaps(record: Comparison) -> str:
 
 def _classes(record: Comparison) -> Iterator[str | Table]:
     shown = sorted(record.classes, key=lambda one: (one.gained - one.lost, -one.lost))[:_MOST_ROWS]
-    yield _title("Classes, by what the student lost", len(shown), len(record.classes))
+    yield title("Classes, by what the student lost", len(shown), len(record.classes))
     rows = []
     for one in shown:
         accuracies = (one.accuracy_teacher, one.accuracy_student)
         cells = ("-" if value is None else f"{value:.1%}" for value in accuracies)
         rows.append((one.name, f"{one.examples:,}", *cells, f"{one.gained:,}", f"{one.lost:,}"))
-    yield _table(("class", "examples", "teacher", "student", "gained", "lost"), rows)
+    yield table(("class", "examples", "teacher", "student", "gained", "lost"), rows)
 
 
-def _layers(record: Comparison) -> Iterator[str | Table]:
-    similarity = record.similarity
-    assert similarity is not None
+def layers(similarity: Similarity) -> Iterator[str | Table]:
+    """The student's layers and their partners."""
     yield "\nLayers, and which of the teacher's suits each as a hint"
     rows = []
     for layer in similarity.student_layers:
         partner = similarity.layer_map.get(layer)
         cka = "-" if partner is None else f"{similarity.of(layer, partner):.3f}"
         rows.append((layer, partner or "-", cka))
-    yield _table(("student's", "teacher's", "CKA"), rows, words=2)
+    yield table(("student's", "teacher's", "CKA"), rows, words=2)
 
 
 def _lost(record: Comparison) -> Iterator[str | Table]:
     shown = record.lost[:_MOST_ROWS]
-    yield _title("Examples where the student lost the most", len(shown), len(record.lost))
+    yield title("Examples where the student lost the most", len(shown), len(record.lost))
     rows = []
     for one in shown:
         label = "-" if one.label is None else record.class_names[one.label]
         answers = answers_of(one, record.class_names)
         figures = (f"{one.lost_nats:.3f}", f"{one.kl_nats:.3f}")
         rows.append((str(one.index), label, *answers, *figures))
-    yield _table(("example", "label", "teacher", "student", "lost, nats", "KL, nats"), rows)
+    yield table(("example", "label", "teacher", "student", "lost, nats", "KL, nats"), rows)
 
 
 def answers_of(one: LostExample, names: Sequence[str]) -> tuple[str, str]:
@@ -104,10 +104,11 @@ def answers_of(one: LostExample, names: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def _title(what: str, shown: int, there_are: int) -> str:
+def title(what: str, shown: int, there_are: int) -> str:
+    """Over a table, with how many of all are in it."""
     return f"\n{what}" + (f" ({shown} of {there_are})" if shown < there_are else "")
 
 
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1) -> Table:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1) -> Table:
     """A table whose first `words` columns hold words, the others numbers."""
     return Table(columns, tuple(rows), numbers=columns[words:], width=100)

@@ -6,8 +6,8 @@ import scipy.special
 import scipy.stats
 from sklearn.metrics import confusion_matrix
 
+from keras_distill.explaining.answers import Answers, class_numbers
 from keras_distill.explaining.calibration import CalibrationTally
-from keras_distill.explaining.reading import Answers, class_numbers
 from keras_distill.explaining.tallies import (
     LostTally,
     ModelTally,
