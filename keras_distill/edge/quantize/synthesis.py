@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -18,10 +19,12 @@ __all__ = ["synthesized"]
 
 ROWS, STEPS = 64, 300
 _RATE = 0.1
+# What a pass through the model may hold; a few inputs are made in any case.
+_BYTES, _LEAST = 2**30, 8
 
 
 def synthesized(model: Any, seed: int = 0) -> Any:
-    """64 inputs on which each BatchNormalization reads what it read in training, on average.
+    """Up to 64 inputs on which each BatchNormalization reads what it read in training, on average.
 
     From noise, by gradients through the model with nothing rounded between layers:
 
@@ -36,7 +39,8 @@ def synthesized(model: Any, seed: int = 0) -> Any:
       seed: of the noise.
 
     Returns:
-      Float32 arrays in the structure of the model's inputs.
+      Float32 arrays in the structure of the model's inputs; fewer than 64 where a pass through the
+      model, and back, would hold more than a gigabyte.
 
     Raises:
       ValueError: nothing is known of its inputs: no BatchNormalization, or none that was trained;
@@ -49,8 +53,9 @@ def synthesized(model: Any, seed: int = 0) -> Any:
     norms = {step.path: inner(step.operation) for step in graph.steps if _tells(step)}
     _check(model, norms)
     generator = np.random.default_rng(seed)
+    rows = _rows(graph)
     made = [
-        _Input(generator.standard_normal((ROWS, *x.shape[1:])).astype("float32"))
+        _Input(generator.standard_normal((rows, *x.shape[1:])).astype("float32"))
         for x in model.inputs
     ]
     variables = [variable for one in made for variable in one.variables]
@@ -83,6 +88,13 @@ class _Input:
     def now(self) -> Any:
         """The input as it is by now."""
         return tf.exp(self.log_scale) * (self.values + self.shift)
+
+
+def _rows(graph: Graph) -> int:
+    """How many inputs: a pass holds every step's outputs, and on its way back their gradients."""
+    values = [value for step in graph.steps for value in step.outputs]
+    numbers = sum(math.prod(size or 1 for size in value.shape[1:]) for value in values)
+    return max(_LEAST, min(ROWS, _BYTES // (2 * 4 * max(1, numbers))))
 
 
 def _tells(step: Step) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import inner
 
-__all__ = ["Block", "blocks_of", "reaching", "run"]
+__all__ = ["Block", "blocks_of", "dense_strides", "reaching", "run"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,28 @@ def run(step: Step, found: dict[int, Any]) -> None:
         kwargs = {"training": False, **kwargs}
     answers = keras.tree.flatten(step.operation(*args, **kwargs))
     found.update(zip(map(id, step.outputs), answers, strict=True))
+
+
+@contextlib.contextmanager
+def dense_strides(block: Block) -> Iterator[Callable[[Any], Any]]:
+    """Inside, a strided 1x1 convolution takes what it would read, each place of it.
+
+    It saves the places that nobody reads, and oneDNN's gradient of such a kernel, in TensorFlow
+    2.21 on AVX-512, writes past its memory where there are 8 channels.
+
+    Yields:
+      What of an input to hand to the block: `x[:, ::stride, ::stride]`, or `x` of any other block.
+    """
+    layer = block.layer.layer
+    flat = does(layer, "convolution") and len(layer.kernel_size) == 2
+    if not flat or set(layer.kernel_size) != {1} or layer.data_format != "channels_last":
+        yield lambda x: x
+        return
+    strides, layer.strides = layer.strides, (1, 1)
+    try:
+        yield lambda x: x[:, :: strides[0], :: strides[1]]
+    finally:
+        layer.strides = strides
 
 
 def blocks_of(graph: Graph) -> tuple[list[Block], dict[str, str]]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_distill.edge.quantize.adam import Adam
 from keras_distill.edge.quantize.weights import Grid, rounded_by
-from keras_distill.edge.repair.blocks import Block
+from keras_distill.edge.repair.blocks import Block, dense_strides
 from keras_distill.functional.tensors import Tensor
 
 __all__ = ["Rounding", "is_settled", "learned"]
@@ -102,9 +102,11 @@ def learned(
     if not free:
         return {}
     update = _updater(block, roundings, measure, free)
-    for step, number in zip(range(iterations), _order(len(targets), seed), strict=False):
-        scalars = (step + 1.0, *_annealed(step / iterations))
-        update(inputs[number], targets[number], *map(tf.constant, scalars))
+    with dense_strides(block) as read:
+        inputs = [[read(x) for x in batch] for batch in inputs]
+        for step, number in zip(range(iterations), _order(len(targets), seed), strict=False):
+            scalars = (step + 1.0, *_annealed(step / iterations))
+            update(inputs[number], targets[number], *map(tf.constant, scalars))
     return {key: one.made().numpy() for key, one in roundings.items()}
 
 

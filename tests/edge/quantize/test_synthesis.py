@@ -6,7 +6,8 @@ import pytest
 
 from keras_distill import edge
 from keras_distill.edge.quantize.calibrate import ranges_of
-from keras_distill.edge.quantize.synthesis import synthesized
+from keras_distill.edge.quantize.synthesis import _rows, synthesized
+from keras_distill.graph.replay import trace
 
 layers = keras.layers
 
@@ -54,6 +55,16 @@ def test_made_up_inputs_give_the_statistics_that_training_saw(settled):
     # The pixels' size comes of it, from noise of 1.
     assert 40 < x.std() < 400
     assert all(map(np.array_equal, before, settled.get_weights()))
+
+
+def test_large_maps_make_fewer_inputs():
+    """2^20 numbers in each of two tensors, with gradients 16 MiB an input: 64 in a gigabyte."""
+
+    def network(size):
+        x = keras.Input((size, size, 4))
+        return trace(keras.Model(x, layers.ReLU()(layers.Conv2D(4, 1)(x))))
+
+    assert [_rows(network(size)) for size in (8, 512, 1024, 4096)] == [64, 64, 16, 8]
 
 
 def test_ranges_without_data_are_near_those_of_data_and_biases_follow(settled, pixels):

@@ -2,11 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_distill import edge
 from keras_distill.edge.analysis import Analysis
-from keras_distill.edge.repair.blocks import blocks_of, reaching, run
+from keras_distill.edge.repair.blocks import blocks_of, dense_strides, reaching, run
 from keras_distill.edge.repair.walk import Walk, as_float, bytes_per_row
 from keras_distill.graph.replay import trace
 
@@ -63,6 +64,24 @@ def test_a_clustered_layer_is_left():
     _, blocks, left = found_in(edge.cluster(model, 3))
     assert not blocks
     assert "clustered" in left["dense"]
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [(2, 2), (3, 1)])
+def test_a_strided_convolution_of_one_place_reads_only_what_it_takes(padding, strides):
+    x = keras.Input((7, 10, 8))
+    y = layers.Conv2D(4, 1, strides, padding=padding, name="one")(x)
+    y = layers.Conv2D(4, 2, 2, name="two")(y)
+    rows = np.random.default_rng(0).normal(size=(3, 7, 10, 8)).astype("float32")
+    one, two = found_in(keras.Model(x, y))[1].values()
+    whole = one(rows)
+    with dense_strides(one) as read:
+        assert read(rows).shape[1:3] == whole.shape[1:3]
+        np.testing.assert_allclose(one(read(rows)), whole, atol=1e-6)
+    assert one.layer.layer.strides == strides
+    with dense_strides(two) as read:
+        assert read(rows) is rows
+        assert two.layer.layer.strides == (2, 2)
 
 
 def test_the_float_model_is_the_one_that_was_quantised(branched, quantised, digits):
