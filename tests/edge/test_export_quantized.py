@@ -249,6 +249,23 @@ def family(tmp_path_factory):
     return get
 
 
+@pytest.mark.parametrize("pool", [layers.AveragePooling2D(8), layers.AveragePooling1D(64)])
+def test_the_mean_of_a_whole_map_is_told_in_its_own_steps(pool, tmp_path):
+    """One place of 64 is up to 255: steps of 1 in the map, and of 4/255 in its mean of 0 to 4."""
+    shape = (8, 8, 3) if len(pool.pool_size) == 2 else (64, 3)
+    x = np.zeros((64, 64, 3), "float32")
+    x[np.arange(64), np.arange(64)] = np.random.default_rng(0).integers(0, 256, (64, 3))
+    x[0, 0] = 255.0
+    x = x.reshape(64, *shape)
+    model = keras.Sequential([keras.Input(shape), pool])
+    quantised = edge.quantize_aware(model, calibration_data=x)
+    export = edge.export_tflite(quantised, tmp_path / "mean.tflite", precision="int8")
+    assert "AVERAGE_POOL_2D" not in export.ops
+    found, exact = edge.load_tflite(export.path).predict(x), model.predict(x, verbose=0)
+    # Half a step of its own, and what the sum in integers may add.
+    assert np.abs(found - exact).max() < 0.6 * 255 / 64 / 255
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_no_operation_computes_in_float(family, kind):
     export = family(kind).export

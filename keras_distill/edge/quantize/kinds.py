@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -60,7 +61,21 @@ def keeps_range(step: Step) -> bool:
         return False
     if gives(operation) == COMPUTED or exact.reads_marks(step, step.inputs[0]):
         return False
+    if "float" in step.inputs[0].dtype and is_mean(operation, step.inputs):
+        return False
     return not fills(operation, step.kwargs)
+
+
+def is_mean(operation: Any, inputs: Sequence[Any]) -> bool:
+    """Whether an operation is an average pooling with the whole of its input in one window.
+
+    It is then a mean, of a range of its own as GlobalAveragePooling's. LiteRT's pooling would round
+    it to the steps of the input's range, of which means of many fill a small part.
+    """
+    if not type(operation).__name__.startswith("AveragePooling"):
+        return False
+    sizes = tuple(inputs[0].shape[1:-1])
+    return operation.data_format == "channels_last" and operation.pool_size == sizes
 
 
 def fills(operation: Any, given: dict[str, Any]) -> bool:

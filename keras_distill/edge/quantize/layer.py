@@ -120,6 +120,8 @@ class Quantized(Compressed):
                 return twins.computed(self.layer, args[0], self.between)
         if self.between and self.own_activation is None:
             return self._merged(*args)
+        if is_exporting() and self.output_ranges and kinds.is_mean(self.layer, args):
+            return tf.reduce_mean(args[0], range(1, len(args[0].shape) - 1), keepdims=True)
         if is_exporting() and self.affine:
             found = coefficients(self.layer, args[0].shape[-1])
             return as_depthwise(args[0], *(nearer(found) if self._is_masked else found))
