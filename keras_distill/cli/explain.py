@@ -20,6 +20,16 @@ def explain(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The folder for record and pictures.")],
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the classes or numbers in the models' order, with commas between; those "
+            "of a folder or data set by themselves.",
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="classes or numbers; auto takes one unit for a number.")
+    ] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
     image_size: ImageSize = None,
     rescale: Rescale = None,
@@ -43,7 +53,8 @@ def explain(
             data, models[0], limit=limit, image_size=image_size, rescale=rescale
         )
         with inputs.usage_errors():
-            record = explain(*models, found.examples)
+            names = found.class_names if class_names is None else class_names.split(",")
+            record = explain(*models, found.examples, task=task, class_names=names)
             files = record.save(output)
         typer.echo(str(record))
         typer.echo(f"\nWritten to {output}: {', '.join(path.name for path in files)}")

@@ -41,6 +41,23 @@ def test_it_prints_and_writes_the_record(command, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "seen").iterdir())[-1] == ".png"
 
 
+def test_classes_and_numbers_have_the_names_that_are_given(command, tmp_path):
+    given = ("student.keras", "teacher.keras", "rows.npz", "--class-names", "oak,ash,elm")
+    done = command(*given, "--output", "seen")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "seen" / "explanation.json").read_text())["class_names"] == [
+        "oak", "ash", "elm",
+    ]  # fmt: skip
+    rows = np.load("rows.npz")
+    np.savez("rows.npz", x=rows["x"], y=rows["x"][:, :3])
+    done = command(*given, "--task", "numbers", "--output", "seen")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "seen" / "explanation.json").read_text())["names"][1] == "ash"
+    done = command(*given[:-1], "oak,ash", "--output", "other")
+    assert done.exit_code == 2
+    assert "3 classes" in done.stderr
+
+
 @pytest.mark.parametrize("output", ["rows.npz", "rows.npz/below", "own"])
 def test_a_folder_that_cannot_be_is_refused_before_the_pass(command, tmp_path, monkeypatch, output):
     (tmp_path / "own").mkdir()
