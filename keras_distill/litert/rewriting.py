@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,10 +58,20 @@ def short_names(schema: Any, model: Any) -> None:
 
     The converter joins the names of all operations that went into it, scopes and all, which take
     kilobytes in a small network's file. What data flows through keeps its name: by it one finds the
-    layer that it belongs to.
+    layer that it belongs to. Where two would have one name the later ones are counted: tools that
+    quantise a file tell its tensors by them.
     """
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
-        for number, tensor in enumerate(graph.tensors):
-            if number not in ends and model.buffers[tensor.buffer].data is not None:
-                tensor.name = b"/".join(tensor.name.split(b";")[0].split(b"/")[-2:])
+        constants = [
+            tensor
+            for number, tensor in enumerate(graph.tensors)
+            if number not in ends and model.buffers[tensor.buffer].data is not None
+        ]
+        shortened = {id(tensor) for tensor in constants}
+        taken = {tensor.name for tensor in graph.tensors if id(tensor) not in shortened}
+        for tensor in constants:
+            name = b"/".join(tensor.name.split(b";")[0].split(b"/")[-2:])
+            counted = (name if n == 0 else b"%s_%d" % (name, n) for n in itertools.count())
+            tensor.name = next(one for one in counted if one not in taken)
+            taken.add(tensor.name)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_distill import edge
-from keras_distill.litert.rewriting import rewritten
+from keras_distill.litert.rewriting import rewritten, short_names
 
 layers = keras.layers
 
@@ -43,6 +43,19 @@ def test_constants_have_short_names_and_data_those_of_their_layers(export):
     assert not any(b";" in name for name in constants)
     moving = [tensor.name for tensor, is_held in tensors if not is_held]
     assert any(b"relu" in name for name in moving)
+
+
+def test_no_two_tensors_have_one_name(export):
+    """litert-quantizer refuses a file in which they have."""
+
+    def as_in_deep_networks(schema, model):
+        for number, tensor in enumerate(model.subgraphs[0].tensors):
+            tensor.name = b"network/norm_%d/batchnorm/mul_1;more" % number
+
+    content = rewritten(export.path.read_bytes(), [as_in_deep_networks, short_names])
+    names = [tensor.name for tensor, is_held in tensors_of(content) if is_held]
+    counted = [b"batchnorm/mul_1", *(b"batchnorm/mul_1_%d" % n for n in range(1, len(names)))]
+    assert names == counted
 
 
 def test_nothing_else_changes(export, tmp_path):

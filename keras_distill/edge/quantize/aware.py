@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from keras_distill.edge.quantize import kinds, layout
 from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.loops import check_loops
+from keras_distill.edge.quantize.steps import LearnedGrid
 from keras_distill.edge.quantize.weights import BITS, Grid
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.naming import chosen
@@ -32,6 +34,7 @@ def quantize_aware(
     preserve_sparsity: bool = True,
     freeze_batch_norm_after: int | None = None,
     weight_bits: int | Mapping[Any, int] = 8,
+    learned_steps: bool = False,
     skip: Any = (),
 ) -> CompressedModel:
     """A copy of `model` that computes and trains as its int8 file will, and exports to it.
@@ -54,6 +57,10 @@ def quantize_aware(
         transposed ones), two of which share a byte in the file; activations have 8. Of some layers
         only: bits by what names them, as in `skip`, a whole path being that layer alone:
         `{"block_.*": 4}`, later entries going before; the rest has 8. What is skipped has none.
+      learned_steps: the size of each channel's steps is trained with the weights, as `LSQ` has it
+        (`quantize.steps`), and begins at the largest weight over the number of steps. Largest
+        weights are clipped where that rounds the others better, which pays at 4 bits. Activations
+        keep their ranges.
       skip: layers to leave in float: names, paths, regular expressions, classes or layers.
 
     Returns:
@@ -65,7 +72,8 @@ def quantize_aware(
         LiteRT can't run so; calibration data that does not fit.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT.
+    Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT. Learned steps:
+    Esser et al., "Learned Step Size Quantization", ICLR 2020.
 
     Example:
       small = quantize_aware(student, calibration_data=x_train[:500])
@@ -82,10 +90,11 @@ def quantize_aware(
     skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
     bits = _bits_of(found, weight_bits)
     plans = layout.plan(found, lambda path, _: path in skipped)
+    grid = LearnedGrid if learned_steps else Grid
 
     def substitute(path: str, layer: Any) -> Any:
-        plan, width = plans[path], bits.get(path, 8)
-        return _quantized(plan, layer, freeze_batch_norm_after, preserve_sparsity, width)
+        make = functools.partial(grid, bits=bits.get(path, 8))
+        return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity, make)
 
     def on_input(name: str, tensor: Any) -> Any:
         if name in found.exact_inputs:
@@ -143,13 +152,17 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int]) -> dict[str, int]:
 
 
 def _quantized(
-    plan: layout.Plan, layer: Any, freeze_after: int | None, keep_zeros: bool, bits: int
+    plan: layout.Plan,
+    layer: Any,
+    freeze_after: int | None,
+    keep_zeros: bool,
+    grid: Callable[[Sequence[int]], Grid],
 ) -> Any:
     """`layer`, a copy of the model's, as its plan wants it."""
     earlier = layer if isinstance(layer, Compressed) else None
     # Else a mask that is left out, or follows its schedule here, would bind the variable still.
     bare = layer if earlier is None else earlier.release()
-    treatments = _treatments(plan, bare, earlier, keep_zeros, bits)
+    treatments = _treatments(plan, bare, earlier, keep_zeros, grid)
     if not plan.wraps:
         if not treatments:
             return bare
@@ -184,7 +197,11 @@ def _with_state(wrapped: Compressed, earlier: Compressed | None) -> Compressed:
 
 
 def _treatments(
-    plan: layout.Plan, layer: Any, earlier: Compressed | None, keep_zeros: bool, bits: int
+    plan: layout.Plan,
+    layer: Any,
+    earlier: Compressed | None,
+    keep_zeros: bool,
+    grid: Callable[[Sequence[int]], Grid],
 ) -> dict[str, list[Any]]:
     """By weight: what it was under before, a mask of its zeros, and its grid."""
     found = {} if earlier is None else earlier.fresh_treatments()
@@ -199,7 +216,7 @@ def _treatments(
         if not any(isinstance(one, Mask) for one in chain) and 0 < zeros < 1:
             chain.insert(0, Mask(zeros))
     for key, axes in plan.weights.items():
-        found.setdefault(key, []).append(Grid(axes, bits))
+        found.setdefault(key, []).append(grid(axes))
     return {key: chain for key, chain in found.items() if chain}
 
 

@@ -29,6 +29,11 @@ def rounded_by(rule: Callable[[Grid, Tensor], Tensor]) -> Iterator[None]:
         _state.rule = outer
 
 
+def rule_in_force() -> Callable[[Grid, Tensor], Tensor] | None:
+    """The rule of the innermost `rounded_by` around, or None."""
+    return getattr(_state, "rule", None)
+
+
 def scale_of(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) -> Tensor:
     """The step of each channel of a weight, of its rank; arguments as `on_grid`.
 
@@ -80,10 +85,14 @@ class Grid(Treatment):
         self.bits = bits
 
     def __call__(self, value: Tensor) -> Tensor:
-        rule = getattr(_state, "rule", None)
-        if rule is not None:
+        if (rule := rule_in_force()) is not None:
             return rule(self, value)
         return on_grid(value, self.channel_axes, self.bits)
+
+    @property
+    def most(self) -> float:
+        """The largest number of steps."""
+        return 2.0 ** (self.bits - 1) - 1.0
 
     def scale(self, value: Tensor) -> Tensor:
         """The step of each channel, of the weight's rank."""

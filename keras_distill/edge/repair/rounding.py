@@ -40,6 +40,8 @@ class Rounding:
     def __init__(self, value: Tensor, grid: Grid):
         self._value, self._scale = tf.convert_to_tensor(value), grid.scale(value)
         steps = tf.math.divide_no_nan(self._value, self._scale)
+        # Steps that were learned may leave the largest outside.
+        steps = tf.clip_by_value(steps, -grid.most, grid.most)
         nearest = tf.round(steps)
         self.free = tf.abs(steps - nearest) > _ON_A_STEP
         self._below = tf.where(self.free, tf.floor(steps), nearest)
