@@ -28,11 +28,12 @@ def synthesized(model: Any, seed: int = 0) -> Any:
 
     From noise, by gradients through the model with nothing rounded between layers:
 
-        min over x of sum over BatchNormalizations of the mean over channels of
-            ((mean - moving_mean)^2 + (deviation - moving_deviation)^2) / moving_variance
+        min over x of sum over BatchNormalizations of the mean over channels of log(1 + d),
+        d = ((mean - moving_mean)^2 + (deviation - moving_deviation)^2) / moving_variance
 
-    with mean and deviation of what the layer reads on x. One scale and one shift an input are
-    found beside the values, for a model may want pixels of 0 to 255 or of -1 to 1.
+    with mean and deviation of what the layer reads on x. The logarithm keeps a channel that was
+    dead in training, which any noise wakes, from outweighing all others. One scale and one shift an
+    input are found beside the values, for a model may want pixels of 0 to 255 or of -1 to 1.
 
     Args:
       model: a Functional or Sequential model, plain or quantised. It is not changed.
@@ -47,7 +48,7 @@ def synthesized(model: Any, seed: int = 0) -> Any:
         inputs that are no real numbers or have open sizes.
 
     Source: Cai, Yao, Dong, Gholami, Mahoney, Keutzer 2020, "ZeroQ: A Novel Zero Shot Quantization
-    Framework", section 3.1, here relative to the variance, and with scale and shift.
+    Framework", section 3.1, here relative to the variance, in a logarithm, with scale and shift.
     """
     graph = trace(model)
     norms = {step.path: inner(step.operation) for step in graph.steps if _tells(step)}
@@ -144,4 +145,4 @@ def _mismatch(norm: Any, x: Any) -> Any:
     held = tf.convert_to_tensor(norm.moving_variance.value) + norm.epsilon
     apart = tf.math.squared_difference(mean, norm.moving_mean.value)
     wider = tf.math.squared_difference(tf.sqrt(variance + norm.epsilon), tf.sqrt(held))
-    return tf.reduce_mean((apart + wider) / held)
+    return tf.reduce_mean(tf.math.log1p((apart + wider) / held))

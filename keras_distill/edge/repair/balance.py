@@ -68,9 +68,9 @@ def settle(chains: list[Chain], values: Values) -> None:
 
 
 def _factors(chain: Chain, values: Values) -> np.ndarray:
-    """s, `(channels,)`; 1 for a channel that is made of zeros or read by zeros."""
+    """s, `(channels,)`; 1 for a channel that is made of zeros or read by zeros, or was dead."""
     made, read = _made(chain, values), _read(chain, values)
-    alive = (made > made.max() / _SPREAD) & (read > read.max() / _SPREAD)
+    alive = (made > made.max() / _SPREAD) & (read > read.max() / _SPREAD) & _told(chain, values)
     if not alive.any():
         return np.ones_like(made)
     logs = np.log(np.where(alive, made, 1.0)) - np.log(np.where(alive, read, 1.0))
@@ -79,6 +79,18 @@ def _factors(chain: Chain, values: Values) -> np.ndarray:
     if chain.own_grids or chain.normalised:
         logs -= logs[alive].mean()
     return np.exp(np.where(alive, logs, 0.0))
+
+
+def _told(chain: Chain, values: Values) -> np.ndarray | bool:
+    """Whether a BatchNormalization that reads knows a channel's range.
+
+    Of one that varies by less than its epsilon it does not: it was next to dead in training, and
+    the rare values that it has lie hundreds of deviations out.
+    """
+    if chain.epsilon is None:
+        return True
+    _, variance = (values[weight.path, weight.name] for weight in _statistics(chain))
+    return (variance > chain.epsilon).reshape(-1, _channels(chain, values)).any(axis=0)
 
 
 def _made(chain: Chain, values: Values) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 
 from keras_distill import edge
 from keras_distill.edge.quantize.calibrate import ranges_of
-from keras_distill.edge.quantize.synthesis import _rows, synthesized
+from keras_distill.edge.quantize.synthesis import _mismatch, _rows, synthesized
 from keras_distill.graph.replay import trace
 
 layers = keras.layers
@@ -55,6 +55,19 @@ def test_made_up_inputs_give_the_statistics_that_training_saw(settled):
     # The pixels' size comes of it, from noise of 1.
     assert 40 < x.std() < 400
     assert all(map(np.array_equal, before, settled.get_weights()))
+
+
+def test_a_channel_that_noise_wakes_counts_by_its_logarithm():
+    norm = layers.BatchNormalization(epsilon=1e-3)
+    norm.build((None, 2))
+    norm.set_weights([np.ones(2), np.zeros(2), np.array([3.0, 0.0]), np.array([0.999, 0.0])])
+    # The first reads 3 +- 1, as it was but for its epsilon; the second, which was dead, -10 and 10:
+    # a mean of 0, and deviations of sqrt(100 + 0.001) and sqrt(0.001), apart in units of 0.001.
+    x = np.array([[2.0, -10.0], [4.0, 10.0]], "float32")
+    first = (np.sqrt(1.001) - 1.0) ** 2
+    second = (np.sqrt(100.001) - np.sqrt(0.001)) ** 2 / 0.001
+    expected = (np.log1p(first) + np.log1p(second)) / 2
+    np.testing.assert_allclose(_mismatch(norm, x), expected, rtol=1e-4)
 
 
 def test_large_maps_make_fewer_inputs():

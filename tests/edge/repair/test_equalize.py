@@ -180,20 +180,22 @@ def test_depthwise_channels_span_the_same_and_dead_ones_stay():
 
 def test_a_norm_behind_a_relu_reads_channels_that_span_the_same():
     model = images(
-        layers.Conv2D(2, 1, activation="relu", use_bias=False, name="conv"),
+        layers.Conv2D(3, 1, activation="relu", use_bias=False, name="conv"),
         layers.BatchNormalization(name="norm"),
         shape=(2, 2, 1),
     )
     # It has read 4 +- 2 and 0.5 +- 0.25: as far as 16 and 2, whose geometric mean is 4 sqrt(2).
-    statistics = [np.array([1.0, 1.0]), np.zeros(2), np.array([4.0, 0.5]), np.array([4.0, 0.0625])]
+    # What varies by less than its epsilon was next to dead, and tells nothing of rare values.
+    mean, variance = np.array([4.0, 0.5, 1e-3]), np.array([4.0, 0.0625, 1e-9])
+    statistics = [np.ones(3), np.zeros(3), mean, variance]
     model.get_layer("norm").set_weights(statistics)
     even = edge.equalize(model)
     _, beta, mean, variance = even.get_layer("norm").get_weights()
-    np.testing.assert_allclose(mean, [np.sqrt(2.0)] * 2, rtol=1e-6)
-    np.testing.assert_allclose(np.sqrt(variance), [np.sqrt(0.5)] * 2, rtol=1e-6)
-    np.testing.assert_array_equal(beta, [0.0, 0.0])
+    np.testing.assert_allclose(mean, [np.sqrt(2.0)] * 2 + [1e-3], rtol=1e-6)
+    np.testing.assert_allclose(variance, [0.5, 0.5, 1e-9], rtol=1e-6)
+    np.testing.assert_array_equal(beta, [0.0] * 3)
     old, new = (m.get_layer("conv").kernel.numpy().ravel() for m in (model, even))
-    np.testing.assert_allclose(old / new, [np.sqrt(8.0), np.sqrt(0.125)], rtol=1e-6)
+    np.testing.assert_allclose(old / new, [np.sqrt(8.0), np.sqrt(0.125), 1.0], rtol=1e-6)
 
 
 def test_a_chain_of_three_stands_still():
