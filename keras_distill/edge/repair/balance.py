@@ -81,16 +81,17 @@ def _factors(chain: Chain, values: Values) -> np.ndarray:
     return np.exp(np.where(alive, logs, 0.0))
 
 
-def _told(chain: Chain, values: Values) -> np.ndarray | bool:
-    """Whether a BatchNormalization that reads knows a channel's range.
+def _told(chain: Chain, values: Values) -> np.ndarray:
+    """Of which channels a BatchNormalization that reads knows the range, `(channels,)`.
 
-    Of one that varies by less than its epsilon it does not: it was next to dead in training, and
-    the rare values that it has lie hundreds of deviations out.
+    All, where none reads. Not of one that varies by less than its epsilon: it was next to dead in
+    training, and the rare values that it has lie hundreds of deviations out.
     """
+    channels = _channels(chain, values)
     if chain.epsilon is None:
-        return True
+        return np.full(channels, True)
     _, variance = (values[weight.path, weight.name] for weight in _statistics(chain))
-    return (variance > chain.epsilon).reshape(-1, _channels(chain, values)).any(axis=0)
+    return variance.reshape(-1, channels).max(axis=0) > chain.epsilon
 
 
 def _made(chain: Chain, values: Values) -> np.ndarray:

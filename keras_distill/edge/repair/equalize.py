@@ -44,8 +44,9 @@ def equalize(model: Any, *, skip: Any = (), relu6: str = "cap") -> keras.Model:
     be normalised again. Elsewhere r1_i = max |w| of the kernel that makes the channel. Readers with
     a scale for each input channel as well can't suffer, and there s_i = r1_i: the kernel of a
     depthwise layer, and a BatchNormalization behind an activation, which knows r1_i from its own
-    mean and deviation and is divided in these (exact but for its epsilon in later training), but for
-    channels that vary by less than its epsilon: they were next to dead, their rare values are not told.
+    mean and deviation and is divided in these (exact but for its epsilon in later training), but
+    for channels that vary by less than its epsilon: next to dead in training, their rare values may
+    be far out.
     In these cases s has a geometric mean of 1, as ranges in other units tell only s's ratios.
 
     Chains go through Dense, convolutions (depthwise, separable, transposed), linear, ReLU, leaky
