@@ -75,6 +75,11 @@ class Analysis:
         return tuple(step.path for step in self.graph.steps if exact.computes(step, self.exact))
 
     @cached_property
+    def normalized(self) -> tuple[str, ...]:
+        """The paths of the layers that bring an input's columns of unlike units to one."""
+        return tuple(step.path for step in self.graph.steps if exact.normalizes(step, self.exact))
+
+    @cached_property
     def scores(self) -> dict[int, str]:
         """The tensors of the graph that may be masked scores, by `id`: see `scores.kinds_of`."""
         return scores.kinds_of(self.graph)

@@ -129,9 +129,10 @@ def copy_variables(source: Any, target: Any, path: str) -> None:
 
 
 def settle(layer: Any) -> None:
-    """Lets a layer that answers from a copy of its weights make that copy again."""
-    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
-        layer.finalize_state()
+    """Lets what answers from a copy of its weights, in it however deep, make that copy again."""
+    for part in _keras.layers_of(layer):
+        if isinstance(part, keras.layers.Normalization) and part.input_mean is None:
+            part.finalize_state()
 
 
 def weight_at(layer: Any, path: str) -> Any:

@@ -56,8 +56,9 @@ def check_exact_inputs(input_type: str | None, model: Analysis) -> None:
     if input_type is not None and model.exact_inputs:
         raise ValueError(
             f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs "
-            f"{list(model.exact_inputs)} are ids, categories or marks. Leave input_type out, or "
-            f'give them a whole dtype: keras.Input(shape, dtype="int32").'
+            f"{list(model.exact_inputs)} are ids, categories or marks, or columns of unlike units. "
+            f'Leave input_type out, or give ids a whole dtype: keras.Input(shape, dtype="int32"), '
+            f"and normalise columns before the model."
         )
 
 

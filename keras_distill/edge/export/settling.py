@@ -52,7 +52,7 @@ def converted(
     if calibration is None:
         convert(calibration=None)
         # What is computed exactly has no range on purpose.
-        on_purpose = model.computed_exactly or model.lookups
+        on_purpose = model.computed_exactly or model.normalized or model.lookups
         left_open = not on_purpose and read_content(path).float_ops
         calibration = calibration_of(seen, interface) if left_open else None
     if calibration is None:

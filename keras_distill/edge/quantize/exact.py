@@ -1,15 +1,18 @@
 """Values that stand for something exact, so that no range may round them: ids, categories, marks.
 
 A range keeps 256 steps. A token's number, a category, a class number or a padding mark that lies
-between two of them becomes another one.
+between two of them becomes another one, and so does a table's small number beside its large ones.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
+from keras_distill.edge.quantize import affine
 from keras_distill.edge.reads import is_read_exactly, traced
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
@@ -19,13 +22,16 @@ from keras_distill.graph.traits import MOVED, PICKED, SAME, does, gives, traits_
 _HIDING = ("bidirectional", "time distributed", "wrapped", "open")
 ZERO_TO_ONE = (0.0, 1.0)
 _HOT = ("one_hot", "multi_hot")
+# The largest part of a column's deviation that a step of the range of all columns may be.
+_COARSEST = 1 / 8
 
 
 def exact_values(graph: Graph) -> frozenset[int]:
     """The real-valued tensors of a graph that get no range, by `id`.
 
     Those are a model's inputs, and what is moved about or computed from them on the way, that a
-    later operation reads as ids, categories or marks; and whole numbers that the model returns.
+    later operation reads as ids, categories or marks, or whose columns it brings to one unit; and
+    whole numbers that the model returns.
     """
     whole = _whole_values(graph)
     found = {id(value) for value in graph.outputs if id(value) in whole}
@@ -66,9 +72,40 @@ def reads_exactly(step: Step, value: Value) -> bool:
         return _probed(step, value)
     if traits.marks:
         return reads_marks(step, value)
-    if traits.whole == "made":
+    if traits.whole == "made" or has_unlike_columns(operation):
         return True
     return traits.whole != "ordered" and not any("float" in out.dtype for out in step.outputs)
+
+
+def normalizes(step: Step, found: frozenset[int]) -> bool:
+    """Whether a step brings columns of unlike units, which have no range, to one."""
+    return has_unlike_columns(step.operation) and any(id(value) in found for value in step.inputs)
+
+
+def has_unlike_columns(operation: Any) -> bool:
+    """Whether one range for what a layer normalises would leave some column too few steps.
+
+    Its own statistics tell: a table's areas of a thousand lie beside its ratios of a hundredth.
+    """
+    if not affine.is_affine(operation) or isinstance(operation, keras.layers.Rescaling):
+        return False
+    mean, deviation = _statistics(operation)
+    varied = deviation > keras.config.epsilon()
+    if not varied.any() or getattr(operation, "invert", False):
+        return False
+    low, high = (mean - 4 * deviation).min(), (mean + 4 * deviation).max()
+    # LiteRT's ranges hold zero.
+    step = (max(high, 0.0) - min(low, 0.0)) / 255
+    return bool(step > _COARSEST * deviation[varied].min())
+
+
+def _statistics(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the deviation that a Normalization or BatchNormalization takes its input for."""
+    is_batch = isinstance(layer, keras.layers.BatchNormalization)
+    found = (layer.moving_mean, layer.moving_variance) if is_batch else (layer.mean, layer.variance)
+    with tf.init_scope():
+        mean, variance = (np.asarray(part, "float64").ravel() for part in found)
+    return mean, np.sqrt(variance)
 
 
 def reads_marks(step: Step, value: Value) -> bool:

@@ -116,6 +116,8 @@ def _plan_of(model: Analysis, step: Step, skip: Any) -> Plan:
     outputs = _outputs(model, step)
     alone = affine.is_affine(operation) and not _folds_back(model, step)
     how, why = looked_up or _words(operation, split, outputs, alone)
+    if exact.normalizes(step, unrounded):
+        how, why = "float", "columns of unlike units, which one range would not tell: not rounded"
     if does(step.operation, "concatenation"):
         why += _of_narrow_parts(graph, step)
     return replace(
