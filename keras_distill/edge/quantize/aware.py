@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import keras
@@ -56,7 +56,8 @@ def quantize_aware(
       weight_bits: 8, or 4 for the kernels of Dense and of convolutions over time or images (not
         transposed ones), two of which share a byte in the file; activations have 8. Of some layers
         only: bits by what names them, as in `skip`, a whole path being that layer alone:
-        `{"block_.*": 4}`, later entries going before; the rest has 8. What is skipped has none.
+        `{"block_.*": 4}`, later entries going before; the rest has 8. What is skipped has none,
+        and an entry that names nothing else is refused.
       learned_steps: the size of each channel's steps is trained with the weights, as `LSQ` has it
         (`quantize.steps`), and begins at the largest weight over the number of steps. Largest
         weights are clipped where that rounds the others better, which pays at 4 bits. Activations
@@ -88,7 +89,7 @@ def quantize_aware(
     check_loops(found.graph, open_sizes=True)
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
-    bits = _bits_of(found, weight_bits)
+    bits = _bits_of(found, weight_bits, skipped)
     plans = layout.plan(found, lambda path, _: path in skipped)
     grid = LearnedGrid if learned_steps else Grid
 
@@ -127,7 +128,7 @@ def _check_freeze(updates: Any) -> None:
         )
 
 
-def _bits_of(found: Analysis, asked: int | Mapping[Any, int]) -> dict[str, int]:
+def _bits_of(found: Analysis, asked: int | Mapping[Any, int], skipped: Set[str]) -> dict[str, int]:
     """Bits by the paths of the layers that have others than 8."""
     operations = {step.path: step.operation for step in found.graph.steps}
     able = {path for path, one in operations.items() if kinds.takes_four_bits(inner(one))}
@@ -146,6 +147,11 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int]) -> dict[str, int]:
                 f"weight_bits names {name!r} for 4 bits: LiteRT runs no {unable[0]!r} "
                 f"({type(inner(operations[unable[0]])).__name__}) at 4 bits. Dense, Conv and "
                 f"DepthwiseConv layers can have them: {', '.join(sorted(able)) or 'none here'}."
+            )
+        if named <= skipped:
+            raise ValueError(
+                f"weight_bits names {name!r} for {number} bits, and skip leaves "
+                f"{', '.join(sorted(named))} in float. Take it out of one of the two."
             )
         bits |= dict.fromkeys(named, number)
     return bits

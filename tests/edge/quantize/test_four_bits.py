@@ -221,3 +221,14 @@ def test_a_whole_path_names_one_layer():
     small = kd.edge.quantize_aware(model, weight_bits={"dense": 4})
     assert grids(small)["dense"] == {4}
     assert grids(small.get_layer("sub"))["dense"] == {8}
+
+
+def test_what_is_skipped_can_have_no_bits():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name="h"), keras.layers.Dense(2, name="y")]
+    )
+    with pytest.raises(ValueError, match=r"'h' for 4 bits, and skip leaves h in float"):
+        kd.edge.quantize_aware(model, weight_bits={"h": 4}, skip="h")
+    # A pattern may name more than is skipped.
+    small = kd.edge.quantize_aware(model, weight_bits={"h|y": 4}, skip="h")
+    assert small.get_layer("y").treatments["kernel"][-1].bits == 4
