@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_distill._records import Record, Table, pairs
-from keras_distill.edge.export.tflite import export_tflite
-from keras_distill.edge.quantize.aware import quantize_aware
-from keras_distill.edge.search.rounded import Bits
-from keras_distill.edge.search.sensitivity import Measured, Sensitivity
+from keras_distill.edge.search.chain import Option, chain
+from keras_distill.edge.search.files import TrialFiles
+from keras_distill.edge.search.measured import Measured
+from keras_distill.edge.search.sensitivity import Sensitivity, measure
 
 __all__ = ["BitSearch", "search_bits"]
 
@@ -62,22 +59,24 @@ def search_bits(
     max_bytes: int | None = None,
     max_drop: float | None = None,
     teacher: Any = None,
+    output: Any = "auto",
     show_progress: bool = True,
 ) -> BitSearch:
     """Chooses 4 or 8 bits for each layer's weights: a file that fits, or the smallest right one.
 
     Layers go to 4 bits in the order of what a saved byte costs: the divergence that 4 bits add
-    beyond 8, over half the layer's weights. With `max_bytes` until the file fits; with `max_drop`
-    as far as the answers allow, which are measured with all chosen layers together. Activations
-    have 8 bits. What is lost is lost before training: go on with
+    beyond 8, over half the layer's weights. `max_bytes` takes the most bits whose file fits, with
+    `max_drop` besides the most that keep both; `max_drop` alone the fewest that keep it, each
+    choice measured with all its layers together. A layer that is no worse at 4 bits than at 8 has
+    4. Activations have 8 bits. What is lost is lost before training: go on with
     `quantize_aware(model, weight_bits=found.weight_bits)`, in a Distiller at best.
 
     Args:
       model: a built Functional or Sequential model of Keras 3 in float. It is not changed.
-      data: some hundred rows, with labels or without; any data argument.
+      data: some hundred rows, with labels or without; any data argument. They set the ranges, too.
       max_bytes: the largest int8 file. One is written to a temporary folder and counted.
       max_drop: what may be lost, 0.01 being one point: see `BitSearch.drop`.
-      teacher: a Keras model or a callable whose answers are the reference; None for `model`'s own.
+      teacher, output: as in `sensitivity`.
       show_progress: a bar over the layers.
 
     Returns:
@@ -92,33 +91,20 @@ def search_bits(
       small = quantize_aware(student, calibration_data=x, weight_bits=found.weight_bits)
     """
     _check_bounds(max_bytes, max_drop)
-    measured = Measured(model, data, teacher, show_progress)
-    found = measured.sensitivity()
-    search = _Search(measured, _in_order(found))
-    drop_at_8, bytes_at_8 = search.drop(0), search.bytes(0)
-    count = 0
-    if max_bytes is not None:
-        count = search.least_that_fits(max_bytes)
-    if max_drop is not None:
-        allowed = search.most_that_is_right(max_drop)
-        if max_bytes is None:
-            count = allowed
-        elif count > allowed:
-            raise ValueError(
-                f"No choice of 4 and 8 bits keeps both max_bytes={max_bytes:,} and "
-                f"max_drop={max_drop}. The smallest file within the drop has "
-                f"{search.bytes(allowed):,} bytes; the least drop of a file that fits is "
-                f"{search.drop(count):.4f}, before any training."
-            )
-    return BitSearch(
-        weight_bits=dict.fromkeys(search.order[:count], 4),
-        bytes=search.bytes(count),
-        bytes_at_8=bytes_at_8,
-        drop=search.drop(count),
-        drop_at_8=drop_at_8,
-        divergence=measured.divergence(search.bits(count)),
-        sensitivity=found,
-    )
+    measured = Measured(model, data, teacher, output)
+    found = measure(measured, show_progress)
+    with TrialFiles(measured.model, data) as files:
+        search = _Search(measured, files, chain(_options(found)))
+        chosen = search.chosen(max_bytes, max_drop)
+        return BitSearch(
+            weight_bits={path: number for path, number in chosen.items() if number != 8},
+            bytes=files.bytes(chosen),
+            bytes_at_8=files.bytes({}),
+            drop=search.drop(chosen),
+            drop_at_8=search.drop({}),
+            divergence=measured.divergence(search.answers(chosen)),
+            sensitivity=found,
+        )
 
 
 def _check_bounds(max_bytes: Any, max_drop: Any) -> None:
@@ -130,70 +116,80 @@ def _check_bounds(max_bytes: Any, max_drop: Any) -> None:
         raise ValueError(f"Expected max_drop from 0 to 1, 0.01 being one point; got {max_drop!r}.")
 
 
-def _in_order(found: Sensitivity) -> list[str]:
-    """The layers that can have 4 bits, the cheapest saved byte first."""
-    costs = {
-        row.path: (row.at_4 - row.at_8) / row.weights
+def _options(found: Sensitivity) -> dict[str, list[Option]]:
+    """What each layer that can have 4 bits may have, in bytes."""
+    return {
+        row.path: [Option(4, row.weights / 2, row.at_4), Option(8, row.weights, row.at_8)]
         for row in found.rows
         if row.at_4 is not None and row.weights > 1
     }
-    return sorted(costs, key=costs.__getitem__)
 
 
 class _Search:
-    """Choices by how many layers of `order`, from the first, have 4 bits."""
+    """Choices from the smallest file to the best: what they lose, and which of them fit."""
 
-    def __init__(self, measured: Measured, order: list[str]):
-        self.order = order
-        self._measured = measured
-        self._bytes: dict[int, int] = {}
-        self._drops: dict[int, float] = {}
+    def __init__(self, measured: Measured, files: TrialFiles, choices: list[dict[str, int]]):
+        self.choices = choices
+        self._measured, self._files = measured, files
+        self._drops: dict[frozenset[tuple[str, int]], float] = {}
 
-    def bits(self, count: int) -> Bits:
-        narrow = set(self.order[:count])
+    def answers(self, choice: Mapping[str, int]) -> Any:
+        """The outputs for all rows."""
         paths = self._measured.rounded.paths
-        return {path: (4 if path in narrow else 8, 8) for path in paths}
+        return self._measured.answers({path: (choice.get(path, 8), 8) for path in paths})
 
-    def bytes(self, count: int) -> int:
-        """Of the file, written and counted."""
-        if count not in self._bytes:
-            bits = dict.fromkeys(self.order[:count], 4)
-            rows = self._measured.first_rows
-            small = quantize_aware(self._measured.model, calibration_data=rows, weight_bits=bits)
-            with tempfile.TemporaryDirectory() as folder:
-                export = export_tflite(small, Path(folder) / "found.tflite", precision="int8")
-            self._bytes[count] = export.bytes
-        return self._bytes[count]
+    def drop(self, choice: Mapping[str, int]) -> float:
+        """What a choice loses beside the float model."""
+        key = frozenset((path, number) for path, number in choice.items() if number != 8)
+        if key not in self._drops:
+            self._drops[key] = self._measured.drop(self.answers(choice))
+        return self._drops[key]
 
-    def drop(self, count: int) -> float:
-        if count not in self._drops:
-            self._drops[count] = self._measured.drop(self._measured.answers(self.bits(count)))
-        return self._drops[count]
-
-    def least_that_fits(self, most: int) -> int:
-        kernels = self._measured.rounded.kernels
-        saved = np.cumsum([0, *(sum(n // 2 for n in kernels[path]) for path in self.order)])
-        # From about there on by the files themselves.
-        count = int(np.searchsorted(saved, self.bytes(0) - most)) if self.bytes(0) > most else 0
-        count = min(count, len(self.order))
-        while self.bytes(count) > most:
-            if count == len(self.order):
-                raise ValueError(
-                    f"No choice of 4 and 8 bits gives a file of {most:,} bytes: the smallest has "
-                    f"{self.bytes(count):,}. Take fewer weights (kd.transfer.shrink)."
-                )
-            count += 1
-        return count
-
-    def most_that_is_right(self, most: float) -> int:
-        if self.drop(0) > most:
+    def chosen(self, max_bytes: int | None, max_drop: float | None) -> dict[str, int]:
+        """The choice that keeps the bounds."""
+        last = len(self.choices) - 1 if max_bytes is None else self._last_that_fits(max_bytes)
+        if max_drop is None:
+            return self.choices[last]
+        # More bits may lose more, by chance: every choice is asked.
+        right = [n for n, one in enumerate(self.choices) if self.drop(one) <= max_drop]
+        if not right:
             raise ValueError(
-                f"With all layers at 8 bits {self.drop(0):.4f} is lost before any training, more "
-                f"than max_drop={most}. Train with quantize_aware, or leave layers in float by "
-                f"skip: sensitivity(model, data) names them."
+                f"No choice of 4 and 8 bits loses {max_drop} at most before any training: the "
+                f"least is {min(map(self.drop, self.choices)):.4f}, and with all layers at 8 bits "
+                f"{self.drop({}):.4f}. Train with quantize_aware, or leave layers out by skip: "
+                f"sensitivity(model, data) names them."
             )
-        low, high = 0, len(self.order)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.drop(middle) <= most else (low, middle - 1)
-        return low
+        if max_bytes is None:
+            return self.choices[right[0]]
+        both = [number for number in right if number <= last]
+        if not both:
+            least = min(map(self.drop, self.choices[: last + 1]))
+            raise ValueError(
+                f"No choice of 4 and 8 bits keeps both max_bytes={max_bytes:,} and "
+                f"max_drop={max_drop}. The smallest file within the drop has "
+                f"{self._files.bytes(self.choices[right[0]]):,} bytes; the least drop of a file "
+                f"that fits is {least:.4f}, before any training."
+            )
+        return self.choices[both[-1]]
+
+    def _last_that_fits(self, most: int) -> int:
+        """The best choice whose file fits, by the files themselves, from an estimate on."""
+        kernels = self._measured.rounded.kernels
+        whole = self._files.bytes({})
+        sizes = [
+            whole - sum(sum(kernels[path]) // 2 for path, number in one.items() if number == 4)
+            for one in self.choices
+        ]
+        number = max([n for n, size in enumerate(sizes) if size <= most], default=0)
+        while number and self._files.bytes(self.choices[number]) > most:
+            number -= 1
+        if (least := self._files.bytes(self.choices[number])) > most:
+            raise ValueError(
+                f"No choice of 4 and 8 bits gives a file of {most:,} bytes: the smallest has "
+                f"{least:,}. Take fewer weights (kd.transfer.shrink)."
+            )
+        while number + 1 < len(self.choices):
+            if self._files.bytes(self.choices[number + 1]) > most:
+                break
+            number += 1
+        return number

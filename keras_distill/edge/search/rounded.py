@@ -69,12 +69,12 @@ class Rounded:
         self.narrow = tuple(p for p in self.paths if kinds.takes_four_bits(inner(layers[p])))
         self._run = tf.function(self._traced, reduce_retracing=True)
 
-    def __call__(self, x: Any, bits: Bits) -> list[np.ndarray]:
-        """The model's outputs, flat; what `bits` leaves out is not rounded."""
+    def __call__(self, x: Any, bits: Bits) -> Any:
+        """The model's outputs as it returns them; what `bits` leaves out is not rounded."""
         pairs = [bits.get(path, (FLOAT, FLOAT)) for path in self.paths]
         with quiet_tensorflow():
             answers = self._run(x, tf.constant(pairs, "float32"))
-        return [np.asarray(one) for one in keras.tree.flatten(answers)]
+        return keras.tree.map_structure(np.asarray, answers)
 
     def _traced(self, x: Any, bits: Any) -> Any:
         rows = {path: number for number, path in enumerate(self.paths)}

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_distill import _keras
 from keras_distill._records import Record, Table
-from keras_distill.data import batches
-from keras_distill.edge.search.divergence import are_shares, divergence
-from keras_distill.edge.search.rounded import Bits, Rounded
-from keras_distill.edge.verification.asking import Asked
-from keras_distill.edge.verification.heads import Head
+from keras_distill.edge.search.measured import Measured
+from keras_distill.edge.search.rounded import FLOAT
 from keras_distill.graph.cost.profiling import profile
-from keras_distill.graph.replay import functional
 from keras_distill.progress import bar
 
-__all__ = ["LayerSensitivity", "Sensitivity", "sensitivity"]
+__all__ = ["LayerSensitivity", "Sensitivity", "measure", "sensitivity"]
 
 # Weights and activations, as a file holds them: int16 activations go with int8 weights.
-WIDTHS = {4: (4, 8), 8: (8, 8), 16: (8, 16)}
+_WIDTHS = {4: (4, 8), 8: (8, 8), 16: (8, 16), 32: (FLOAT, 8)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class LayerSensitivity:
       macs: multiply-accumulates for one example.
       at_4, at_8, at_16: the divergence from the reference that its rounding adds, with weights of
         4, 8, 8 bits and activations of 8, 8, 16. `at_4` is None where a file has no 4 bits for it.
+      at_float: with its kernels in float and activations of 8 bits; None without kernels.
     """
 
     path: str
@@ -45,6 +41,7 @@ class LayerSensitivity:
     at_4: float | None
     at_8: float
     at_16: float
+    at_float: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,19 @@ class Sensitivity(Record):
       rows: a `LayerSensitivity` each, in the model's order.
       float_divergence: of the float model from the reference: 0 without a teacher.
       examples: how many rows it was measured on.
+      outputs: as what each output was read: "logits", "probabilities", "sigmoid" or "numbers".
     """
 
     model: str
     rows: tuple[LayerSensitivity, ...]
     float_divergence: float
     examples: int
+    outputs: dict[str, str] = field(default_factory=dict)
 
     def parts(self) -> Iterator[str | Table]:
         """A row a layer."""
-        numbers = ("weights", "MACs", "bytes at 4", "bytes at 8", "4 bits", "8 bits", "16 bits")
+        sizes = ("weights", "MACs", "bytes at 4", "bytes at 8")
+        numbers = (*sizes, "4 bits", "8 bits", "16 bits", "float")
         rows = tuple(
             (
                 row.path,
@@ -74,7 +74,10 @@ class Sensitivity(Record):
                 f"{row.macs:,}",
                 "-" if row.at_4 is None else f"{-(-row.weights // 2):,}",
                 f"{row.weights:,}",
-                *("-" if at is None else f"{at:.2e}" for at in (row.at_4, row.at_8, row.at_16)),
+                *(
+                    "-" if at is None else f"{at:.2e}"
+                    for at in (row.at_4, row.at_8, row.at_16, row.at_float)
+                ),
             )
             for row in self.rows
         )
@@ -82,8 +85,11 @@ class Sensitivity(Record):
         yield (
             f"Each layer alone in integers, all others in float: what it adds to the divergence "
             f"from the reference on {self.examples:,} examples (the float model: "
-            f"{self.float_divergence:.2e})."
+            f"{self.float_divergence:.2e}). 16 bits: of what it puts out; float: of its kernels."
         )
+        if self.outputs:
+            read = ", ".join(f"{name!r} as {kind}" for name, kind in self.outputs.items())
+            yield f"Read: {read}."
 
     def plot(self) -> Any:
         """A matplotlib figure: a line a layer, a mark for each number of bits."""
@@ -109,24 +115,35 @@ class Sensitivity(Record):
 
 
 def sensitivity(
-    model: keras.Model, data: Any, *, teacher: Any = None, show_progress: bool = True
+    model: keras.Model,
+    data: Any,
+    *,
+    teacher: Any = None,
+    output: Any = "auto",
+    show_progress: bool = True,
 ) -> Sensitivity:
     """What each layer costs at 4, 8 and 16 bits, all others left in float.
 
     Args:
       model: a built Functional or Sequential model of Keras 3 in float. It is not changed.
-      data: inputs like those to come, some hundred; any data argument, labels are ignored. They
-        set the ranges, too.
-      teacher: a Keras model or a callable whose answers are the reference; None for `model`'s own.
+      data: inputs like those to come, some hundred; any data argument. They set the ranges, too.
+        Labels serve for nothing but to tell what an output is.
+      teacher: a model, a callable or a `Teacher` whose answers are the reference; None for
+        `model`'s own. Outputs go together by name, by place where no name occurs on both sides.
+      output: what the model's outputs are: "logits" or "probabilities" of classes, "sigmoid" (yes
+        or no each, as scores or behind the sigmoid), "numbers" (values, boxes), or a dict of these
+        by name. "auto" finds a softmax and a sigmoid in the graph, else goes by the labels; what
+        has none counts as logits where its last axis is longer than 1, and else as numbers.
       show_progress: a bar over the layers.
 
     Returns:
-      A `Sensitivity`: for outputs whose last axis is longer than 1, which count as scores or shares
-      of classes, by KL(reference || model) in nats, else by the squared error as part of the
-      reference's variance.
+      A `Sensitivity`: the sum over the outputs of KL(reference || model) over the classes in nats,
+      of a sigmoid's summed over its yes or no, of numbers the squared error as part of the
+      reference's variance. Infinite where an answer is NaN.
 
     Raises:
-      TypeError, ValueError: as `quantize_aware` and `calibrate`; a teacher with other outputs.
+      TypeError, ValueError: as `quantize_aware` and `calibrate`; a teacher whose outputs have
+        other names, shapes or meanings, or NaN; labels that do not belong to the outputs.
 
     Source: Dong et al. 2019, "HAWQ", and Wu et al. 2020, "Integer Quantization for Deep Learning
     Inference", section 5.1, for measuring one layer at a time.
@@ -135,111 +152,41 @@ def sensitivity(
       found = sensitivity(student, x[:500], teacher=teacher)
       print(found)
     """
-    return Measured(model, data, teacher, show_progress).sensitivity()
+    return measure(Measured(model, data, teacher, output), show_progress)
 
 
-class Measured:
-    """A model in integers of any bits, beside the reference, on some data.
+def measure(model: Measured, show_progress: bool = True) -> Sensitivity:
+    """Each layer by itself.
 
-    Attributes:
-      rounded: the model under any bits.
-      first_rows: the first batch of inputs.
+    Args:
+      model: with its reference.
+      show_progress: a bar over the layers.
     """
-
-    def __init__(self, model: keras.Model, data: Any, teacher: Any, show_progress: bool):
-        read = list(batches(data))
-        self.model, self._shown = model, show_progress
-        self._x, self.first_rows = [x for x, _, _ in read], read[0][0]
-        self.rounded = Rounded(model, data)
-        self.float_answers = self.answers({})
-        guide = None if teacher is None else Asked(teacher)
-        self.reference = self.float_answers if guide is None else _joined(map(guide, self._x))
-        shapes = [[one.shape for one in side] for side in (self.float_answers, self.reference)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"Expected the teacher to answer in the shapes of {model.name!r}, {shapes[0]}; got "
-                f"{shapes[1]}."
-            )
-        self._labels = _labels([y for _, y, _ in read], _output_names(model))
-        self._shares = list(map(are_shares, self.float_answers))
-
-    def answers(self, bits: Bits) -> list[np.ndarray]:
-        """The outputs for all rows."""
-        return _joined(self.rounded(x, bits) for x in self._x)
-
-    def divergence(self, bits: Bits) -> float:
-        """From the reference."""
-        return divergence(self.reference, self.answers(bits), self._shares)
-
-    def drop(self, answers: list[np.ndarray]) -> float:
-        """What `answers` lose beside the float model's, in the output that loses most."""
-        columns = zip(
-            answers, self.float_answers, self.reference, self._labels, strict=True
-        )  # fmt: skip
-        return max(_lost(*column) for column in columns)
-
-    def sensitivity(self) -> Sensitivity:
-        """Each layer by itself."""
-        costs = {row.layer: row for row in profile(self.model).rows}
-        paths, of_float = self.rounded.paths, self.divergence({})
-        rows = []
-        with bar("Sensitivity", len(paths), self._shown) as advance:
-            for path in paths:
-                narrow = path in self.rounded.narrow
-                added = {
-                    width: self.divergence({path: pair}) - of_float
-                    for width, pair in WIDTHS.items()
-                    if narrow or width > 4
-                }
-                cost = costs.get(path)
-                rows.append(
-                    LayerSensitivity(
-                        path=path,
-                        type=cost.type if cost else "range of an input",
-                        weights=sum(self.rounded.kernels[path]),
-                        macs=cost.macs if cost else 0,
-                        at_4=added.get(4),
-                        at_8=added[8],
-                        at_16=added[16],
-                    )
+    costs = {row.layer: row for row in profile(model.model).rows}
+    paths, of_float = model.rounded.paths, model.divergence(model.answers({}))
+    rows = []
+    with bar("Sensitivity", len(paths), show_progress) as advance:
+        for path in paths:
+            kernels = model.rounded.kernels[path]
+            able = {8: True, 16: True, 4: path in model.rounded.narrow, 32: bool(kernels)}
+            added = {
+                width: model.divergence(model.answers({path: pair})) - of_float
+                for width, pair in _WIDTHS.items()
+                if able[width]
+            }
+            cost = costs.get(path)
+            rows.append(
+                LayerSensitivity(
+                    path=path,
+                    type=cost.type if cost else "range of an input",
+                    weights=sum(kernels),
+                    macs=cost.macs if cost else 0,
+                    at_4=added.get(4),
+                    at_8=added[8],
+                    at_16=added[16],
+                    at_float=added.get(32),
                 )
-                advance(1)
-        examples = len(self.reference[0])
-        return Sensitivity(self.model.name, tuple(rows), of_float, examples)
-
-
-def _joined(answers: Any) -> list[np.ndarray]:
-    """Batches of outputs as one array an output."""
-    columns = zip(*(map(np.asarray, keras.tree.flatten(one)) for one in answers), strict=True)
-    return [np.concatenate(parts) for parts in columns]
-
-
-def _output_names(model: keras.Model) -> list[str]:
-    """In the order of the flat outputs."""
-    graph = functional(model)
-    if isinstance(graph.output, dict):
-        return sorted(graph.output)
-    return [_keras.history(tensor).operation.name for tensor in graph.outputs]
-
-
-def _labels(given: list[Any], names: list[str]) -> list[np.ndarray | None]:
-    """Labels for each output, None where there are none or nobody says whose they are."""
-    if isinstance(given[0], dict):
-        columns = [[y.get(name) for y in given] for name in names]
-    else:
-        flat = [keras.tree.flatten(y) for y in given]
-        columns = [list(parts) for parts in zip(*flat, strict=True)]
-    if given[0] is None or len(columns) != len(names):
-        return [None] * len(names)
-    return [None if parts[0] is None else np.concatenate(parts) for parts in columns]
-
-
-def _lost(ours: Any, of_float: Any, reference: Any, labels: Any) -> float:
-    before, after = (Head.of("", one, reference, labels) for one in (of_float, ours))
-    hits = [head.hits(head.file) for head in (before, after)]
-    if hits[0] is not None and hits[1] is not None:
-        return float(hits[0].mean() - hits[1].mean())
-    was, now = (head.agreement(reference) for head in (before, after))
-    if was is None or now is None:
-        was, now = (head.correlation(reference) for head in (before, after))
-    return was - now
+            )
+            advance(1)
+    read = {output.name: output.kind for output in model.outputs}
+    return Sensitivity(model.model.name, tuple(rows), of_float, model.examples, read)

@@ -17,7 +17,7 @@ from keras_distill.edge.verification.asking import Asked
 from keras_distill.litert.runner import TFLiteRunner
 from keras_distill.litert.session import has_rows
 
-__all__ = ["Answers"]
+__all__ = ["Answers", "labels_of"]
 
 _ROWS = 64
 
@@ -58,7 +58,7 @@ class Answers:
             self._columns[role].append(_leaves(outputs, self._names))
             if role == "reference" and isinstance(outputs, dict):
                 own = list(outputs)
-        labels = [None] * len(self._names) if y is None else _labels_of(y, self._names, own)
+        labels = [None] * len(self._names) if y is None else labels_of(y, self._names, own)
         self._labels.append(labels)
         leaves = [np.asarray(one) for one in keras.tree.flatten((x, [] if y is None else y))]
         self.rows += len(leaves[0])
@@ -125,8 +125,17 @@ def _leaves(outputs: Any, names: list[str]) -> list[np.ndarray]:
     ]
 
 
-def _labels_of(y: Any, names: list[str], own: list[str]) -> list[np.ndarray | None]:
-    """The labels of each output, None where it has none."""
+def labels_of(y: Any, names: list[str], own: list[str]) -> list[np.ndarray | None]:
+    """The labels of each output, None where it has none.
+
+    Args:
+      y: what the data has for labels.
+      names: of the outputs, in their order.
+      own: names that a dict of labels may have instead.
+
+    Raises:
+      ValueError: labels for other outputs.
+    """
     if isinstance(y, dict):
         known = names if set(y) <= set(names) else own
         if not set(y) <= set(known) or len(known) != len(names):

@@ -41,16 +41,21 @@ class Head:
 
     @classmethod
     def of(
-        cls, name: str, file: np.ndarray, reference: np.ndarray, labels: np.ndarray | None
+        cls,
+        name: str,
+        file: np.ndarray,
+        reference: np.ndarray,
+        labels: np.ndarray | None,
+        kind: str | None = None,
     ) -> Head:
-        """Finds out the kind.
+        """Finds out the kind, where it is not given, from what the labels and numbers look like.
 
         Raises:
           ValueError: labels of another shape, outside the classes, or of which none is a 0.
         """
         if labels is not None:
             labels = _fitted(name, labels, reference)
-        kind = _kind(reference, labels)
+        kind = kind or _kind(reference, labels)
         if kind == "classes" and labels is not None:
             labels = _class_numbers(name, labels, reference)
         elif kind == "numbers" or labels is None:

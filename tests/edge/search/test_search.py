@@ -5,9 +5,18 @@ import numpy as np
 import pytest
 
 import keras_distill as kd
-from keras_distill.edge.search.divergence import divergence
+from keras_distill.edge.search.chain import Option, chain
+from keras_distill.edge.search.divergence import (
+    LOG_SHARES,
+    NUMBERS,
+    YES_OR_NO,
+    as_log_shares,
+    as_yes_or_no,
+    divergence,
+)
+from keras_distill.edge.search.measured import Measured
+from keras_distill.edge.search.outputs import Output
 from keras_distill.edge.search.rounded import Rounded
-from keras_distill.edge.search.sensitivity import Measured
 
 layers = keras.layers
 
@@ -42,26 +51,47 @@ def found(model, x):
     return kd.edge.sensitivity(model, x, show_progress=False)
 
 
+def kl(reference, answers):
+    read = [as_log_shares(scores, are_shares=False) for scores in (reference, answers)]
+    return divergence(LOG_SHARES, *read)
+
+
 def test_divergence_by_hand():
     p, q = np.array([[0.5, 0.25, 0.25]]), np.array([[0.25, 0.5, 0.25]])
     # 0.5 ln 2 - 0.25 ln 2, of shares as of scores.
-    assert divergence([p], [q]) == pytest.approx(0.25 * np.log(2))
-    assert divergence([np.log(p) + 3], [np.log(q) - 1]) == pytest.approx(0.25 * np.log(2))
-    # Numbers: (1 + 1) / 2 over a variance of 4; two outputs add up.
+    shares = [as_log_shares(one, are_shares=True) for one in (p, q)]
+    assert divergence(LOG_SHARES, *shares) == pytest.approx(0.25 * np.log(2))
+    assert kl(np.log(p) + 3, np.log(q) - 1) == pytest.approx(0.25 * np.log(2))
+    # Yes at 3 to 1 where it is even, in one of two labels: 0.5 ln(1/2 / 3/4) + 0.5 ln(1/2 / 1/4).
+    even, sure = np.array([[0.5, 0.5]]), np.array([[0.75, 0.5]])
+    expected = 0.5 * np.log(4 / 3)
+    assert divergence(YES_OR_NO, even, sure) == pytest.approx(expected)
+    scores = as_yes_or_no(np.array([[np.log(3), 0.0]]), are_shares=False)
+    assert divergence(YES_OR_NO, even, scores) == pytest.approx(expected)
+    # Numbers: (1 + 1) / 2 over a variance of 4.
     a, b = np.array([[-2.0], [2.0]]), np.array([[-1.0], [3.0]])
-    assert divergence([a], [b]) == pytest.approx(1 / 4)
-    assert divergence([a, p], [b, q]) == pytest.approx(1 / 4 + 0.25 * np.log(2))
+    assert divergence(NUMBERS, a, b) == pytest.approx(1 / 4)
+    assert divergence(NUMBERS, a, np.array([[np.nan], [3.0]])) == np.inf
+
+
+def test_a_chain_buys_the_steepest_step_first():
+    # 8 bits of `b` save 6 a byte; those of `a` 1, but 32 of them 2: 8 lies above the hull.
+    a = [Option(4, 1, 9.0), Option(8, 2, 8.0), Option(32, 4, 3.0)]
+    b = [Option(4, 1, 6.0), Option(8, 2, 0.0), Option(32, 3, 0.0)]
+    assert chain({"a": a, "b": b}) == [{"a": 4, "b": 4}, {"a": 4, "b": 8}, {"a": 32, "b": 8}]
+    # Nothing is bought that is no better.
+    assert chain({"a": [Option(8, 2, 1.0), Option(4, 1, 1.0)]}) == [{"a": 4}]
 
 
 @pytest.mark.parametrize("weights", [8, 4])
 def test_all_layers_rounded_are_the_quantised_model(model, x, weights):
     rounded = Rounded(model, x)
-    (ours,) = rounded(x, dict.fromkeys(rounded.paths, (weights, 8)))
+    ours = rounded(x, dict.fromkeys(rounded.paths, (weights, 8)))
     small = kd.edge.quantize_aware(model, calibration_data=x)
     # The same ranges: calibrated at 4 bits they would be others.
     for layer in small.layers:
-        for chain in getattr(layer, "treatments", {}).values():
-            chain[-1].bits = weights
+        for done in getattr(layer, "treatments", {}).values():
+            done[-1].bits = weights
     expected = small.predict(x, verbose=0)
     # Where a value lies between two steps the order of a sum may decide.
     (low, high) = [r for layer in small.layers[-1:] for r in layer.ranges()][-1].bounds()
@@ -70,7 +100,7 @@ def test_all_layers_rounded_are_the_quantised_model(model, x, weights):
 
 
 def test_no_layer_rounded_is_the_float_model(model, x):
-    (ours,) = Rounded(model, x)(x, {})
+    ours = Rounded(model, x)(x, {})
     np.testing.assert_allclose(ours, model.predict(x, verbose=0), atol=1e-5)
 
 
@@ -104,11 +134,13 @@ def test_the_record_shows_itself(found):
 def test_a_teacher_is_the_reference(model, x, found):
     teacher = keras.models.clone_model(model)
     named = kd.edge.sensitivity(model, x, teacher=teacher, show_progress=False)
-    apart = divergence([teacher.predict(x, verbose=0)], [model.predict(x, verbose=0)])
+    apart = kl(teacher.predict(x, verbose=0), model.predict(x, verbose=0))
     assert named.float_divergence == pytest.approx(apart, rel=1e-4)
     assert apart > 0.01
     other = keras.Sequential([keras.Input((8, 8, 2)), layers.Flatten(), layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"shapes of 'made', \[\(96, 5\)\]; got \[\(96, 3\)\]"):
+    with pytest.raises(
+        ValueError, match=r"'logits' in the model's shape, \(96, 5\); got \(96, 3\)"
+    ):
         kd.edge.sensitivity(model, x, teacher=other, show_progress=False)
 
 
@@ -116,7 +148,7 @@ def test_a_file_that_fits(model, x, tmp_path):
     small = kd.edge.quantize_aware(model, calibration_data=x)
     whole = kd.edge.export_tflite(small, tmp_path / "8.tflite", precision="int8").bytes
     found = kd.edge.search_bits(model, x, max_bytes=whole - 250, show_progress=False)
-    # 24 x 24 weights save 288 bytes; a byte of `spoiled` costs more.
+    # 24 x 24 weights save 288 bytes, and no other layer has to go with them.
     assert set(found.weight_bits) == {"fine"}
     assert found.bytes_at_8 == whole
     small = kd.edge.quantize_aware(model, calibration_data=x, weight_bits=found.weight_bits)
@@ -187,10 +219,11 @@ def test_labels_by_the_outputs_names(x):
     model = keras.Model(image, [layers.Dense(3, name=name)(flat) for name in ("zulu", "alpha")])
     chosen = [one.argmax(-1) for one in model.predict(x, verbose=0)]
     for labels in ({"zulu": chosen[0], "alpha": chosen[1]}, {"alpha": chosen[1]}, chosen):
-        measured = Measured(model, (x, labels), None, show_progress=False)
+        measured = Measured(model, (x, labels))
+        answers = measured.answers({})
         # Right answers are lost where the other output's scores are given, and nothing else is.
-        swapped = measured.drop(measured.float_answers[::-1])
-        assert measured.drop(measured.float_answers) == 0.0
+        swapped = measured.drop(answers[::-1])
+        assert measured.drop(answers) == 0.0
         assert swapped > 0.3
 
 
@@ -201,3 +234,76 @@ def test_a_layer_in_two_places_is_rounded_once(x):
     found = kd.edge.sensitivity(model, x[:, 0, :3].reshape(96, 6), show_progress=False)
     assert [row.path for row in found.rows if row.weights] == ["shared", "last"]
     assert found.rows[1].at_4 > found.rows[1].at_8 > 0
+
+
+def heads(x, *names, kind=None):
+    keras.utils.set_random_seed(4)
+    image = keras.Input((8, 8, 2))
+    flat = layers.Flatten()(image)
+    made = {name: layers.Dense(3, kind, name=name)(flat) for name in names}
+    return keras.Model(image, list(made.values()))
+
+
+def test_outputs_go_together_by_name(x):
+    model = heads(x, "box", "label")
+    other = keras.Model(model.input, [model.get_layer(n).output for n in ("label", "box")])
+    found = kd.edge.sensitivity(model, x, teacher=other, show_progress=False)
+    assert found.float_divergence == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match="no output for the student's 'label'"):
+        kd.edge.sensitivity(model, x, teacher=heads(x, "box", "kind"), show_progress=False)
+    with pytest.raises(ValueError, match=r"have the outputs of .*'box', 'label'.*; it has one"):
+        kd.edge.sensitivity(model, x, teacher=heads(x, "box"), show_progress=False)
+    shares = heads(x, "box", "label", kind="softmax")
+    with pytest.raises(ValueError, match=r"'box' is read as 'sigmoid', and the teacher's"):
+        kd.edge.sensitivity(
+            model, x, teacher=shares, output={"box": "sigmoid"}, show_progress=False
+        )
+
+
+def test_what_an_output_is(x):
+    def read(model, labels=None, **said):
+        data = x if labels is None else (x, labels)
+        return [output.kind for output in Measured(model, data, **said).outputs]
+
+    real, marks = np.random.default_rng(0).normal(size=(2, 96, 3)).astype("float32")
+    marks = (marks > 0).astype("float32")
+    assert read(heads(x, "y")) == ["logits"]
+    assert read(heads(x, "y", kind="softmax")) == ["probabilities"]
+    assert read(heads(x, "y", kind="sigmoid")) == ["sigmoid"]
+    assert read(heads(x, "y"), real) == ["numbers"]
+    assert read(heads(x, "y"), marks) == ["sigmoid"]
+    assert read(heads(x, "y"), output="numbers") == ["numbers"]
+    two = heads(x, "box", "label")
+    assert read(two, output={"box": "numbers"}) == ["numbers", "logits"]
+    assert "'box' as numbers" in str(
+        kd.edge.sensitivity(two, x, output={"box": "numbers"}, show_progress=False)
+    )
+    with pytest.raises(ValueError, match=r"one of 'auto', 'logits'.*got 'classes'"):
+        read(two, output="classes")
+    with pytest.raises(ValueError, match="output names 'boxes'; the model's outputs are 'box'"):
+        read(two, output={"boxes": "numbers"})
+    with pytest.raises(ValueError, match="Expected labels for the outputs"):
+        read(two, real)
+
+
+def test_answers_of_nan_are_lost(x):
+    of_float = np.linspace(0, 1, 6, dtype="float32").reshape(6, 1)
+    spoiled = np.where(np.arange(6)[:, None] == 2, np.nan, of_float)
+    one = Output.of("y", "logits", "auto", of_float, None, None)
+    assert (one.lost(of_float), one.apart(of_float)) == (0.0, 0.0)
+    assert one.lost(spoiled) == one.apart(spoiled) == np.inf
+
+
+def test_trial_files_are_calibrated_on_all_rows(model, x, monkeypatch):
+    from keras_distill.edge.search import files
+
+    seen, made = [], files.quantize_aware
+
+    def watched(*args, calibration_data, **kwargs):
+        small = made(*args, calibration_data=calibration_data, **kwargs)
+        seen.append(len(small.calibration_rows["image"]))
+        return small
+
+    monkeypatch.setattr(files, "quantize_aware", watched)
+    kd.edge.search_bits(model, x, max_bytes=10**6, show_progress=False)
+    assert set(seen) == {96}
