@@ -141,23 +141,29 @@ def _inverted_residual(
     return keras.layers.Add()([x, y]) if x.shape == y.shape else y
 
 
-def _inverted_residuals(x: Any, activation: str, gate: str | None = None) -> Any:
+def inverted_residuals(
+    x: Any,
+    activation: str,
+    gate: str | None = None,
+    stages: tuple[tuple[int, int], ...] = ((24, 2), (24, 1), (40, 1), (40, 1)),
+) -> Any:
+    """A stem, a block for each `(width, stride)` of the stages, and a last 1x1 convolution."""
     x = keras.layers.Activation(activation)(_conv(x, 16, stride=2))
-    for width, stride in ((24, 2), (24, 1), (40, 1), (40, 1)):
+    for width, stride in stages:
         x = _inverted_residual(x, width, stride, activation, gate)
     return keras.layers.Activation(activation)(_conv(x, 96, 1))
 
 
 def _mobilenet_v2(x: Any) -> Any:
-    return _inverted_residuals(x, "relu6")
+    return inverted_residuals(x, "relu6")
 
 
 def _mobilenet_v3(x: Any) -> Any:
-    return _inverted_residuals(x, "hard_swish", "hard_sigmoid")
+    return inverted_residuals(x, "hard_swish", "hard_sigmoid")
 
 
 def _efficientnet(x: Any) -> Any:
-    return _inverted_residuals(x, "swish", "sigmoid")
+    return inverted_residuals(x, "swish", "sigmoid")
 
 
 def _resnet_v2(x: Any) -> Any:
