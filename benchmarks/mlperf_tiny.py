@@ -39,6 +39,9 @@ import keras_distill as kd
 
 OUTPUT = _common.RESULTS / "mlperf_tiny.json"
 CALIBRATION = 500
+_LAYERS = keras.layers
+# Of nothing else is a network whose bytes Dense scales tell in.
+PLAIN = (_LAYERS.InputLayer, _LAYERS.Dense, _LAYERS.BatchNormalization, _LAYERS.Activation)
 
 
 def images(count: int) -> np.ndarray:
@@ -76,8 +79,10 @@ NETWORKS: dict[str, tuple[str, Callable[[int], np.ndarray]]] = {
 def ways(model: keras.Model, rows: np.ndarray) -> Iterator[tuple[str, Callable[[], keras.Model]]]:
     """By name, what makes a quantised model."""
 
-    def calibrated(bits: int = 8) -> keras.Model:
-        return kd.edge.quantize_aware(model, calibration_data=rows, weight_bits=bits)
+    def calibrated(bits: int = 8, scales: str = "channel") -> keras.Model:
+        return kd.edge.quantize_aware(
+            model, calibration_data=rows, weight_bits=bits, dense_scales=scales
+        )
 
     def repaired(bits: int = 8) -> keras.Model:
         return kd.edge.correct_biases(calibrated(bits), rows)
@@ -86,6 +91,12 @@ def ways(model: keras.Model, rows: np.ndarray) -> Iterator[tuple[str, Callable[[
     yield "biases corrected", repaired
     if hasattr(kd.edge, "reconstruct"):
         yield "reconstructed", lambda: kd.edge.reconstruct(calibrated(), data=rows)
+    if all(isinstance(one, PLAIN) for one in model.layers):
+        yield "one scale a Dense", lambda: calibrated(scales="tensor")
+        yield (
+            "one scale a Dense, reconstructed",
+            lambda: kd.edge.reconstruct(calibrated(scales="tensor"), data=rows),
+        )
     yield "4 bits, biases corrected", lambda: repaired(4)
     if hasattr(kd.edge, "reconstruct"):
         yield "4 bits, reconstructed", lambda: kd.edge.reconstruct(calibrated(4), data=rows)

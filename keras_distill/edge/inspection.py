@@ -15,6 +15,7 @@ from keras_distill.edge.compress.pruning import prunable_weights
 from keras_distill.edge.interface import as_keras3
 from keras_distill.edge.quantize import layout, loops
 from keras_distill.edge.quantize.layer import Quantized
+from keras_distill.edge.quantize.plans import Plan
 from keras_distill.edge.reads import float_operations
 from keras_distill.graph.replay import Step, functional
 from keras_distill.graph.traits import does
@@ -101,7 +102,7 @@ def inspect(model: Any) -> Inspection:
     return Inspection(model.name, tuple(rows.values()))
 
 
-def _row(step: Step, plan: layout.Plan, quantised: bool) -> LayerInspection:
+def _row(step: Step, plan: Plan, quantised: bool) -> LayerInspection:
     operation, how, why = step.operation, plan.how, plan.why
     # Recurrent layers get another form in the file.
     hidden = how in ("own range", "inside float") and not does(operation, *loops.RECURRENT)

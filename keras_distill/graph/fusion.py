@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 
 from keras_distill.graph.traits import traits_of
 
-__all__ = ["is_linear", "is_relu", "takes_norm", "takes_relu"]
+__all__ = ["is_linear", "is_relu", "takes_norm", "takes_relu", "without_activation"]
 
 layers = keras.layers
 
@@ -36,3 +40,16 @@ def is_relu(operation: keras.Operation) -> bool:
     if isinstance(operation, layers.Activation):
         return operation.activation in _RELUS
     return type(operation).__name__ in ("Relu", "Relu6") and not isinstance(operation, layers.Layer)
+
+
+@contextlib.contextmanager
+def without_activation(layer: Any) -> Iterator[None]:
+    """Inside, a layer that has an activation is linear."""
+    if not hasattr(layer, "activation"):
+        yield
+        return
+    own, layer.activation = layer.activation, keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = own

@@ -18,7 +18,7 @@ _ALIGNMENT = 16
 
 
 def rewritten(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The file after some changes, in order; weights and scales that are equal lie there once.
+    """The file after some changes, in order; vectors and texts that are equal lie there once.
 
     The converter writes the zero points of a kernel's channels, 8 bytes each and all zero, for
     every kernel and once more for every bias.
@@ -28,28 +28,67 @@ def rewritten(content: bytes, edits: Sequence[Edit]) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for edit in edits:
         edit(schema, model)
-    builder = _Sharing(len(content))
+    _forget_empty(model)
+    builder = _Sharing(len(content), _written_over(model))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-class _Sharing(flatbuffers.Builder):
-    """A builder that writes a vector of numbers where it has none like it."""
+def _forget_empty(model: Any) -> None:
+    """Leaves one empty buffer, the first, for all tensors that hold nothing."""
+    places: list[int] = []
+    kept: list[Any] = []
+    states = {t.buffer for graph in model.subgraphs for t in graph.tensors if t.isVariable}
+    for number, buffer in enumerate(model.buffers):
+        gone = number and buffer.data is None and not buffer.size and number not in states
+        places.append(0 if gone else len(kept))
+        kept += [] if gone else [buffer]
+    holders = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    for holder in (*holders, *(model.metadata or ())):
+        holder.buffer = places[holder.buffer]
+    model.buffers = kept
 
-    def __init__(self, size: int) -> None:
+
+def _written_over(model: Any) -> set[bytes]:
+    """What `signature.restore` changes in its place: the graph's ends, and their names."""
+    ends = [end for graph in model.subgraphs for end in (graph.inputs, graph.outputs)]
+    maps = [m for one in model.signatureDefs or () for m in (*one.inputs, *one.outputs)]
+    numbers = {np.asarray(end, "int32").tobytes() for end in ends if end is not None}
+    return numbers | {one.name for one in maps}
+
+
+class _Sharing(flatbuffers.Builder):
+    """A builder that writes a vector of numbers, and a text, where it has none like it.
+
+    Args:
+      size: what there will be about, in bytes.
+      alone: what is written each time, for it will be changed.
+    """
+
+    def __init__(self, size: int, alone: set[bytes]) -> None:
         super().__init__(size)
         self.places: dict[tuple[str, bytes], Any] = {}
+        self.alone = alone
 
     def CreateNumpyVector(self, x: np.ndarray) -> Any:  # noqa: N802
         """As its base, which calls it so."""
-        # Which tensors a graph and its operators read: `signature.restore` changes the graph's.
-        if x.dtype == np.int32:
+        if x.dtype == np.int32 and x.tobytes() in self.alone:
             return super().CreateNumpyVector(x)
         key = (x.dtype.str, x.tobytes())
         if key not in self.places:
             if x.dtype == np.uint8:
                 self.Prep(_ALIGNMENT, x.size)
             self.places[key] = super().CreateNumpyVector(x)
+        return self.places[key]
+
+    def CreateString(self, s: Any, *args: Any) -> Any:  # noqa: N802
+        """As its base, which calls it so."""
+        text = s.encode() if isinstance(s, str) else bytes(s)
+        if text in self.alone:
+            return super().CreateString(s, *args)
+        key = ("text", text)
+        if key not in self.places:
+            self.places[key] = super().CreateString(s, *args)
         return self.places[key]
 
 

@@ -111,7 +111,7 @@ class Compressed(Wrapping):
     @contextlib.contextmanager
     def _swapped(self, values: Mapping[str, Any]) -> Iterator[None]:
         """The inner layer's variables read as `values`; what it assigns meanwhile is kept."""
-        mapping = [(self._treated[key], value) for key, value in values.items()]
+        mapping = [(weight_at(self.layer, key), value) for key, value in values.items()]
         swapped = {id(variable) for variable, _ in mapping}
         scope = keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False)
         with scope:

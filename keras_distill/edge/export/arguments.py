@@ -7,15 +7,18 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill.edge.analysis import Analysis
+from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.interface import Interface
+from keras_distill.edge.quantize.weights import check_scales, grids_of
+from keras_distill.graph.traits import does
 from keras_distill.litert.converter import CALIBRATED, PRECISIONS
 
 __all__ = [
-    "check_dense_scales",
     "check_exact_inputs",
     "check_input_type",
     "check_label_count",
     "check_options",
+    "scales_of_dense",
 ]
 
 
@@ -37,18 +40,30 @@ def check_options(
         raise ValueError(f"Expected batch_size of 1 or more, or None; got {batch_size!r}.")
 
 
-def check_dense_scales(dense_scales: str, precision: str, model: Analysis) -> None:
-    """Refuses scales that the file can't have."""
-    if dense_scales not in ("channel", "tensor"):
-        raise ValueError(f"Expected dense_scales 'channel' or 'tensor'; got {dense_scales!r}.")
+def scales_of_dense(dense_scales: str, precision: str, model: Analysis) -> str:
+    """The scales of the file's Dense kernels: as asked, or as the model has been trained with.
+
+    Raises:
+      ValueError: scales that the file can't have.
+    """
+    check_scales(dense_scales)
     if dense_scales == "tensor" and precision != "int8":
         raise ValueError(f"dense_scales='tensor' needs precision='int8'; got {precision!r}.")
-    if dense_scales == "tensor" and model.has_ranges:
+    if not model.has_ranges:
+        return dense_scales
+    grids = [g for one in model.layers if _is_dense(one) for g in grids_of(one).values()]
+    if dense_scales == "tensor" and any(grid.channel_axes for grid in grids):
         raise ValueError(
             f"{model.model.name!r} is quantised with a scale for each channel, which "
-            f"dense_scales='tensor' would change. Export kd.edge.strip(model), with "
-            f"representative_data=."
+            f"dense_scales='tensor' would change. Quantise it so, quantize_aware(..., "
+            f"dense_scales='tensor'), or export kd.edge.strip(model) with representative_data=."
         )
+    one_each = bool(grids) and not any(grid.channel_axes for grid in grids)
+    return "tensor" if one_each and precision == "int8" else "channel"
+
+
+def _is_dense(layer: Any) -> bool:
+    return isinstance(layer, Compressed) and does(layer.layer, "dense")
 
 
 def check_exact_inputs(input_type: str | None, model: Analysis) -> None:

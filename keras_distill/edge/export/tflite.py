@@ -74,8 +74,8 @@ def export_tflite(
         Flex delegate, which Python mostly lacks: it is written without having run.
       dense_scales: at int8, "channel": a scale for each output of a Dense; "tensor": one for its
         whole kernel, up to 16 bytes an output less, for interpreters whose kernels take no other.
-        It follows the model less closely. Not for a model from `quantize_aware`, which has trained
-        with a scale a channel.
+        It follows the model less closely. A model from `quantize_aware` has the scales that it
+        was given there, and its file has them without being asked.
       labels: class names stored in the file, one a class of the output.
       input_names, output_names: names in the file, in the model's order; by default the model's.
 
@@ -96,7 +96,7 @@ def export_tflite(
     arguments.check_exact_inputs(input_type, given)
     given, seen = given.of(in_float32(model)), rows_seen(model)
     source, data = _computing_exactly(given, precision, representative_data)
-    arguments.check_dense_scales(dense_scales, precision, source)
+    scales = arguments.scales_of_dense(dense_scales, precision, source)
     ready, interface = _ready(source, precision, input_shape, input_names, output_names)
     arguments.check_input_type(input_type, interface)
     calibration = calibration_of(data_for(ready, precision, data, seen), interface)
@@ -122,7 +122,7 @@ def export_tflite(
             input_type=input_type,
             batch_size=batch_size or 1,
             allow_flex=allow_flex,
-            dense_scales=dense_scales,
+            dense_scales=scales,
             four_bits=sizes,
         )
         calibration = converted(convert, fresh, calibration, seen, ready, interface)

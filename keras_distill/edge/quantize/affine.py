@@ -17,22 +17,28 @@ def coefficients(layer: keras.layers.Layer, channels: int) -> tuple[np.ndarray, 
     """`(scale, shift)` of a layer that computes `x * scale + shift` on its last axis.
 
     Args:
-      layer: a Keras 3 layer.
+      layer: a Keras 3 layer that is `is_affine`.
       channels: the size of the last axis.
 
     Returns:
-      Two arrays of shape `(channels,)`.
+      Two float32 arrays of shape `(channels,)`.
     """
     # The values as they are now, inside a graph as well.
     with tf.init_scope():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            found = _batch_normalization(layer)
-        elif isinstance(layer, keras.layers.Normalization):
-            found = _normalization(layer)
-        else:
-            found = layer.scale, layer.offset
-    scale, shift = (np.broadcast_to(np.ravel(part), channels) for part in found)
-    return scale.astype("float32"), shift.astype("float32")
+        scale, shift = in_graph(layer, channels)
+        return scale.numpy(), shift.numpy()
+
+
+def in_graph(layer: keras.layers.Layer, channels: int) -> tuple[Tensor, Tensor]:
+    """As `coefficients`, from the variables as the graph reads them."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        found = _batch_normalization(layer)
+    elif isinstance(layer, keras.layers.Normalization):
+        found = _normalization(layer)
+    else:
+        found = layer.scale, layer.offset
+    scale, shift = (tf.broadcast_to(tf.reshape(_real(one), [-1]), [channels]) for one in found)
+    return scale, shift
 
 
 def is_affine(layer: keras.layers.Layer) -> bool:
@@ -51,18 +57,22 @@ def _rank(layer: keras.layers.Layer) -> int:
     return len(next(iter(shapes.values()))) if shapes else 0
 
 
-def _batch_normalization(layer: keras.layers.Layer) -> tuple[Any, Any]:
-    mean, variance = (np.asarray(v) for v in (layer.moving_mean, layer.moving_variance))
-    scale = 1.0 / np.sqrt(variance + layer.epsilon)
+def _real(part: Any) -> Tensor:
+    return tf.cast(tf.convert_to_tensor(part), tf.float32)
+
+
+def _batch_normalization(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
+    mean, variance = _real(layer.moving_mean), _real(layer.moving_variance)
+    scale = 1.0 / tf.sqrt(variance + layer.epsilon)
     if layer.scale:
-        scale = scale * np.asarray(layer.gamma)
+        scale = scale * _real(layer.gamma)
     shift = -mean * scale
-    return scale, shift + np.asarray(layer.beta) if layer.center else shift
+    return scale, shift + _real(layer.beta) if layer.center else shift
 
 
-def _normalization(layer: keras.layers.Layer) -> tuple[Any, Any]:
-    mean, deviation = np.asarray(layer.mean), np.sqrt(np.asarray(layer.variance))
-    deviation = np.maximum(deviation, keras.config.epsilon())
+def _normalization(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
+    mean, deviation = _real(layer.mean), tf.sqrt(_real(layer.variance))
+    deviation = tf.maximum(deviation, keras.config.epsilon())
     return (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
 
 

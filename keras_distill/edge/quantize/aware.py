@@ -17,11 +17,12 @@ from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.interface import as_keras3, without_float16
 from keras_distill.edge.quantize import kinds, layout
 from keras_distill.edge.quantize.calibrate import calibrate, ranges_of
-from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
+from keras_distill.edge.quantize.layer import Quantized, QuantizedInput, handed_on
 from keras_distill.edge.quantize.loops import check_loops
+from keras_distill.edge.quantize.plans import Plan
 from keras_distill.edge.quantize.steps import LearnedGrid
-from keras_distill.edge.quantize.weights import BITS, Grid
-from keras_distill.graph.copying import weight_at
+from keras_distill.edge.quantize.weights import BITS, Grid, check_scales
+from keras_distill.graph.copying import copy_of, weight_at
 from keras_distill.graph.naming import chosen
 from keras_distill.graph.replay import functional
 from keras_distill.graph.wrapping import inner
@@ -35,6 +36,7 @@ def quantize_aware(
     freeze_batch_norm_after: int | None = None,
     weight_bits: int | Mapping[Any, int] = 8,
     learned_steps: bool = False,
+    dense_scales: str = "channel",
     skip: Any = (),
 ) -> CompressedModel:
     """A copy of `model` that computes and trains as its int8 file will, and exports to it.
@@ -62,6 +64,11 @@ def quantize_aware(
         (`quantize.steps`), and begins at the largest weight over the number of steps. Largest
         weights are clipped where that rounds the others better, which pays at 4 bits. Activations
         keep their ranges.
+      dense_scales: "channel": a scale for each output of a Dense; "tensor": one for its whole
+        kernel, and up to 16 bytes an output less in the file. A BatchNormalization behind a Dense
+        is then part of that layer, and the copy has none of its name: the one scale is that of
+        their product, as the file holds it. `strip` brings both back. `reconstruct` wins back most
+        of what coarser steps cost. Not together with `learned_steps`.
       skip: layers to leave in float: names, paths, regular expressions, classes or layers.
 
     Returns:
@@ -70,7 +77,8 @@ def quantize_aware(
     Raises:
       TypeError, ValueError: not a model, subclassed, not built, already quantised; a layer that no
         int8 file can hold; `skip` or `weight_bits` that names nothing; 4 bits for a layer that
-        LiteRT can't run so; calibration data that does not fit.
+        LiteRT can't run so; one scale for a Dense and a BatchNormalization that can't be one layer
+        (called twice, in different models, one frozen); calibration data that does not fit.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT. Learned steps:
@@ -82,6 +90,12 @@ def quantize_aware(
       small.fit(x_train, y_train, epochs=1)
       export = export_tflite(small, "student.tflite", precision="int8")
     """
+    check_scales(dense_scales)
+    if learned_steps and dense_scales == "tensor":
+        raise ValueError(
+            "learned_steps=True learns a step for each channel; dense_scales='tensor' leaves a "
+            "Dense one alone. Take one of the two."
+        )
     model = without_float16(as_keras3(model))
     functional(model)  # Refuses one whose graph is hidden.
     found = Analysis(model)
@@ -90,12 +104,16 @@ def quantize_aware(
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
     bits = _bits_of(found, weight_bits, skipped)
-    plans = layout.plan(found, lambda path, _: path in skipped)
+    plans = layout.plan(found, lambda path, _: path in skipped, dense_scales=dense_scales)
+    operations = {step.path: step.operation for step in found.graph.steps}
     grid = LearnedGrid if learned_steps else Grid
 
     def substitute(path: str, layer: Any) -> Any:
-        make = functools.partial(grid, bits=bits.get(path, 8))
-        return _quantized(plans[path], layer, freeze_batch_norm_after, preserve_sparsity, make)
+        plan, make = plans[path], functools.partial(grid, bits=bits.get(path, 8))
+        if plan.goes:
+            return handed_on
+        norm = copy_of(operations[plan.behind], plan.behind) if plan.behind else None
+        return _quantized(plan, layer, freeze_batch_norm_after, preserve_sparsity, make, norm)
 
     def on_input(name: str, tensor: Any) -> Any:
         if name in found.exact_inputs:
@@ -158,13 +176,14 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int], skipped: Set[str])
 
 
 def _quantized(
-    plan: layout.Plan,
+    plan: Plan,
     layer: Any,
     freeze_after: int | None,
     keep_zeros: bool,
     grid: Callable[[Sequence[int]], Grid],
+    norm: Any,
 ) -> Any:
-    """`layer`, a copy of the model's, as its plan wants it."""
+    """`layer`, a copy of the model's, as its plan wants it; `norm` is to be part of it."""
     earlier = layer if isinstance(layer, Compressed) else None
     # Else a mask that is left out, or follows its schedule here, would bind the variable still.
     bare = layer if earlier is None else earlier.release()
@@ -176,6 +195,8 @@ def _quantized(
         return _with_state(kept, earlier)
     if plan.activation:
         bare.activation = keras.activations.linear
+    if norm is not None and freeze_after is not None:
+        norm = Quantized(norm, freeze_after=freeze_after, trainable=norm.trainable)
     is_norm = isinstance(bare, keras.layers.BatchNormalization)
     wrapped = Quantized(
         bare,
@@ -184,6 +205,7 @@ def _quantized(
         outputs=plan.outputs,
         between=plan.between,
         affine=plan.affine,
+        behind=norm,
         requantized=plan.requantized,
         inputs=plan.inputs,
         freeze_after=freeze_after if is_norm else None,
@@ -203,7 +225,7 @@ def _with_state(wrapped: Compressed, earlier: Compressed | None) -> Compressed:
 
 
 def _treatments(
-    plan: layout.Plan,
+    plan: Plan,
     layer: Any,
     earlier: Compressed | None,
     keep_zeros: bool,

@@ -12,10 +12,19 @@ import tensorflow as tf
 from keras_distill.edge.compress.layer import Compressed, is_exporting
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.quantize import activations, kinds, normalizations, twins
-from keras_distill.edge.quantize.affine import as_depthwise, by_one, coefficients, scaled
+from keras_distill.edge.quantize.affine import (
+    as_depthwise,
+    by_one,
+    coefficients,
+    in_graph,
+    scaled,
+)
 from keras_distill.edge.quantize.ranges import InverseRoot, Range, is_observed
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
+from keras_distill.edge.quantize.weights import grids_of
 from keras_distill.graph.traits import does
+from keras_distill.graph.wrapping import inner
+from keras_distill.training.step import notify
 
 # Other merges add.
 _COMBINED = (
@@ -37,6 +46,8 @@ class Quantized(Compressed):
         or the kind of a `MaskedRange`.
       between: how many ranges inside: before the activation, or between the terms of a merge.
       affine: the layer scales and shifts each channel and is an operation of its own in the file.
+      behind: the BatchNormalization behind a Dense whose kernel has one scale, that of their
+        product; None for none.
       requantized: the output comes to the file in another range than the input's.
       inputs: as `outputs`, for each positional input: a range here, because elsewhere it is read
         exactly, or holds whole numbers, and so has none of its own.
@@ -53,6 +64,7 @@ class Quantized(Compressed):
         outputs: Sequence[Any] = (),
         between: int = 0,
         affine: bool = False,
+        behind: Any = None,
         requantized: bool = False,
         inputs: Sequence[Any] = (),
         freeze_after: int | None = None,
@@ -70,6 +82,10 @@ class Quantized(Compressed):
             for number in range(between)
         ]
         self.affine = affine
+        self.behind = behind
+        if behind is not None:
+            for grid in grids_of(self).values():
+                grid.gain = self._gain
         self.requantized = requantized
         self.inputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in inputs]
         self.input_ranges = _ranges("input_range", self.inputs_config)
@@ -125,13 +141,24 @@ class Quantized(Compressed):
         if is_exporting() and self.affine:
             found = coefficients(self.layer, args[0].shape[-1])
             return as_depthwise(args[0], *(nearer(found) if self._is_masked else found))
+        return self.unrounded(*args, **kwargs)
+
+    def unrounded(self, *args: Any, **kwargs: Any) -> Any:
+        """The answer of the layer and what is folded into it, past its ranges."""
         if self.freeze_after is not None and kwargs.get("training"):
-            return tf.cond(
+            y = tf.cond(
                 self.updates.value < self.freeze_after,
                 lambda: super(Quantized, self).call(*args, **kwargs),
                 lambda: super(Quantized, self).call(*args, **{**kwargs, "training": False}),
             )
-        return super().call(*args, **kwargs)
+        else:
+            y = super().call(*args, **kwargs)
+        return y if self.behind is None else self.behind(y)
+
+    def _gain(self) -> Any:
+        """What the file's kernel is a multiple of this layer's by, `(channels,)`."""
+        norm = inner(self.behind)
+        return in_graph(norm, norm.moving_mean.shape[-1])[0]
 
     def _merged(self, tensors: Sequence[Any]) -> Any:
         """A merge of three tensors or more, a pair at a time as the file does it."""
@@ -158,13 +185,21 @@ class Quantized(Compressed):
         super().after_update(iterations)
         if self.freeze_after is not None:
             self.updates.assign(tf.cast(iterations, "int64"))
+        if self.behind is not None:
+            notify(self.behind, iterations)
 
     def stripped(self) -> Any:
-        """The user's layer, its activation back in it, its weights on the grid."""
+        """The user's layer, its activation back in it, its weights on the grid.
+
+        Where a BatchNormalization is part of it, what calls both.
+        """
         layer = super().stripped()
         if self.own_activation is not None:
             layer.activation = keras.activations.get(self.own_activation)
-        return layer
+        if self.behind is None:
+            return layer
+        norm = inner(self.behind)
+        return lambda *args, **kwargs: norm(layer(*args, **kwargs))
 
     def ranges(self) -> Iterator[Range]:
         """Its ranges, inner ones first."""
@@ -180,10 +215,19 @@ class Quantized(Compressed):
             "outputs": list(self.outputs_config),
             "between": len(self.between),
             "affine": self.affine,
+            "behind": keras.saving.serialize_keras_object(self.behind),
             "requantized": self.requantized,
             "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
         }
+
+    @staticmethod
+    def revived(config: dict[str, Any], custom_objects: Any = None) -> dict[str, Any]:
+        """As `Compressed`, with what is folded into the layer."""
+
+        norm = config.get("behind")
+        norm = None if norm is None else keras.saving.deserialize_keras_object(norm, custom_objects)
+        return Compressed.revived(config, custom_objects) | {"behind": norm}
 
 
 def _ranges(name: str, wanted: Sequence[Any]) -> list[Range]:
@@ -214,8 +258,9 @@ class QuantizedInput(Quantized):
 
     def stripped(self) -> Any:
         """What hands its input on."""
-        return _handed_on
+        return handed_on
 
 
-def _handed_on(x: Any) -> Any:
+def handed_on(x: Any, **_: Any) -> Any:
+    """What it is given, in the place of a layer that takes more."""
     return x

@@ -6,7 +6,7 @@ output in the file. Reshapes, paddings and maxima keep their input's range. The 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,11 +17,13 @@ from keras_distill.edge.quantize import (
     activations,
     affine,
     exact,
+    folding,
     kinds,
     loops,
     normalizations,
     twins,
 )
+from keras_distill.edge.quantize.plans import Plan
 from keras_distill.graph import fusion
 from keras_distill.graph.remaking import by_keras
 from keras_distill.graph.replay import Graph, Step, Value
@@ -30,46 +32,13 @@ from keras_distill.graph.traits import MOVED, SAME, does, gives, traits_of
 layers = keras.layers
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What quantisation does with one operation.
-
-    Attributes:
-      path, type: its path in the model and its class.
-      how: "native" as TFMOT's scheme takes it, "rewritten" into what integers can compute,
-        "own range" a range of ours on its output, "inside float" where only its output has one,
-        "float" where exact values are computed, "no kernel" LiteRT has nothing that computes it,
-        "skipped" on request.
-      why: in words.
-      weights: by the weight's path, its channel axes.
-      activation: taken out of the layer, or None.
-      outputs, between, affine, requantized, inputs: as `Quantized` takes them.
-    """
-
-    path: str
-    type: str
-    how: str
-    why: str
-    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    activation: str | None = None
-    outputs: tuple[Any, ...] = ()
-    between: int = 0
-    affine: bool = False
-    requantized: bool = False
-    inputs: tuple[Any, ...] = ()
-
-    @property
-    def wraps(self) -> bool:
-        """Whether anything is to be done to the operation."""
-        return bool(self.outputs or self.weights or self.requantized or self.inputs)
-
-
-def plan(model: Analysis, skip: Any = None) -> dict[str, Plan]:
+def plan(model: Analysis, skip: Any = None, *, dense_scales: str = "channel") -> dict[str, Plan]:
     """A `Plan` for every operation of the model's graph, by the operation's path.
 
     Args:
       model: a replayable one.
       skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
+      dense_scales: as `quantize_aware` has it.
     """
     found: dict[str, Plan] = {}
     for step in model.graph.steps:
@@ -81,7 +50,7 @@ def plan(model: Analysis, skip: Any = None) -> dict[str, Plan]:
         known = found.get(step.path)
         if known is None or (not _has_range(known) and _has_range(made)):
             found[step.path] = made
-    return found
+    return folding.of_one_scale(model.graph, found) if dense_scales == "tensor" else found
 
 
 def _of_scores(made: Plan, kinds_found: list[str | None]) -> Plan:

@@ -15,6 +15,7 @@ from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.functional.tensors import Tensor
 
 BITS = (4, 8)
+SCALES = ("channel", "tensor")
 
 _state = threading.local()
 
@@ -32,6 +33,12 @@ def rounded_by(rule: Callable[[Grid, Tensor], Tensor]) -> Iterator[None]:
 def rule_in_force() -> Callable[[Grid, Tensor], Tensor] | None:
     """The rule of the innermost `rounded_by` around, or None."""
     return getattr(_state, "rule", None)
+
+
+def check_scales(scales: str) -> None:
+    """Refuses what no Dense kernel's scales are."""
+    if scales not in SCALES:
+        raise ValueError(f"Expected dense_scales 'channel' or 'tensor'; got {scales!r}.")
 
 
 def scale_of(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) -> Tensor:
@@ -61,7 +68,10 @@ def on_grid(value: Tensor, channel_axes: Sequence[int], bits: int | Tensor = 8) 
     >>> [round(float(w), 4) for w in on_grid(tf.constant([1.27, 0.503, 0.0]), ())]
     [1.27, 0.5, 0.0]
     """
-    scale = scale_of(value, channel_axes, bits)
+    return _rounded(value, scale_of(value, channel_axes, bits))
+
+
+def _rounded(value: Tensor, scale: Tensor) -> Tensor:
     rounded = scale * tf.round(tf.math.divide_no_nan(value, scale))
     return value + tf.stop_gradient(rounded - value)
 
@@ -78,7 +88,13 @@ class Grid(Treatment):
 
     Args:
       channel_axes, bits: as in `on_grid`.
+
+    Attributes:
+      gain: what the file's weight is a multiple by, where it holds more than this one: a function
+        that returns a tensor of a shape that broadcasts to the weight's. Its owner sets it.
     """
+
+    gain: Callable[[], Tensor] | None = None
 
     def __init__(self, channel_axes: Sequence[int] = (), bits: int = 8):
         self.channel_axes = tuple(channel_axes)
@@ -87,7 +103,7 @@ class Grid(Treatment):
     def __call__(self, value: Tensor) -> Tensor:
         if (rule := rule_in_force()) is not None:
             return rule(self, value)
-        return on_grid(value, self.channel_axes, self.bits)
+        return _rounded(value, self.scale(value))
 
     @property
     def most(self) -> float:
@@ -95,8 +111,12 @@ class Grid(Treatment):
         return 2.0 ** (self.bits - 1) - 1.0
 
     def scale(self, value: Tensor) -> Tensor:
-        """The step of each channel, of the weight's rank."""
-        return scale_of(value, self.channel_axes, self.bits)
+        """The steps that the weight's numbers lie on, of a shape that broadcasts to its own."""
+        if self.gain is None:
+            return scale_of(value, self.channel_axes, self.bits)
+        gain = tf.cast(tf.abs(self.gain()), value.dtype)
+        steps = scale_of(value * gain, self.channel_axes, self.bits)
+        return tf.math.divide_no_nan(steps, gain)
 
     def get_config(self) -> dict[str, Any]:
         """The axes and the bits."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,13 +11,14 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.edge.analysis import Analysis
-from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.quantize import affine
 from keras_distill.edge.quantize.calibrate import input_rows
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.repair.walk import Arguments, Walk, as_float
+from keras_distill.graph.fusion import without_activation
 from keras_distill.graph.replay import Graph, Step
 from keras_distill.graph.traits import does
+from keras_distill.graph.wrapping import inner
 from keras_distill.litert.quiet import quiet_tensorflow
 
 __all__ = ["correct_biases"]
@@ -95,7 +94,9 @@ def _corrected(graph: Graph) -> dict[str, Any]:
         if not isinstance(step.operation, Quantized) or calls[id(step.operation)] > 1:
             continue
         layer = step.operation.layer
-        if _has_beta(layer):
+        if _has_beta(inner(step.operation.behind)):
+            found[step.path] = inner(step.operation.behind).beta
+        elif _has_beta(layer):
             found[step.path] = layer.beta
         elif does(layer, *_KERNELS) and layer.use_bias and not _before_beta(graph, step, calls):
             found[step.path] = layer.bias
@@ -117,7 +118,7 @@ def _before_beta(graph: Graph, step: Step, calls: Counter[int]) -> bool:
 
 def _shift(step: Step, exact: list[Arguments], rounded: list[Arguments]) -> np.ndarray:
     """How far the quantised mean is above the float one, `(channels,)`, before activations."""
-    with _without_activation(step.operation.layer):
+    with without_activation(step.operation.layer):
         with as_float():
             expected = _mean(step.operation, exact)
         return (_mean(step.operation, rounded) - expected).astype("float32")
@@ -128,19 +129,7 @@ def _mean(wrapper: Quantized, batches: list[Arguments]) -> np.ndarray:
     total, count = np.zeros(()), 0
     for args, kwargs in batches:
         training = {"training": False} if _keras.takes_training(wrapper) else {}
-        x = tf.cast(Compressed.call(wrapper, *args, **{**training, **kwargs}), tf.float64)
+        x = tf.cast(wrapper.unrounded(*args, **{**training, **kwargs}), tf.float64)
         rows = tf.reshape(x, [-1, x.shape[-1]])
         total, count = total + tf.reduce_sum(rows, 0).numpy(), count + len(rows)
     return total / count
-
-
-@contextlib.contextmanager
-def _without_activation(layer: Any) -> Iterator[None]:
-    if not hasattr(layer, "activation"):
-        yield
-        return
-    own, layer.activation = layer.activation, keras.activations.linear
-    try:
-        yield
-    finally:
-        layer.activation = own
