@@ -909,7 +909,10 @@ def cell(ours: dict[int, dict], twins: dict[int, dict], method: str) -> str:
         gain = "" if method == LABELS else f" ({100 * (values[0] - twin[0]):+.2f})"
         return f"{100 * values[0]:.2f}{gain}, one seed"
     words = pays.points(values)
-    return words if method == LABELS else f"{words} ({pays.gain(values, twin)})"
+    if method == LABELS:
+        return words
+    fewer = f", {len(seeds)} seeds" if len(seeds) < len(twins) else ""
+    return f"{words} ({pays.gain(values, twin)}){fewer}"
 
 
 def plan(stored: dict[str, Any], names: list[str], smoke: bool, workers: int) -> str:

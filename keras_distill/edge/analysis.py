@@ -16,8 +16,9 @@ from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.quantize import exact, kinds, scores
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range
+from keras_distill.edge.quantize.weights import Grid
 from keras_distill.graph.replay import Graph, Value, functional, trace
-from keras_distill.graph.wrapping import unwrapped
+from keras_distill.graph.wrapping import inner, unwrapped
 
 __all__ = ["Analysis"]
 
@@ -115,6 +116,21 @@ class Analysis:
         return any(isinstance(layer, Quantized) or _by_tfmot(layer) for layer in self.layers)
 
     @cached_property
+    def left_in_float(self) -> tuple[str, ...]:
+        """The paths of the layers that a quantised model leaves out, with no weight on a grid.
+
+        None where another layer's inside needs rows, which the converter spreads over all layers.
+        """
+        ours = any(isinstance(layer, Quantized) for layer in self.layers)
+        if not ours or not self.wrapped.steps or self.open_inside:
+            return ()
+        return tuple(
+            step.path
+            for step in self.wrapped.steps
+            if kinds.weights_of(inner(step.operation)) and not _on_grid(step.operation)
+        )
+
+    @cached_property
     def open_inside(self) -> tuple[str, ...]:
         """The paths of the layers whose insides only calibration data can settle.
 
@@ -129,6 +145,11 @@ class Analysis:
     def lookups(self) -> tuple[Any, ...]:
         """The layers that look things up in tables of their own."""
         return tuple(lookups.lookups_of(self.model))
+
+
+def _on_grid(operation: Any) -> bool:
+    chains = operation.treatments.values() if isinstance(operation, Compressed) else ()
+    return any(isinstance(one, Grid) for chain in chains for one in chain)
 
 
 def _by_tfmot(layer: Any) -> bool:

@@ -69,7 +69,8 @@ def quantize_aware(
         is then part of that layer, and the copy has none of its name: the one scale is that of
         their product, as the file holds it. `strip` brings both back. `reconstruct` wins back most
         of what coarser steps cost. Not together with `learned_steps`.
-      skip: layers to leave in float: names, paths, regular expressions, classes or layers.
+      skip: layers to leave in float, in the int8 file too: names, paths, regular expressions,
+        classes or layers. What reads them is in float as well where it has no range before it.
 
     Returns:
       A `CompressedModel`.

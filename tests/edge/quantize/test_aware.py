@@ -442,6 +442,18 @@ def test_a_range_before_a_skipped_layer_stays(small, digits):
     np.testing.assert_array_equal(twin.get_layer("logits").kernel, kernel)
 
 
+def test_a_skipped_layer_is_in_float_in_the_file(small, digits, tmp_path):
+    x = digits.x_train[:64]
+    twin = quantize_aware(small, skip="middle", calibration_data=x)
+    export = edge.export_tflite(twin, tmp_path / "twin.tflite", precision="int8")
+    assert "middle" in export.float_layers
+    assert "first" not in export.float_layers
+    found = edge.load_tflite(export.path).predict(x)
+    # A step of the last range at most.
+    answers = twin.predict(x, verbose=0)
+    assert np.abs(found - answers).max() <= np.ptp(answers) / 200
+
+
 def test_constraints_and_regularisers_are_kept(few, compiled):
     model = keras.Sequential(
         [
