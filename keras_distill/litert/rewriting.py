@@ -9,7 +9,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-__all__ = ["Edit", "rewritten", "short_names"]
+__all__ = ["Edit", "rewritten", "short_names", "unrecorded"]
 
 # Changes a model of the schema's object form: `edit(schema, model)`.
 Edit = Callable[[Any, Any], None]
@@ -92,8 +92,19 @@ class _Sharing(flatbuffers.Builder):
         return self.places[key]
 
 
+def unrecorded(schema: Any, model: Any) -> None:
+    """Leaves out the converter's record of its own settings, which no interpreter reads."""
+    kept = []
+    for one in model.metadata or ():
+        if one.name == b"CONVERSION_METADATA":
+            model.buffers[one.buffer].data = None
+        else:
+            kept.append(one)
+    model.metadata = kept
+
+
 def short_names(schema: Any, model: Any) -> None:
-    """Leaves a constant the last two parts of the first of its names.
+    """Leaves a constant the last part of the first of its names.
 
     The converter joins the names of all operations that went into it, scopes and all, which take
     kilobytes in a small network's file. What data flows through keeps its name: by it one finds the
@@ -110,7 +121,7 @@ def short_names(schema: Any, model: Any) -> None:
         shortened = {id(tensor) for tensor in constants}
         taken = {tensor.name for tensor in graph.tensors if id(tensor) not in shortened}
         for tensor in constants:
-            name = b"/".join(tensor.name.split(b";")[0].split(b"/")[-2:])
+            name = tensor.name.split(b";")[0].split(b"/")[-1]
             counted = (name if n == 0 else b"%s_%d" % (name, n) for n in itertools.count())
             tensor.name = next(one for one in counted if one not in taken)
             taken.add(tensor.name)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
 
 from keras_distill import Signals, teachers
 from keras_distill.teachers import Teacher, TeacherCache
@@ -31,6 +32,7 @@ def cache(folder):
 # How one is made of members; a Composite that is missing here fails by its name.
 MADE = {
     "Ensemble": lambda members, folder: teachers.Ensemble(members),
+    "Estimator": lambda members, folder: teachers.Estimator(LogisticRegression().fit(X, Y)),
     "Model": lambda members, folder: teachers.Model(model()),
     "MovingAverage": lambda members, folder: teachers.MovingAverage(model()),
     "MultiTask": lambda members, folder: teachers.MultiTask({"one": members[0], "two": members[1]}),
