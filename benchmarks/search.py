@@ -189,18 +189,19 @@ def run(name: str, args: argparse.Namespace, stored: dict[str, Any], write: Call
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """Of the searched file, beside the int8 file that is better on the validation rows."""
-    one = found[SEARCHED]["0"]
-    row = max((CALIBRATED, RECONSTRUCTED), key=lambda row: found[row]["0"]["validation"])
-    saved = 1 - one["bytes"] / found[row]["0"]["bytes"]
-    apart, error = one[f"beside {row}"], one[f"error beside {row}"]
-    if saved <= 0:
-        word = "missed: no byte is saved"
-    elif apart >= 0:
-        word = "met"
+    """Of the searched files, each beside the int8 file that is better on the validation rows."""
+    beside = []
+    for seed, one in found[SEARCHED].items():
+        row = max((CALIBRATED, RECONSTRUCTED), key=lambda row: found[row][seed]["validation"])
+        saved = 1 - one["bytes"] / found[row][seed]["bytes"]
+        beside.append((saved, one[f"beside {row}"], one[f"error beside {row}"]))
+    saved, apart, error = np.mean(beside, axis=0)
+    if saved <= 0 or apart < -2 * error:
+        word = "missed"
     else:
-        word = "met within the error" if apart >= -2 * error else "missed: less accurate"
-    return f"{word}; {100 * saved:.1f}% fewer bytes than {row}, {100 * apart:+.2f} points"
+        word = "met" if apart >= 0 else "undecided, below int8 by less than two standard errors"
+    told = f"{100 * apart:+.2f} ± {200 * error:.2f} points"
+    return f"{word}: {100 * saved:.1f}% fewer bytes than the better int8 file, {told}"
 
 
 def table(stored: dict[str, Any]) -> str:
