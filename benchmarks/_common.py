@@ -1,9 +1,10 @@
 """What both benchmarks share: a quiet TensorFlow, the host's name, JSON files, markdown tables."""
 
+import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,26 @@ def peak_mib() -> float:
         line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
     )
     return int(line.split()[1]) / 1024
+
+
+def networks_run(
+    stem: str, args: argparse.Namespace, networks: Iterable[str], run: Callable[..., None]
+) -> dict[str, Any]:
+    """What is stored of a benchmark's networks; first those asked for go on where they stopped.
+
+    Args:
+      stem: of the JSON.
+      args: with `work`, `smoke`, `table` and `only`.
+      networks: all of them.
+      run: `run(name, args, stored, save)`, which calls `save()` after each row.
+    """
+    folder = args.work if args.smoke else RESULTS
+    output = folder / (f"{stem}_smoke.json" if args.smoke else f"{stem}.json")
+    if not args.table:
+        stored = read_json(output) | {"host": host()}
+        for name in args.only or networks:
+            run(name, args, stored, lambda: write_json(output, stored))
+    return read_json(output)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,19 +54,19 @@ def emotions(models: Path, rows: int, test: int) -> Trained:
 
 def convolutions(models: Path, rows: int, test: int) -> Trained:
     """cifar-10-model 7.4.0: six convolutions and three Dense layers, pixels of 0 to 255."""
-    model = kd.load_model(_found(models, "cnn_model.h5"))
-    data = kd.data.load_cifar10(download=True)
-    x = [255.0 * images for images in (data.x_train[:rows], data.x_test[:test])]
     words = "cifar-10-model 7.4.0's convolutions, asked CIFAR-10's images"
-    return Trained(model, *x, data.y_test[:test], words)
+    return _of_pixels(_found(models, "cnn_model.h5"), rows, test, words)
 
 
 def resnet(models: Path, rows: int, test: int) -> Trained:
     """MLPerf Tiny's ResNet8, pixels of 0 to 255."""
-    model = kd.load_model(_found(models, "image_resnet.h5"))
-    data = kd.data.load_cifar10(download=True)
-    x = [255.0 * images for images in (data.x_train[:rows], data.x_test[:test])]
     words = "MLPerf Tiny's image_resnet, asked CIFAR-10's images"
+    return _of_pixels(_found(models, "image_resnet.h5"), rows, test, words)
+
+
+def _of_pixels(path: Path, rows: int, test: int, words: str) -> Trained:
+    model, data = kd.load_model(path), kd.data.load_cifar10(download=True)
+    x = [255.0 * images for images in (data.x_train[:rows], data.x_test[:test])]
     return Trained(model, *x, data.y_test[:test], words)
 
 

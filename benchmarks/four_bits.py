@@ -309,13 +309,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny, another JSON")
     parser.add_argument("--table", action="store_true", help="print the table, run nothing")
     args = parser.parse_args()
-    folder = args.work if args.smoke else _common.RESULTS
-    output = folder / ("four_bits_smoke.json" if args.smoke else "four_bits.json")
-    if not args.table:
-        stored = _common.read_json(output) | {"host": _common.host()}
-        for name in args.only or NETWORKS:
-            run(name, args, stored, lambda: _common.write_json(output, stored))
-    print(table(_common.read_json(output)))
+    print(table(_common.networks_run("four_bits", args, NETWORKS, run)))
 
 
 if __name__ == "__main__":

@@ -235,13 +235,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table, run nothing")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    folder = args.work if args.smoke else _common.RESULTS
-    output = folder / ("search_smoke.json" if args.smoke else "search.json")
-    if not args.table:
-        stored = _common.read_json(output) | {"host": _common.host()}
-        for name in args.only or NETWORKS:
-            run(name, args, stored, lambda: _common.write_json(output, stored))
-    print(table(_common.read_json(output)))
+    print(table(_common.networks_run("search", args, NETWORKS, run)))
 
 
 if __name__ == "__main__":

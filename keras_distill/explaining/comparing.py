@@ -92,9 +92,11 @@ def explain(
     names = _checked_names(class_names, reader)
     _check_rows(reader, batch_size)
     cka = MinibatchCKA(len(reader.student_shapes), len(reader.teacher_shapes))
-    tally = (ClassesTally if reader.task == "classes" else NumbersTally)(
-        reader.columns, worst, bins
-    )
+    tally: ClassesTally | NumbersTally
+    if reader.task == "classes":
+        tally = ClassesTally(reader.columns, worst, bins)
+    else:
+        tally = NumbersTally(reader.columns, worst)
     with bar("Comparing", _length(data), verbose) as advance:
         for x, y in small_batches(data, batch_size):
             answers = reader(x, y)

@@ -95,10 +95,9 @@ class NumbersTally:
     Args:
       columns: how many numbers there are.
       worst: how many examples to keep.
-      bins: of a calibration, which numbers have none of.
     """
 
-    def __init__(self, columns: int, worst: int, bins: int):
+    def __init__(self, columns: int, worst: int):
         self._examples = 0
         self._labels, self._pair = Moments(columns), Moments(columns)
         self._between, self._student, self._teacher = (ErrorTally(columns) for _ in range(3))

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -112,12 +112,12 @@ def kind(output: Tensor, head: str | None, said: Any) -> str:
     return kind_of(output) if said == "auto" else said
 
 
-def check_kind(said: Any, argument: str) -> Any:
-    """`said` itself, or ValueError where it is none of KINDS nor a dict of them."""
+def check_kind(said: Any, argument: str, kinds: Iterable[str] = KINDS) -> Any:
+    """`said` itself, or ValueError where it is none of the kinds nor a dict of them."""
     for one in said.values() if isinstance(said, Mapping) else (said,):
-        if one not in KINDS:
+        if one not in kinds:
             raise ValueError(
-                f"{argument} must be one of {', '.join(map(repr, KINDS))}, or a dict of them by "
+                f"{argument} must be one of {', '.join(map(repr, kinds))}, or a dict of them by "
                 f"output; got {one!r}."
             )
     return said

@@ -52,8 +52,9 @@ def converted(
     if calibration is None:
         convert(calibration=None)
         # What is computed exactly, or skipped, has no range on purpose.
-        on_purpose = model.computed_exactly or model.normalized or model.left_in_float
-        on_purpose = on_purpose or model.lookups
+        on_purpose = (
+            model.computed_exactly or model.normalized or model.left_in_float or model.lookups
+        )
         left_open = not on_purpose and read_content(path).float_ops
         calibration = calibration_of(seen, interface) if left_open else None
     if calibration is None:

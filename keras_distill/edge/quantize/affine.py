@@ -41,6 +41,13 @@ def in_graph(layer: keras.layers.Layer, channels: int) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
+def statistics(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
+    """The mean and the variance that a Normalization or BatchNormalization takes its input for."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _real(layer.moving_mean), _real(layer.moving_variance)
+    return _real(layer.mean), _real(layer.variance)
+
+
 def is_affine(layer: keras.layers.Layer) -> bool:
     """Whether a layer computes `x * scale + shift` with a number a channel, the last axis."""
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -62,7 +69,7 @@ def _real(part: Any) -> Tensor:
 
 
 def _batch_normalization(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
-    mean, variance = _real(layer.moving_mean), _real(layer.moving_variance)
+    mean, variance = statistics(layer)
     scale = 1.0 / tf.sqrt(variance + layer.epsilon)
     if layer.scale:
         scale = scale * _real(layer.gamma)
@@ -71,8 +78,8 @@ def _batch_normalization(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
 
 
 def _normalization(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
-    mean, deviation = _real(layer.mean), tf.sqrt(_real(layer.variance))
-    deviation = tf.maximum(deviation, keras.config.epsilon())
+    mean, variance = statistics(layer)
+    deviation = tf.maximum(tf.sqrt(variance), keras.config.epsilon())
     return (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
 
 

@@ -89,7 +89,9 @@ def has_unlike_columns(operation: Any) -> bool:
     """
     if not affine.is_affine(operation) or isinstance(operation, keras.layers.Rescaling):
         return False
-    mean, deviation = _statistics(operation)
+    with tf.init_scope():
+        mean, variance = (part.numpy() for part in affine.statistics(operation))
+    deviation = np.sqrt(variance)
     varied = deviation > keras.config.epsilon()
     if not varied.any() or getattr(operation, "invert", False):
         return False
@@ -97,15 +99,6 @@ def has_unlike_columns(operation: Any) -> bool:
     # LiteRT's ranges hold zero.
     step = (max(high, 0.0) - min(low, 0.0)) / 255
     return bool(step > _COARSEST * deviation[varied].min())
-
-
-def _statistics(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the deviation that a Normalization or BatchNormalization takes its input for."""
-    is_batch = isinstance(layer, keras.layers.BatchNormalization)
-    found = (layer.moving_mean, layer.moving_variance) if is_batch else (layer.mean, layer.variance)
-    with tf.init_scope():
-        mean, variance = (np.asarray(part, "float64").ravel() for part in found)
-    return mean, np.sqrt(variance)
 
 
 def reads_marks(step: Step, value: Value) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from keras_distill.edge.search.divergence import (
     divergence,
 )
 from keras_distill.edge.verification.heads import Head
-from keras_distill.signals.outputs import KINDS
+from keras_distill.signals.outputs import KINDS, check_kind
 
 __all__ = ["Output", "check_kinds"]
 
@@ -36,13 +35,7 @@ _FOUND = {"classes": "logits", "yes or no": "sigmoid", "numbers": "numbers"}
 
 def check_kinds(said: Any) -> Any:
     """`said`, or ValueError where it is no kind of an output, nor a dict of them."""
-    for one in said.values() if isinstance(said, Mapping) else (said,):
-        if one not in _SAID:
-            raise ValueError(
-                f"Expected output to be one of {', '.join(map(repr, _SAID))}, or a dict of them by "
-                f"the outputs' names; got {one!r}."
-            )
-    return said
+    return check_kind(said, "output", _SAID)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,14 @@ def whole(quantised):
     return values(edge.reconstruct(quantised(dense(), 4, ROWS), **OPTIONS))
 
 
+def begun_and_stopped(model, monkeypatch, **options):
+    """A call that ends in its second layer."""
+    with monkeypatch.context() as patch:
+        stopped_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            edge.reconstruct(model, **options, **OPTIONS)
+
+
 def stopped_at(monkeypatch, last):
     """Has the learning of the block number `last` interrupted; the paths that were begun."""
     begun, learn = [], module.learned
@@ -169,10 +177,7 @@ def stopped_at(monkeypatch, last):
 def test_a_stopped_call_goes_on_to_the_same_end(fresh, quantised, whole, monkeypatch, tmp_path):
     model = quantised(dense(), 4, ROWS)
     raw = values(model)
-    with monkeypatch.context() as patch:
-        stopped_at(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            edge.reconstruct(model, folder=tmp_path, **OPTIONS)
+    begun_and_stopped(model, monkeypatch, folder=tmp_path)
     # The first layer has learned, the others are as they were.
     learned = [not np.array_equal(now, old) for now, old in zip(values(model), raw, strict=True)]
     assert sum(learned) == 1
@@ -232,10 +237,7 @@ def test_the_same_seed_gives_the_same_integers(quantised, whole):
 
 def test_without_a_folder_a_stopped_call_goes_on_too(quantised, whole, monkeypatch):
     model = quantised(dense(), 4, ROWS)
-    with monkeypatch.context() as patch:
-        stopped_at(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            edge.reconstruct(model, **OPTIONS)
+    begun_and_stopped(model, monkeypatch)
     begun = stopped_at(monkeypatch, 99)
     edge.reconstruct(model, **OPTIONS)
     assert begun == ["b", "c"]
@@ -286,10 +288,7 @@ def only(path):
 
 def test_a_saved_model_that_was_stopped_is_told(quantised, monkeypatch, tmp_path):
     model = quantised(dense(), 4, ROWS)
-    with monkeypatch.context() as patch:
-        stopped_at(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            edge.reconstruct(model, **OPTIONS)
+    begun_and_stopped(model, monkeypatch)
     model.save(tmp_path / "stopped.keras")
     loaded = keras.saving.load_model(tmp_path / "stopped.keras")
     first = loaded.get_layer("a").layer.kernel.numpy()
