@@ -172,23 +172,15 @@ def _computing_exactly(model: Analysis, precision: str, data: Any) -> tuple[Anal
     if precision not in CALIBRATED or (data is None and not model.has_ranges):
         return model, data
     # Of 65,536 steps columns of unlike units have enough.
-    unlike = model.normalized if precision == "int8" else ()
+    unlike = precision == "int8" and bool(model.normalized)
     if not model.computed_exactly and not unlike:
         return model, data
-    if precision == "int8" and not model.open_inside:
+    # Rows would give the unlike columns one range, too: what they settle stays in float instead.
+    if precision == "int8" and (unlike or not model.open_inside):
         if model.has_ranges:
             return model, None
         return model.of(quantize_aware(model.model, calibration_data=data)), None
     why = f"rows have to settle the ranges inside {list(model.open_inside)}"
-    if unlike:
-        warnings.warn(
-            f"{list(unlike)} of {model.model.name!r} normalise columns of unlike units, which this "
-            f"file rounds to the steps of one range: {why}. Normalise before the model.",
-            UserWarning,
-            stacklevel=3,
-        )
-    if not model.computed_exactly:
-        return model, data
     warnings.warn(
         f"{list(model.computed_exactly)} of {model.model.name!r} compute ids, categories or marks, "
         f"which this file rounds: {why if model.open_inside else 'at int16x8'}. Compute them "

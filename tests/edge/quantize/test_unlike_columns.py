@@ -117,3 +117,17 @@ def test_a_norm_inside_of_the_network_is_an_integer_operation():
     rows = kd.edge.inspect(network(inside)).rows
     assert inner
     assert next(row.quantisable for row in rows if "batch" in row.path) == "rewritten"
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_in_front_of_a_recurrent_layer_nothing_is_lost_either(quantised, tmp_path):
+    """Rows that settle its gates would round the columns to one range."""
+    keras.utils.set_random_seed(1)
+    steps = TABLE.reshape(80, 5, 4)
+    x = keras.Input((5, 4), name="steps")
+    model = keras.Model(x, layers.Dense(2)(layers.LSTM(6)(normalization(steps)(x))))
+    given = {} if quantised else {"representative_data": steps}
+    source = kd.edge.quantize_aware(model, calibration_data=steps) if quantised else model
+    export = kd.edge.export_tflite(source, tmp_path / "m.tflite", precision="int8", **given)
+    found = kd.edge.load_tflite(export.path).predict(steps)
+    assert correlation(found, model.predict(steps, verbose=0)) > 0.999
