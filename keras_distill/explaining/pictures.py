@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -231,9 +232,18 @@ def _name_ticks(axes: Any, horizontal: Sequence[str], vertical: Sequence[str]) -
         axes.tick_params(axis="x", rotation=90)
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, where pyplot has drawn nothing yet, too."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png")
+        return content.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure that no display has to do with."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

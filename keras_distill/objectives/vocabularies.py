@@ -226,7 +226,8 @@ def _tokens(owner: str, argument: str, vocabulary: Any) -> tuple[str, ...]:
     if len(counts) < len(tokens):
         twice = [token for token, count in counts.items() if count > 1]
         raise ValueError(f"{owner}: {argument} holds tokens twice: {_some(twice)}.")
-    return tuple(tokens)
+    # A TextVectorization's tokens are NumPy's strings, and would print with their type.
+    return tuple(str(token) if isinstance(token, str) else token for token in tokens)
 
 
 def _some(tokens: Sequence[str], limit: int = 8) -> str:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from IPython.core.formatters import PNGFormatter
 from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, confusion_matrix
 
@@ -168,6 +169,12 @@ def test_without_matplotlib_nothing_is_written(tmp_path, monkeypatch, trained):
     with pytest.raises(ModuleNotFoundError, match=r'pip install .*"matplotlib>=3\.8"'):
         trained[2].save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_notebook_that_has_drawn_nothing_shows_the_pictures(trained):
+    # IPython registers pyplot's formatter for figures with pyplot's first figure.
+    for figure in trained[2].figures().values():
+        assert PNGFormatter()(figure).startswith(b"\x89PNG")
 
 
 def test_the_table_shows_what_there_is(trained, rows):

@@ -29,6 +29,12 @@ def test_coverage_on_paper():
         report.shared = 4
 
 
+def test_a_layers_tokens_print_as_words():
+    words = keras.layers.TextVectorization(vocabulary=["cat", "sat"])
+    report = SharedVocabulary(STUDENT, words.get_vocabulary()).coverage()
+    assert str(report).splitlines()[-1] == "the teacher's alone: '[UNK]', 'sat'"
+
+
 def test_coverage_without_data_says_nothing_of_mass():
     report = SharedVocabulary(STUDENT, TEACHER, unknown=["[UNK]", ""]).coverage()
     assert report.mean_unshared_teacher_mass is None

@@ -215,13 +215,20 @@ def _tokens(given: Any, whose: str) -> list[Hashable]:
     if isinstance(given, Mapping):
         return _in_order(given, whose)
     if hasattr(given, "get_vocabulary"):
-        return _numbered(list(given.get_vocabulary()))
+        return _numbered([_plain(token) for token in given.get_vocabulary()])
     if isinstance(given, (list, tuple, np.ndarray)):
-        return [token.decode() if isinstance(token, bytes) else token for token in given]
+        return [_plain(token) for token in given]
     raise TypeError(
         f"Expected the {whose}'s vocabulary as a list of tokens in the order of their rows, a dict "
         f"of tokens to rows, or a layer with get_vocabulary(); got {qualified_name(given)}."
     )
+
+
+def _plain(token: Hashable) -> Hashable:
+    # NumPy's strings, of which a layer's vocabulary is made, would print with their type.
+    if isinstance(token, bytes):
+        return token.decode()
+    return str(token) if isinstance(token, str) else token
 
 
 def _in_order(given: Mapping[Hashable, int], whose: str) -> list[Hashable]:

@@ -50,6 +50,14 @@ def test_rows_are_shared_or_means_or_fresh():
     assert fresh.source is None
 
 
+@pytest.mark.parametrize("given", ["layer", "array"])
+def test_tokens_of_a_layer_or_an_array_print_as_words(given):
+    words = layers.TextVectorization(vocabulary=["play"])
+    vocabulary = words if given == "layer" else np.array(["", "[UNK]", "play"])
+    *_, report = copy_vocabulary(embedding(3), embedding(3), vocabulary, vocabulary)
+    assert report.rows[0].why == "3 of 3 rows: shared tokens ('', '[UNK]', 'play')"
+
+
 # (teacher, the student's word, the teacher's tokens that it is the mean of)
 PIECES = [
     # WordPiece: "ab" inside a word is not the word "ab".
