@@ -166,7 +166,9 @@ def test_every_objective_and_schedule_has_its_line():
     assert rows == kinds - {"Schedule", "Balance"}  # the bases
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in (*PAGES, "pays"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", *(f"docs/{page}.md" for page in (*PAGES, "pays", "notebooks"))]
+)
 def test_links_lead_somewhere(name):
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
