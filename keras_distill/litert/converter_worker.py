@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._interpreter import one_scale_a_dense_kernel
+from .detours import straightened
 from .four_bits import pack
 from .mixed_types import of_one_type
 from .rewriting import rewritten, short_names, unrecorded
@@ -80,7 +81,7 @@ def convert(request: dict[str, Any]) -> bytes:
     if request["input_type"]:
         converter.inference_input_type = tf.dtypes.as_dtype(request["input_type"])
         converter.inference_output_type = tf.dtypes.as_dtype(request["input_type"])
-    edits = [short_names, unrecorded]
+    edits = [short_names, unrecorded, straightened]
     if precision == "int16x8":
         edits.append(of_one_type)
     if request["four_bits"]:

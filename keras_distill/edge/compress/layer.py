@@ -55,9 +55,11 @@ class Compressed(Wrapping):
 
     Attributes:
       repaired: what a repair has left here, or None.
+      detour: on the way to a file, what is done to each tensor that `layer` reads; or None.
     """
 
     repaired: Repaired | None = None
+    detour: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -89,10 +91,15 @@ class Compressed(Wrapping):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The inner layer's answer on the treated weights."""
+        args = self.entered(args)
         if not self.treatments:
             return self.layer(*args, **kwargs)
         with self._swapped(self.treated_weights()):
             return self.layer(*args, **kwargs)
+
+    def entered(self, args: Any) -> Any:
+        """What the inner layer reads."""
+        return args if self.detour is None else keras.tree.map_structure(self.detour, args)
 
     def treated_weights(self) -> dict[str, Any]:
         """The weights as the layer sees them; constants while a file is being traced."""

@@ -94,6 +94,8 @@ def _form(model: Analysis, step: Step, precision: str) -> Callable[[Any], Any] |
         return _OverImages
     if precision not in CALIBRATED:
         return None
+    if precision == "int8" and step.path in model.left_in_float:
+        return _reading_float
     if is_recurrent(step.operation):
         fused = precision == "int8"
         return functools.partial(Unlooped, shape=step.inputs[0].shape, fused=fused)
@@ -109,6 +111,8 @@ def _in_form(model: Analysis, forms: dict[str, Callable[[Any], Any]]) -> Analysi
     def substitute(path: str, layer: Any) -> Any:
         if path not in forms:
             return layer
+        if forms[path] is _reading_float:
+            return _reading_float(layer)
         made = forms[path](inner(layer))
         return made if inner(layer) is layer else layer.around(made)
 
@@ -142,6 +146,22 @@ class _OverImages(keras.layers.Layer):
 
     def compute_output_spec(self, x: Any) -> Any:
         return self.layer.compute_output_spec(x)
+
+
+def _reading_float(layer: Any) -> Compressed:
+    """A layer that is left in float, whatever ranges lie around it.
+
+    The converter makes integers of a kernel between two ranges, but not behind complex numbers.
+    `litert.detours` takes these out of the file again.
+    """
+    made = layer if isinstance(layer, Compressed) else Compressed(layer)
+    made.detour = _by_complex
+    return made
+
+
+def _by_complex(value: Any) -> Any:
+    is_real = tf.is_tensor(value) and value.dtype == tf.float32
+    return tf.math.real(tf.cast(value, tf.complex64)) if is_real else value
 
 
 class _AsBits(Compressed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -21,7 +22,7 @@ from keras_distill.edge.quantize.layer import Quantized, QuantizedInput, handed_
 from keras_distill.edge.quantize.loops import check_loops
 from keras_distill.edge.quantize.plans import Plan
 from keras_distill.edge.quantize.steps import LearnedGrid
-from keras_distill.edge.quantize.weights import BITS, Grid, check_scales
+from keras_distill.edge.quantize.weights import BITS, FLOAT, Grid, check_scales
 from keras_distill.graph.copying import copy_of, weight_at
 from keras_distill.graph.naming import chosen
 from keras_distill.graph.replay import functional
@@ -59,7 +60,9 @@ def quantize_aware(
         transposed ones), two of which share a byte in the file; activations have 8. Of some layers
         only: bits by what names them, as in `skip`, a whole path being that layer alone:
         `{"block_.*": 4}`, later entries going before; the rest has 8. What is skipped has none,
-        and an entry that names nothing else is refused.
+        and an entry that names nothing else is refused. In such a dict 32 leaves the kernels of
+        Dense, convolutions and depthwise ones in float: the file computes that layer in float,
+        and what it puts out has 8 bits again, so that its neighbours stay in integers.
       learned_steps: the size of each channel's steps is trained with the weights, as `LSQ` has it
         (`quantize.steps`), and begins at the largest weight over the number of steps. Largest
         weights are clipped where that rounds the others better, which pays at 4 bits. Activations
@@ -78,8 +81,9 @@ def quantize_aware(
     Raises:
       TypeError, ValueError: not a model, subclassed, not built, already quantised; a layer that no
         int8 file can hold; `skip` or `weight_bits` that names nothing; 4 bits for a layer that
-        LiteRT can't run so; one scale for a Dense and a BatchNormalization that can't be one layer
-        (called twice, in different models, one frozen); calibration data that does not fit.
+        LiteRT can't run so; 32 for one that no file holds in float between integers; one scale
+        for a Dense and a BatchNormalization that can't be one layer (called twice, in different
+        models, one frozen); calibration data that does not fit.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference"; the scheme of TensorFlow Lite and of TFMOT. Learned steps:
@@ -110,7 +114,10 @@ def quantize_aware(
     grid = LearnedGrid if learned_steps else Grid
 
     def substitute(path: str, layer: Any) -> Any:
-        plan, make = plans[path], functools.partial(grid, bits=bits.get(path, 8))
+        number = bits.get(path, 8)
+        plan, make = plans[path], functools.partial(grid, bits=number)
+        if number == FLOAT:
+            plan = replace(plan, weights={})
         if plan.goes:
             return handed_on
         norm = copy_of(operations[plan.behind], plan.behind) if plan.behind else None
@@ -151,9 +158,13 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int], skipped: Set[str])
     """Bits by the paths of the layers that have others than 8."""
     operations = {step.path: step.operation for step in found.graph.steps}
     able = {path for path, one in operations.items() if kinds.takes_four_bits(inner(one))}
-    wanted = asked.values() if isinstance(asked, Mapping) else [asked]
-    if wrong := [bits for bits in wanted if bits not in BITS or type(bits) is not int]:
-        raise ValueError(f"Expected weight_bits of {BITS[0]} or {BITS[1]}; got {wrong[0]!r}.")
+    wanted = list(asked.values()) if isinstance(asked, Mapping) else [asked]
+    known = (*BITS, FLOAT) if isinstance(asked, Mapping) else BITS
+    if wrong := [bits for bits in wanted if bits not in known or type(bits) is not int]:
+        raise ValueError(
+            f"Expected weight_bits of {BITS[0]} or {BITS[1]}; got {wrong[0]!r}. Single layers may "
+            f"have {FLOAT} as well, which is float: {{name: {FLOAT}}}."
+        )
     if not isinstance(asked, Mapping):
         return dict.fromkeys(able, asked)
     bits: dict[str, int] = {}
@@ -167,6 +178,8 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int], skipped: Set[str])
                 f"({type(inner(operations[unable[0]])).__name__}) at 4 bits. Dense, Conv and "
                 f"DepthwiseConv layers can have them: {', '.join(sorted(able)) or 'none here'}."
             )
+        if number == FLOAT:
+            _check_float(found, name, {path: operations[path] for path in sorted(named)})
         if named <= skipped:
             raise ValueError(
                 f"weight_bits names {name!r} for {number} bits, and skip leaves "
@@ -174,6 +187,23 @@ def _bits_of(found: Analysis, asked: int | Mapping[Any, int], skipped: Set[str])
             )
         bits |= dict.fromkeys(named, number)
     return bits
+
+
+def _check_float(found: Analysis, name: Any, named: Mapping[str, Any]) -> None:
+    """Refuses what no file holds in float between integers."""
+    if found.open_inside:
+        raise ValueError(
+            f"weight_bits names {name!r} for {FLOAT} bits: in a model with "
+            f"{found.open_inside[0]!r} the converter settles what has no range, and makes integers "
+            f"of float kernels. Leave it at 8 bits."
+        )
+    for path, operation in named.items():
+        if not kinds.stays_float(inner(operation)):
+            raise ValueError(
+                f"weight_bits names {name!r} for {FLOAT} bits: no file holds {path!r} "
+                f"({type(inner(operation)).__name__}) in float between integers. Dense, Conv and "
+                f"DepthwiseConv layers can be."
+            )
 
 
 def _quantized(

@@ -41,6 +41,11 @@ def takes_four_bits(operation: Any) -> bool:
     )
 
 
+def stays_float(operation: Any) -> bool:
+    """Whether a file can hold the layer's kernels in float between integers."""
+    return bool(weights_of(operation)) and does(operation, "dense", "convolution", "depthwise")
+
+
 def is_open_inside(operation: Any) -> bool:
     """Whether a layer computes with inner tensors that have no ranges of ours."""
     if not isinstance(operation, layers.Layer):

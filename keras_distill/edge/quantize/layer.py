@@ -133,7 +133,7 @@ class Quantized(Compressed):
             return normalizations.in_parts(self.layer, args[0], self.between, scaled)
         if twins.has_twin(self.layer):
             with self._swapped(self.treated_weights()):
-                return twins.computed(self.layer, args[0], self.between)
+                return twins.computed(self.layer, self.entered(args)[0], self.between)
         if self.between and self.own_activation is None:
             return self._merged(*args)
         if is_exporting() and self.output_ranges and kinds.is_mean(self.layer, args):

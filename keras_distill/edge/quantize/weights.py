@@ -15,6 +15,8 @@ from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.functional.tensors import Tensor
 
 BITS = (4, 8)
+# Bits of a weight that no grid rounds.
+FLOAT = 32
 SCALES = ("channel", "tensor")
 
 _state = threading.local()

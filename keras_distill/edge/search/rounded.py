@@ -17,15 +17,13 @@ from keras_distill.edge.quantize.aware import quantize_aware
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.ranges import Range, observed
 from keras_distill.edge.quantize.scores import MaskedRange
-from keras_distill.edge.quantize.weights import grids_of
+from keras_distill.edge.quantize.weights import FLOAT, grids_of
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.wrapping import inner
 from keras_distill.litert.quiet import quiet_tensorflow
 
-__all__ = ["FLOAT", "Bits", "Rounded"]
+__all__ = ["Bits", "Rounded"]
 
-# So many that nothing is rounded.
-FLOAT = 32
 # By a layer's path: the bits of its weights and those of what it puts out.
 Bits = Mapping[str, tuple[int, int]]
 
@@ -40,13 +38,14 @@ class Rounded:
     Attributes:
       paths: the layers that have something to round, in the model's order.
       kernels: the numbers in each kernel that has a grid, by the layer's path.
-      narrow: the paths of the layers that a file can hold at 4 bits.
+      narrow, wide: the paths of the layers that a file can hold at 4 bits, and in float.
     """
 
     def __init__(self, model: keras.Model, data: Any):
         self._model = quantize_aware(model, calibration_data=data)
         found: dict[int, tuple[str, Compressed]] = {}
-        for step in Analysis(self._model).wrapped.steps:
+        quantized = Analysis(self._model)
+        for step in quantized.wrapped.steps:
             if isinstance(step.operation, Compressed):
                 # A layer that is called in several places has one path, the first.
                 found.setdefault(id(step.operation), (step.path, step.operation))
@@ -67,6 +66,10 @@ class Rounded:
             for path in self.paths
         }
         self.narrow = tuple(p for p in self.paths if kinds.takes_four_bits(inner(layers[p])))
+        open_inside = bool(quantized.open_inside)
+        self.wide = tuple(
+            p for p in self.paths if not open_inside and kinds.stays_float(inner(layers[p]))
+        )
         self._run = tf.function(self._traced, reduce_retracing=True)
 
     def __call__(self, x: Any, bits: Bits) -> Any:
