@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,12 @@ import keras
 import numpy as np
 
 from keras_distill._records import Record, Table
+from keras_distill.edge.quantize.weights import FLOAT
 from keras_distill.edge.search.measured import Measured
-from keras_distill.edge.search.rounded import FLOAT
 from keras_distill.graph.cost.profiling import profile
 from keras_distill.progress import bar
 
-__all__ = ["LayerSensitivity", "Sensitivity", "measure", "sensitivity"]
+__all__ = ["LayerSensitivity", "Sensitivity", "measure", "sensitivity", "weights_sha256"]
 
 # Weights and activations, as a file holds them: int16 activations go with int8 weights.
 _WIDTHS = {4: (4, 8), 8: (8, 8), 16: (8, 16), 32: (FLOAT, 8)}
@@ -54,6 +55,7 @@ class Sensitivity(Record):
       float_divergence: of the float model from the reference: 0 without a teacher.
       examples: how many rows it was measured on.
       outputs: as what each output was read: "logits", "probabilities", "sigmoid" or "numbers".
+      weights_sha256: the digest of the model's weights, which `search_bits(sensitivity=)` asks for.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Sensitivity(Record):
     float_divergence: float
     examples: int
     outputs: dict[str, str] = field(default_factory=dict)
+    weights_sha256: str = ""
 
     def parts(self) -> Iterator[str | Table]:
         """A row a layer."""
@@ -189,4 +192,21 @@ def measure(model: Measured, show_progress: bool = True) -> Sensitivity:
             )
             advance(1)
     read = {output.name: output.kind for output in model.outputs}
-    return Sensitivity(model.model.name, tuple(rows), of_float, model.examples, read)
+    return Sensitivity(
+        model=model.model.name,
+        rows=tuple(rows),
+        float_divergence=of_float,
+        examples=model.examples,
+        outputs=read,
+        weights_sha256=weights_sha256(model.model),
+    )
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """The digest of a model's weights in their order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(weight)
+        digest.update(f"{value.dtype} {value.shape};".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

@@ -178,9 +178,7 @@ def test_as_far_as_the_answers_allow(model, x):
     ("bounds", "words"),
     [
         ({}, "Expected max_bytes or max_drop"),
-        ({"max_bytes": 0}, "max_bytes of 1 or more; got 0"),
-        ({"max_drop": 2}, "max_drop from 0 to 1"),
-        ({"max_bytes": 500}, r"No choice of 4 and 8 bits gives a file of 500 bytes: the smallest"),
+        ({"max_bytes": 500}, r"No choice of bits gives a file of 500 bytes: the smallest"),
         ({"max_bytes": 8000, "max_drop": 0.1}, r"keeps both .* within the drop has [\d,]+ bytes"),
     ],
 )
