@@ -11,6 +11,7 @@ from keras_distill._keras.graphs import input_structure as input_structure
 from keras_distill._keras.graphs import nodes as nodes
 from keras_distill._keras.graphs import operation_like as operation_like
 from keras_distill._keras.graphs import output_structure as output_structure
+from keras_distill._keras.graphs import read_by as read_by
 from keras_distill._keras.graphs import run_through as run_through
 from keras_distill._keras.graphs import sequential_graph as sequential_graph
 from keras_distill._keras.graphs import standardized as standardized

@@ -90,3 +90,12 @@ def run_through(model: Functional, inputs: Any, operation_fn: Callable[[Any], Ca
     `Function._run_through_graph`.
     """
     return model._run_through_graph(inputs, operation_fn=operation_fn)
+
+
+def read_by(operation: keras.Operation) -> Any:
+    """The symbolic tensor that an operation reads in its first call in a graph (`_inbound_nodes`).
+
+    None where there was no call, or it reads none.
+    """
+    read = operation._inbound_nodes[0].input_tensors if operation._inbound_nodes else ()
+    return read[0] if read else None

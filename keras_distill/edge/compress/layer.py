@@ -165,9 +165,15 @@ class Compressed(Wrapping):
 
         The layer is taken out: nothing can be done with this wrapper afterwards.
         """
+        return self.finished()
+
+    def finished(self) -> Any:
+        """The layer inside, its treated weights written into it; it stays in this wrapper."""
         for key, value in self.treated_weights().items():
             self._treated[key].assign(value)
-        return self.release()
+        layer = self.release()
+        self.treatments = {}
+        return layer
 
     def after_update(self, iterations: Any) -> None:
         """Called by train steps after each update of the optimiser, in the graph."""

@@ -14,6 +14,7 @@ from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.compress.strip import strip
+from keras_distill.edge.export.folded import folded
 from keras_distill.edge.export.recurrent import Unlooped
 from keras_distill.edge.quantize.layer import Quantized
 from keras_distill.edge.quantize.loops import check_loops, is_recurrent
@@ -59,6 +60,7 @@ def prepared(
         model = model.of(copying.rebuild(model.model, lambda _, layer: layer, shapes=shapes))
     if calibrated:
         check_loops(model.graph)
+    model = folded(model, precision)
     forms = {step.path: _form(model, step, precision) for step in model.graph.steps}
     return _in_form(model, {path: form for path, form in forms.items() if form is not None})
 

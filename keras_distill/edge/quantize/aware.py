@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.kernels import kernels
 from keras_distill.edge.compress.layer import Compressed
@@ -45,6 +46,8 @@ def quantize_aware(
     Weights lie on int8's symmetric grid, or int4's, with a scale a channel, and every tensor that
     the file will hold is rounded to 256 steps over its range, found by `calibrate` or in training.
     The optimiser moves the float weights underneath, through the rounding as if it were not there.
+    A BatchNormalization behind a kernel is part of it in the file, and in front of one so are a
+    Rescaling, Normalization or BatchNormalization where that is exact; in the copy they train on.
     The copy is a Keras 3 model with the same layer names: `fit` it alone or in a `Distiller`, save
     it, export it with `export_tflite(..., precision="int8")` without representative data.
 
@@ -109,7 +112,13 @@ def quantize_aware(
     _check_freeze(freeze_batch_norm_after)
     skipped = chosen({step.path: step.operation for step in found.graph.steps}, skip, inner=inner)
     bits = _bits_of(found, weight_bits, skipped)
-    plans = layout.plan(found, lambda path, _: path in skipped, dense_scales=dense_scales)
+    plans = layout.plan(
+        found,
+        lambda path, _: path in skipped,
+        dense_scales=dense_scales,
+        weight_bits=bits,
+        learned_steps=learned_steps,
+    )
     operations = {step.path: step.operation for step in found.graph.steps}
     grid = LearnedGrid if learned_steps else Grid
 
@@ -129,6 +138,9 @@ def quantize_aware(
         return _ranged_input(name, tensor, found.score_inputs.get(name))
 
     copy = rebuild(model, substitute, on_input=on_input)
+    for one in _keras.layers_of(copy):
+        if isinstance(one, Quantized):
+            one.follow_front()
     # A model of exact values alone has nothing to calibrate.
     if calibration_data is None or not ranges_of(copy):
         return copy
@@ -237,6 +249,7 @@ def _quantized(
         between=plan.between,
         affine=plan.affine,
         behind=norm,
+        front=plan.front,
         requantized=plan.requantized,
         inputs=plan.inputs,
         freeze_after=freeze_after if is_norm else None,

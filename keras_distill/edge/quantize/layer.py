@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_distill.edge.compress.layer import Compressed, is_exporting
 from keras_distill.edge.compress.treatment import Treatment
-from keras_distill.edge.quantize import activations, kinds, normalizations, twins
+from keras_distill.edge.quantize import activations, forward, kinds, means, normalizations, twins
 from keras_distill.edge.quantize.affine import (
     as_depthwise,
     by_one,
@@ -48,6 +48,8 @@ class Quantized(Compressed):
       affine: the layer scales and shifts each channel and is an operation of its own in the file.
       behind: the BatchNormalization behind a Dense whose kernel has one scale, that of their
         product; None for none.
+      front: how many layers in front of it, which scale and shift, are part of its weights in the
+        file: the steps of its kernel's numbers are those of their product.
       requantized: the output comes to the file in another range than the input's.
       inputs: as `outputs`, for each positional input: a range here, because elsewhere it is read
         exactly, or holds whole numbers, and so has none of its own.
@@ -65,6 +67,7 @@ class Quantized(Compressed):
         between: int = 0,
         affine: bool = False,
         behind: Any = None,
+        front: int = 0,
         requantized: bool = False,
         inputs: Sequence[Any] = (),
         freeze_after: int | None = None,
@@ -82,8 +85,16 @@ class Quantized(Compressed):
             for number in range(between)
         ]
         self.affine = affine
-        self.behind = behind
-        if behind is not None:
+        self.behind, self.front, self.front_gain = behind, front, None
+        if front and kinds.weights_of(layer):
+            self.front_gain = self.add_weight(
+                shape=(forward.width_of(layer),),
+                initializer="ones",
+                trainable=False,
+                name="front_gain",
+                aggregation="mean",
+            )
+        if behind is not None or self.front_gain is not None:
             for grid in grids_of(self).values():
                 grid.gain = self._gain
         self.requantized = requantized
@@ -138,6 +149,8 @@ class Quantized(Compressed):
             return self._merged(*args)
         if is_exporting() and self.output_ranges and kinds.is_mean(self.layer, args):
             return tf.reduce_mean(args[0], range(1, len(args[0].shape) - 1), keepdims=True)
+        if (read := means.range_read(self, _ranges_of)) is not None:
+            return means.to_steps(self.layer, args[0], *read)
         if is_exporting() and self.affine:
             found = coefficients(self.layer, args[0].shape[-1])
             return as_depthwise(args[0], *(nearer(found) if self._is_masked else found))
@@ -156,9 +169,21 @@ class Quantized(Compressed):
         return y if self.behind is None else self.behind(y)
 
     def _gain(self) -> Any:
-        """What the file's kernel is a multiple of this layer's by, `(channels,)`."""
-        norm = inner(self.behind)
-        return in_graph(norm, norm.moving_mean.shape[-1])[0]
+        """What the file's kernel is a multiple of this layer's by, as the kernel broadcasts."""
+        found = tf.ones([])
+        if self.behind is not None:
+            norm = inner(self.behind)
+            found = in_graph(norm, norm.moving_mean.shape[-1])[0]
+        if self.front_gain is None:
+            return found
+        shape = [1, 1]
+        shape[forward.input_axis(self.layer)] = -1
+        return found * tf.reshape(self.front_gain.value, shape)
+
+    def follow_front(self) -> None:
+        """Takes over what the layers in front, in the graph of the first call, scale by now."""
+        if self.front_gain is not None:
+            self.front_gain.assign(forward.gain(self, self.front, self.front_gain.shape[0]))
 
     def _merged(self, tensors: Sequence[Any]) -> Any:
         """A merge of three tensors or more, a pair at a time as the file does it."""
@@ -187,6 +212,7 @@ class Quantized(Compressed):
             self.updates.assign(tf.cast(iterations, "int64"))
         if self.behind is not None:
             notify(self.behind, iterations)
+        self.follow_front()
 
     def stripped(self) -> Any:
         """The user's layer, its activation back in it, its weights on the grid.
@@ -216,6 +242,7 @@ class Quantized(Compressed):
             "between": len(self.between),
             "affine": self.affine,
             "behind": keras.saving.serialize_keras_object(self.behind),
+            "front": self.front,
             "requantized": self.requantized,
             "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
@@ -240,6 +267,10 @@ def _range_of(wanted: Any, name: str) -> Range:
     if isinstance(wanted, str):
         return MaskedRange(wanted, name=name)
     return Range(fixed=None if wanted is True else wanted, name=name)
+
+
+def _ranges_of(operation: Any) -> list[Range]:
+    return operation.output_ranges if isinstance(operation, Quantized) else []
 
 
 def _each(tensors: Any, wanted: Sequence[Any], change: Callable[[Any], Any]) -> Any:

@@ -6,7 +6,9 @@ output in the file. Reshapes, paddings and maxima keep their input's range. The 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -17,9 +19,11 @@ from keras_distill.edge.quantize import (
     activations,
     affine,
     exact,
+    folded_plans,
     folding,
     kinds,
     loops,
+    means,
     normalizations,
     twins,
 )
@@ -32,13 +36,21 @@ from keras_distill.graph.traits import MOVED, SAME, does, gives, traits_of
 layers = keras.layers
 
 
-def plan(model: Analysis, skip: Any = None, *, dense_scales: str = "channel") -> dict[str, Plan]:
+def plan(
+    model: Analysis,
+    skip: Any = None,
+    *,
+    dense_scales: str = "channel",
+    weight_bits: Mapping[str, int] = MappingProxyType({}),
+    learned_steps: bool = False,
+) -> dict[str, Plan]:
     """A `Plan` for every operation of the model's graph, by the operation's path.
 
     Args:
       model: a replayable one.
       skip: a predicate `(path, layer) -> bool` for what stays in float, or None.
-      dense_scales: as `quantize_aware` has it.
+      dense_scales, learned_steps: as `quantize_aware` has them.
+      weight_bits: by the paths of the layers that have others than 8.
     """
     found: dict[str, Plan] = {}
     for step in model.graph.steps:
@@ -50,7 +62,9 @@ def plan(model: Analysis, skip: Any = None, *, dense_scales: str = "channel") ->
         known = found.get(step.path)
         if known is None or (not _has_range(known) and _has_range(made)):
             found[step.path] = made
-    return folding.of_one_scale(model.graph, found) if dense_scales == "tensor" else found
+    if dense_scales == "tensor":
+        found = folding.of_one_scale(model.graph, found)
+    return folded_plans.planned(model, found, weight_bits, learned_steps)
 
 
 def _of_scores(made: Plan, kinds_found: list[str | None]) -> Plan:
@@ -138,6 +152,9 @@ def _handed_on(model: Analysis, step: Step, bare: Plan) -> Plan:
     if gives(step.operation) == MOVED and _is_part(model.graph, step):
         why = "a part of a whole: brought to the whole's range by a 1x1 convolution"
         return replace(bare, how="rewritten", why=why, requantized=True)
+    if means.rounds(step) and not _is_part(model.graph, step):
+        why = "keeps its input's range, to whose steps it rounds"
+        return replace(bare, how=how, why=why, outputs=(False,))
     return replace(bare, how=how, why="keeps its input's range")
 
 

@@ -24,6 +24,7 @@ class Plan:
       outputs, between, affine, requantized, inputs: as `Quantized` takes them.
       behind: the path of the BatchNormalization that becomes part of its weights, or "".
       goes: the path of the layer whose part it becomes itself, or "".
+      front: how many layers in front that scale and shift it takes up in the file.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Plan:
     inputs: tuple[Any, ...] = ()
     behind: str = ""
     goes: str = ""
+    front: int = 0
 
     @property
     def wraps(self) -> bool:

@@ -131,6 +131,12 @@ class Range(keras.layers.Layer):
         with tf.init_scope():
             return float(self.low.numpy()), float(self.high.numpy())
 
+    def limits(self) -> tuple[Any, Any]:
+        """`(low, high)` as they are where it is called; equal where nothing was seen yet."""
+        if self.fixed is not None:
+            return tf.constant(self.fixed[0]), tf.constant(self.fixed[1])
+        return self.low.value, self.high.value
+
     def compute_output_spec(self, x: Any, training: bool | None = None) -> Any:
         """As `x`."""
         return keras.KerasTensor(x.shape, x.dtype)
