@@ -18,9 +18,11 @@ multiplied by 0.1 to 10 at random and whose readers divided by it: the same netw
 
 random: the families of keras.applications with random weights (`_models.application`), calibrated
 on 32 images, ten steps of quantisation-aware training: how the file's logits correlate with those
-of the fake-quantised model. Beside it how the float model's correlate with its own when every pixel
-is moved at random by half a step of int8 at most: a network of random weights amplifies noise, and
-where that figure is low, the first is no better.
+of the fake-quantised model, and on how many of 32 images all of them are equal. Beside it what such
+networks make of the smallest noise: how the float model's logits and the fake-quantised one's
+correlate with their own when every pixel is moved at random by half a step of int8 at most, and the
+file's with its own where LiteRT runs it by its plain kernels in place of XNNPACK's, which round
+otherwise now and then.
 
 costs: time and memory of the repairs, each in a process of its own.
 """
@@ -245,26 +247,35 @@ def spread_table(rows: dict[str, Any]) -> str:
 
 def random_row(name: str, size: int) -> dict[str, Any]:
     """One family's figures."""
-    model = _models.application(name, size)
+    model, student, _ = int8.family(name, size)
     x = _models.images(model, int8.ROWS, seed=3)
     step = float(x.max() - x.min()) / 255.0
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, x.shape).astype("float32") * step
-    exact, noisy = (model.predict(one, verbose=0) for one in (x, x + noise))
-    found = int8.family_row(name, size)
-    return found | {
-        "correlation_noise": int8.correlation(noisy, exact),
-        "correlation_noise_centred": int8.correlation(int8.centred(noisy), int8.centred(exact)),
-    }
+    found = int8.compared(student, model, x)
+    for kind, one in (("", model), ("_of_quantized", student)):
+        exact, noisy = (one.predict(rows, verbose=0) for rows in (x, x + noise))
+        found[f"correlation_noise{kind}"] = int8.correlation(noisy, exact)
+        centred = int8.correlation(int8.centred(noisy), int8.centred(exact))
+        found[f"correlation_noise{kind}_centred"] = centred
+    return found
 
 
 def random_table(rows: dict[str, Any]) -> str:
-    head = ["family", "file and fake-quantised", "float and itself under half a step of noise"]
-    head += ["the same, centred", "under noise, centred", "float tensors", "bytes"]
+    head = ["family", "file and fake-quantised", "images alike", "centred"]
+    head += ["the file and itself, plain kernels", "fake-quantised under noise"]
+    head += ["float under noise", "float tensors", "bytes"]
+    keys = ("correlation_quantized_centred", "correlation_kernels")
+    keys += ("correlation_noise_of_quantized", "correlation_noise")
+
+    def alike(row: dict[str, Any]) -> str:
+        # Rows of an earlier run have fewer figures.
+        return f"{row['same_logits'] * int8.ROWS:.0f}/{int8.ROWS}" if "same_logits" in row else ""
+
     return _common.markdown(head, [
-        [name, *(f"{row[key]:.4f}" for key in (
-            "correlation_quantized", "correlation_noise", "correlation_quantized_centred",
-            "correlation_noise_centred")), str(row["float_tensors"]), f"{row['bytes']:,}"]
-        if "failed" not in row else [name, row["failed"], *[""] * 5]
+        [name, f"{row['correlation_quantized']:.4f}", alike(row),
+         *(f"{row[key]:.4f}" if key in row else "" for key in keys),
+         str(row["float_tensors"]), f"{row['bytes']:,}"]
+        if "failed" not in row else [name, row["failed"], *[""] * 7]
         for name, row in rows.items()
     ])  # fmt: skip
 
@@ -423,7 +434,7 @@ def missed(stored: dict[str, Any]) -> Iterator[str]:
                 yield f"- spread, seed {seed}: {100 * lost:.2f} points, converter {100 * own:.2f}"
     for name, row in stored.get("random", {}).items():
         if row.get("correlation_quantized", 1.0) < CORRELATION:
-            noise = row["correlation_noise"]
+            noise = row.get("correlation_noise_of_quantized", row["correlation_noise"])
             yield f"- {name}: {row['correlation_quantized']:.4f}; under noise {noise:.4f}"
     for name, row in stored.get("costs", {}).items():
         seconds, most = ALLOWED[COSTS[name][0]]

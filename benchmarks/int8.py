@@ -70,16 +70,21 @@ def exported(student: keras.Model, path: Path) -> tuple[Any, bool]:
     return export(), True
 
 
-def family_row(name: str, size: int) -> dict[str, Any]:
-    """One family's figures."""
+def family(name: str, size: int) -> tuple[keras.Model, keras.Model, float]:
+    """A family's model, its quantised copy and the seconds that took."""
     model = _models.application(name, size)
     begin = time.perf_counter()
     student = quantized(
         model, _models.images(model, ROWS, seed=1), _models.images(model, STEPS * BATCH, seed=2)
     )
-    trained = time.perf_counter() - begin
+    return model, student, time.perf_counter() - begin
+
+
+def family_row(name: str, size: int) -> dict[str, Any]:
+    """One family's figures."""
+    model, student, seconds = family(name, size)
     x = _models.images(model, ROWS, seed=3)
-    return compared(student, model, x) | {"quantize_and_train_s": round(trained, 1)}
+    return compared(student, model, x) | {"quantize_and_train_s": round(seconds, 1)}
 
 
 def compared(student: keras.Model, model: keras.Model, x: np.ndarray) -> dict[str, Any]:
@@ -89,6 +94,7 @@ def compared(student: keras.Model, model: keras.Model, x: np.ndarray) -> dict[st
         export, needed = exported(student, Path(folder, "int8.tflite"))
         seconds = time.perf_counter() - begin
         file = kd.edge.load_tflite(export.path).predict(x)
+        plain = by_plain_kernels(export.path, x)
     rounded, single = (model.predict(x, batch_size=32, verbose=0) for model in (student, model))
     return {
         "float_tensors": sum(n for kind, n in export.dtypes.items() if kind.startswith("float")),
@@ -96,6 +102,8 @@ def compared(student: keras.Model, model: keras.Model, x: np.ndarray) -> dict[st
         "correlation_quantized": correlation(file, rounded),
         "correlation_float": correlation(file, single),
         "correlation_quantized_centred": correlation(centred(file), centred(rounded)),
+        "correlation_kernels": correlation(file, plain),
+        "same_logits": float(np.mean(same(file, rounded))),
         "agreement_quantized": agreement(file, rounded),
         "agreement_float": agreement(file, single),
         "logits_deviation": float(single.std()),
@@ -105,6 +113,19 @@ def compared(student: keras.Model, model: keras.Model, x: np.ndarray) -> dict[st
         "representative_data": needed,
         "export_s": round(seconds, 1),
     }
+
+
+def by_plain_kernels(path: Path, x: np.ndarray) -> np.ndarray:
+    """A file's logits by LiteRT's kernels without XNNPACK."""
+    run = kd.edge.load_tflite(path).kept_run()
+    (last,) = (tensor.index for tensor in run.tensors if tensor.output is not None)
+    parts = np.array_split(x, max(1, len(x) // 8))
+    return np.concatenate([run.run([part], [last])[0] for part in parts])
+
+
+def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which rows are alike in all columns, but for the last bits of a float32."""
+    return np.isclose(a, b, rtol=0.0, atol=1e-5 * np.abs(b).max()).all(-1)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

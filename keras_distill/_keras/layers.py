@@ -109,6 +109,14 @@ def called(
     return outputs, [loss for one in layers_of(layer) for loss in one._get_own_losses()]
 
 
+def is_training(layer: keras.layers.Layer) -> bool:
+    """Whether the call under way is one of training, for a layer whose `call` is not told.
+
+    `_get_call_context`: Keras hands `training` to those alone whose `call` has the argument.
+    """
+    return bool(layer._get_call_context().get_value("training"))
+
+
 def adopt(layer: keras.layers.Layer, variables: Sequence[keras.Variable]) -> None:
     """Has a layer track variables made elsewhere, and takes it for built.
 

@@ -22,6 +22,7 @@ from keras_distill.graph.remaking import (
     call_of_config,
     remaking,
 )
+from keras_distill.graph.replay import Graph, Step
 from keras_distill.graph.wrapping import Wrapping, inner
 
 __all__ = ["Compressed", "exporting", "inner", "is_exporting"]
@@ -104,12 +105,13 @@ class Compressed(Wrapping):
     def treated_weights(self) -> dict[str, Any]:
         """The weights as the layer sees them; constants while a file is being traced."""
         if not is_exporting():
-            return {key: self._treat(key) for key in self.treatments}
+            return {key: self.treated(key) for key in self.treatments}
         with tf.init_scope():
-            finished = {key: self._treat(key).numpy() for key in self.treatments}
+            finished = {key: self.treated(key).numpy() for key in self.treatments}
         return {key: tf.constant(value) for key, value in finished.items()}
 
-    def _treat(self, key: str) -> Any:
+    def treated(self, key: str) -> Any:
+        """One of them, by its path."""
         value = tf.convert_to_tensor(self._treated[key].value)
         for treatment in self.treatments[key]:
             value = treatment(value)
@@ -174,6 +176,9 @@ class Compressed(Wrapping):
         layer = self.release()
         self.treatments = {}
         return layer
+
+    def connect(self, graph: Graph, steps: Sequence[Step]) -> None:
+        """Called by a model when it is made, with its graph and all calls of the layer in it."""
 
     def after_update(self, iterations: Any) -> None:
         """Called by train steps after each update of the optimiser, in the graph."""

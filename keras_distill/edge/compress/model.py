@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
+from keras_distill.edge.compress.layer import Compressed
 from keras_distill.graph import copying
+from keras_distill.graph.replay import Step, trace
 from keras_distill.training.step import notify
 
 _ROWS, _INPUT = "calibration_rows.npz", "input_"
@@ -20,13 +22,23 @@ _ROWS, _INPUT = "calibration_rows.npz", "input_"
 
 @keras.saving.register_keras_serializable("keras_distill")
 class CompressedModel(Functional):
-    """A Functional model whose layers hear of every update of the optimiser.
+    """A Functional model whose layers hear of every update of the optimiser, and where they stand.
 
     Schedules follow `optimizer.iterations` under plain `fit` as under a `Distiller`; a custom
     training loop calls `after_update` itself.
     """
 
     _rows: Mapping[str, np.ndarray] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        graph = trace(self)
+        calls: dict[int, list[Step]] = {}
+        for step in graph.steps:
+            calls.setdefault(id(step.operation), []).append(step)
+        for steps in calls.values():
+            if isinstance(steps[0].operation, Compressed):
+                steps[0].operation.connect(graph, steps)
 
     @property
     def calibration_rows(self) -> Mapping[str, np.ndarray] | None:

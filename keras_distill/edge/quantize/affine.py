@@ -31,13 +31,19 @@ def coefficients(layer: keras.layers.Layer, channels: int) -> tuple[np.ndarray, 
 
 def in_graph(layer: keras.layers.Layer, channels: int) -> tuple[Tensor, Tensor]:
     """As `coefficients`, from the variables as the graph reads them."""
+    scale, shift = (tf.broadcast_to(one, [channels]) for one in numbers(layer))
+    return scale, shift
+
+
+def numbers(layer: keras.layers.Layer) -> tuple[Tensor, Tensor]:
+    """As `in_graph`, each of `(channels,)` or, where the layer has one for all, `(1,)`."""
     if isinstance(layer, keras.layers.BatchNormalization):
         found = _batch_normalization(layer)
     elif isinstance(layer, keras.layers.Normalization):
         found = _normalization(layer)
     else:
         found = layer.scale, layer.offset
-    scale, shift = (tf.broadcast_to(tf.reshape(_real(one), [-1]), [channels]) for one in found)
+    scale, shift = (tf.reshape(_real(one), [-1]) for one in found)
     return scale, shift
 
 
@@ -98,6 +104,15 @@ def as_depthwise(x: Tensor, scale: np.ndarray, shift: np.ndarray) -> Tensor:
     kernel = tf.constant(scale.reshape(1, 1, channels, 1), x.dtype)
     y = tf.nn.depthwise_conv2d(flat, kernel, [1, 1, 1, 1], "VALID") + tf.constant(shift, x.dtype)
     return y if len(x.shape) == 4 else tf.reshape(y, _like(x))
+
+
+def as_constants(x: Tensor, layer: keras.layers.Layer) -> Tensor:
+    """`x * scale + shift`, which a converter makes part of the kernel before it.
+
+    As constants, so that the kernel's steps in the file are those that `in_graph` gives.
+    """
+    scale, shift = coefficients(layer, x.shape[-1])
+    return x * tf.constant(scale, x.dtype) + tf.constant(shift, x.dtype)
 
 
 def by_one(x: Tensor) -> Tensor:

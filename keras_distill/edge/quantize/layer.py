@@ -13,12 +13,15 @@ from keras_distill.edge.compress.layer import Compressed, is_exporting
 from keras_distill.edge.compress.treatment import Treatment
 from keras_distill.edge.quantize import activations, forward, kinds, means, normalizations, twins
 from keras_distill.edge.quantize.affine import (
+    as_constants,
     as_depthwise,
     by_one,
     coefficients,
     in_graph,
+    is_affine,
     scaled,
 )
+from keras_distill.edge.quantize.connected import Connected
 from keras_distill.edge.quantize.ranges import InverseRoot, Range, is_observed
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
 from keras_distill.edge.quantize.weights import grids_of
@@ -35,7 +38,7 @@ _COMBINED = (
 
 
 @keras.saving.register_keras_serializable("keras_distill")
-class Quantized(Compressed):
+class Quantized(Connected):
     """The user's layer with weights on int8's grid and ranges on what it puts out.
 
     Args:
@@ -154,7 +157,10 @@ class Quantized(Compressed):
         if is_exporting() and self.affine:
             found = coefficients(self.layer, args[0].shape[-1])
             return as_depthwise(args[0], *(nearer(found) if self._is_masked else found))
-        return self.unrounded(*args, **kwargs)
+        if is_exporting() and _is_folded(self.layer):
+            return as_constants(args[0], self.layer)
+        y = self.unrounded(*args, **kwargs)
+        return y if self.adds is None else self.added(y, keras.tree.flatten(args))
 
     def unrounded(self, *args: Any, **kwargs: Any) -> Any:
         """The answer of the layer and what is folded into it, past its ranges."""
@@ -166,7 +172,9 @@ class Quantized(Compressed):
             )
         else:
             y = super().call(*args, **kwargs)
-        return y if self.behind is None else self.behind(y)
+        if self.behind is None:
+            return y
+        return as_constants(y, inner(self.behind)) if is_exporting() else self.behind(y)
 
     def _gain(self) -> Any:
         """What the file's kernel is a multiple of this layer's by, as the kernel broadcasts."""
@@ -255,6 +263,11 @@ class Quantized(Compressed):
         norm = config.get("behind")
         norm = None if norm is None else keras.saving.deserialize_keras_object(norm, custom_objects)
         return Compressed.revived(config, custom_objects) | {"behind": norm}
+
+
+def _is_folded(layer: Any) -> bool:
+    """Whether the file makes a layer part of the kernel before it, where it is no operation."""
+    return isinstance(layer, keras.layers.BatchNormalization) and is_affine(layer)
 
 
 def _ranges(name: str, wanted: Sequence[Any]) -> list[Range]:

@@ -11,6 +11,9 @@ import keras
 import tensorflow as tf
 
 from keras_distill.edge.compress.layer import is_exporting
+from keras_distill.edge.quantize.sums import ReadSums, requantized
+from keras_distill.edge.quantize.weights import rule_in_force
+from keras_distill.functional.tensors import Tensor
 
 # A calibrated range moves on in training as slowly as TFMOT's: its decay.
 SETTLED = 999.0
@@ -58,6 +61,10 @@ class Range(keras.layers.Layer):
 
     Args:
       fixed: `(low, high)` where the operation's own definition says the range.
+
+    Attributes:
+      sums: what tells, at inference, the sums that an integer kernel brings to this range; None
+        where nothing is known of them. Its owner sets it.
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None, **kwargs: Any):
@@ -68,6 +75,7 @@ class Range(keras.layers.Layer):
             self.low = self._scalar("low")
             self.high = self._scalar("high")
             self.seen = self._scalar("seen")
+        self.sums: ReadSums | None = None
         self.built = True
 
     def _scalar(self, name: str) -> Any:
@@ -90,9 +98,30 @@ class Range(keras.layers.Layer):
             return fake_quant(x, self.low.value, self.high.value)
         return tf.cond(
             self.seen.value > 0,
-            lambda: fake_quant(x, self.low.value, self.high.value),
+            lambda: fake_quant(self._as_kernels_round(x), self.low.value, self.high.value),
             lambda: tf.identity(x),
         )
+
+    def _as_kernels_round(self, x: Tensor) -> Tensor:
+        """`x` on the range's steps, not clipped to it, with the gradient of `x`."""
+        if x.dtype != tf.float32 or rule_in_force() is not None:
+            return x
+        scale = self.scale()
+        if self.sums is None:
+            found = scale * tf.round(x / scale)
+        else:
+            found = requantized(x, self.sums(), scale)
+        return x + tf.stop_gradient(tf.where(tf.math.is_finite(x), found - x, 0.0))
+
+    def scale(self) -> Tensor:
+        """The step, as the converter computes it and the file has it; 1 for a range of nothing."""
+        low, high = (self.low.value, self.high.value) if self.fixed is None else self.fixed
+        low, high = (tf.cast(tf.convert_to_tensor(one), tf.float64) for one in (low, high))
+        return tf.cast(tf.where(high > low, (high - low) / 255.0, 1.0), tf.float32)
+
+    def is_seen(self) -> Tensor:
+        """Whether the range is set, in a graph as well."""
+        return tf.constant(True) if self.fixed is not None else self.seen.value > 0
 
     def _follow(self, x: Any) -> None:
         x = self.counted(tf.stop_gradient(tf.cast(x, tf.float32)))
