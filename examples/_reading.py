@@ -1,0 +1,58 @@
+"""What the examples read from the folder that the environment's `KERAS_DISTILL_DATA` names."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def data_folder(name: str, example: str) -> Path:
+    """The folder `name` in that of `KERAS_DISTILL_DATA`; where there is none, how to get it."""
+    found = Path(os.environ.get("KERAS_DISTILL_DATA") or ".").expanduser() / name
+    if not found.is_dir():
+        raise SystemExit(
+            f"Expected data in {found}. The head of examples/{example}.py has the commands that "
+            f"fetch them; the environment's KERAS_DISTILL_DATA names the folder around {name!r}. "
+            f"--smoke runs without."
+        )
+    return found
+
+
+def movielens(folder: Path) -> dict[str, np.ndarray]:
+    """MovieLens-100K as recbole keeps it.
+
+    Returns:
+      `ratings`, `(3, people, films)`: 1 to 5, 0 for none; of each person the first seven tenths by
+      time, the next tenth, and the rest. `person`: age, gender, trade. `film`: year, genres.
+    """
+    people, films, found = (_tsv(folder / f"ml-100k.{kind}") for kind in ("user", "item", "inter"))
+    person_at = {row["user_id"]: place for place, row in enumerate(people)}
+    film_at = {row["item_id"]: place for place, row in enumerate(films)}
+    found.sort(key=lambda row: (person_at[row["user_id"]], float(row["timestamp"])))
+    who = np.array([person_at[row["user_id"]] for row in found])
+    when = (np.arange(len(who)) - np.searchsorted(who, who)) / np.bincount(who)[who]
+    part = (when >= 0.7).astype(int) + (when >= 0.8)
+    ratings = np.zeros((3, len(people), len(films)), "float32")
+    ratings[part, who, [film_at[row["item_id"]] for row in found]] = [
+        float(row["rating"]) for row in found
+    ]
+    trades = sorted({row["occupation"] for row in people})
+    genres = sorted({word for row in films for word in row["class"].split()})
+    person = [
+        [int(row["age"]) / 10 - 3, row["gender"] == "F", *(row["occupation"] == t for t in trades)]
+        for row in people
+    ]
+    years = [int(row["release_year"]) if row["release_year"].isdecimal() else 1995 for row in films]
+    film = [
+        [year / 10 - 199, *(genre in row["class"].split() for genre in genres)]
+        for year, row in zip(years, films, strict=True)
+    ]
+    return {"ratings": ratings, "person": np.array(person, "f"), "film": np.array(film, "f")}
+
+
+def _tsv(path: Path) -> list[dict[str, str]]:
+    """Rows by column; recbole writes `name:type` above each."""
+    with open(path, encoding="utf-8", newline="") as file:
+        found = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [{key.split(":")[0]: value for key, value in row.items()} for row in found]
