@@ -10,8 +10,8 @@
 out. CIFAR-10 is read as `kd.data.load_cifar10` finds it; what is trained here stays in `--folder`.
 
 trained: whether a file chooses the class that its float network chooses, on test images. The ways
-to the file see 500 training images without labels, or none. "reconstructed" has the ranges of
-`method="mse"`, which cut tails off; the others span what calibration saw.
+to the file see 500 training images without labels, or none. "reconstructed" begins with the ranges
+of `method="mse"`, which cut tails off, and learns them; the others span what calibration saw.
 
 spread: a trained network of MobileNetV2's blocks, ReLU in place of ReLU6, whose channels were
 multiplied by 0.1 to 10 at random and whose readers divided by it: the same network in float.
@@ -53,7 +53,7 @@ import keras_distill as kd
 
 ROWS, TEST, SEEDS, SIZE = 500, 2000, 3, 64
 FAMILIES = _models.FAMILIES[:9]
-WAYS = ("converter", "calibrated", "data-free", "corrected", "reconstructed")
+WAYS = ("converter", "calibrated", "data-free", "corrected", "reconstructed", "taught")
 SAME_CLASS, DATA_FREE, CORRELATION = 0.99, 0.97, 0.995
 
 # --- trained networks ---------------------------------------------------------------------------
@@ -69,14 +69,15 @@ def ways(model: keras.Model, rows: np.ndarray) -> Iterator[tuple[str, Callable[[
         small = kd.edge.quantize_aware(equalized(model), calibration_data=rows)
         return kd.edge.correct_biases(small, rows)
 
-    def reconstructed() -> keras.Model:
+    def reconstructed(teacher: keras.Model | None = None) -> keras.Model:
         small = kd.edge.calibrate(kd.edge.quantize_aware(model), rows, method="mse")
-        return kd.edge.reconstruct(small, data=rows, verbose=False)
+        return kd.edge.reconstruct(small, teacher, rows, verbose=False)
 
     yield "calibrated", calibrated
     yield "data-free", lambda: kd.edge.calibrate(kd.edge.quantize_aware(model), None)
     yield "corrected", corrected
     yield "reconstructed", reconstructed
+    yield "taught", lambda: reconstructed(model)
 
 
 def equalized(model: keras.Model) -> keras.Model:
@@ -137,13 +138,14 @@ def beside_quantized(path: Path, case: _trained.Trained, small: keras.Model) -> 
 def trained_table(rows: dict[str, Any]) -> str:
     head = ["network", "weights", "float's accuracy, %", "converter's own", "calibrated"]
     head += ["data-free", "equalised, biases corrected", "reconstructed"]
+    head += ["reconstructed, the float network its teacher"]
     head += ["file and fake-quantised correlate at least"]
     return _common.markdown(head, [
         [name, f"{row['weights']:,}", f"{100 * row['accuracy']:.2f}" if "accuracy" in row else "",
          *(f"{100 * row['ways'][way]['same_class']:.2f}" if way in row["ways"] else ""
            for way in WAYS),
          f"{min(one.get('follows_quantized', 1.0) for one in row['ways'].values()):.5f}"]
-        if "failed" not in row else [name, row["failed"], *[""] * 7]
+        if "failed" not in row else [name, row["failed"], *[""] * 8]
         for name, row in rows.items()
     ])  # fmt: skip
 

@@ -22,7 +22,7 @@ from keras_distill.edge import legacy
 from keras_distill.edge.bridge import LegacyLayer, legacy_layer, to_legacy, wrap_legacy
 from keras_distill.edge.compress.clustering import Clusters
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
-from keras_distill.edge.quantize.steps import LearnedGrid
+from keras_distill.edge.quantize.steps import LearnedGrid, LearnedRange
 from keras_distill.edge.repair.caps import ChannelCap
 
 OURS = "keras_distill>"
@@ -118,7 +118,7 @@ def roots():
     yield from (schedules.Linear(1, 2, 3), schedules.Cosine(1, 2, 3), schedules.WarmUp(1, 2))
     yield from (schedules.Steps([1], [1, 2]), schedules.TeacherEntropy(1, 2))
     yield from (schedules.Uncertainty(), schedules.GradientNorm())
-    yield from (Clusters(2), Range(), InverseRoot(), ChannelCap(), LearnedGrid())
+    yield from (Clusters(2), Range(), InverseRoot(), ChannelCap(), LearnedGrid(), LearnedRange())
     yield kd.edge.prune(model, 0.5)
     yield kd.edge.quantize_aware(model, calibration_data=np.ones((2, 6, 6, 1), "float32"))
     yield kd.Distiller(model, small_model("teacher"), student_preprocess=keras.activations.relu)

@@ -7,7 +7,7 @@ from keras_distill.edge.compress.model import CompressedModel
 from keras_distill.edge.compress.pruning import Mask
 from keras_distill.edge.quantize.layer import Quantized, QuantizedInput
 from keras_distill.edge.quantize.ranges import InverseRoot, Range
-from keras_distill.edge.quantize.steps import LearnedGrid
+from keras_distill.edge.quantize.steps import LearnedGrid, LearnedRange
 from keras_distill.edge.quantize.weights import Grid
 from keras_distill.edge.repair.caps import ChannelCap
 
@@ -19,6 +19,7 @@ CLASSES = (
     Grid,
     InverseRoot,
     LearnedGrid,
+    LearnedRange,
     LegacyLayer,
     Mask,
     Quantized,

@@ -1,5 +1,7 @@
 """One scale a Dense kernel, where a file is to be smaller or an old kernel is to run it."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -142,6 +144,28 @@ def test_frozen_its_norm_keeps_its_statistics(pair):
     assert np.any(np.asarray(norm.beta) != np.asarray(model.get_layer("norm").beta))
 
 
+def test_its_norm_freezes_after_so_many_updates(pair, tmp_path):
+    model, rows, _ = pair
+    small, statistics = quantised(model, rows, freeze_batch_norm_after=3), []
+    small.compile("adam", "mse", jit_compile=False)
+
+    def train(one, updates):
+        norm = one.get_layer("dense").behind.layer
+        for _ in range(updates):
+            one.train_on_batch(rows, np.zeros((64, OUTPUTS), "float32"))
+            statistics.append((norm.moving_mean.numpy(), norm.moving_variance.numpy()))
+
+    train(small, 2)
+    # What it has counted is in its file.
+    small.save(tmp_path / "small.keras")
+    train(keras.saving.load_model(tmp_path / "small.keras"), 3)
+    moved = [
+        [bool(np.any(a != b)) for a, b in zip(before, after, strict=True)]
+        for before, after in itertools.pairwise(statistics)
+    ]
+    assert moved == [[True, True]] * 2 + [[False, False]] * 2
+
+
 def test_stripped_the_norm_is_back(pair):
     model, rows, _ = pair
     plain = kd.edge.strip(quantised(model, rows))
@@ -182,3 +206,5 @@ def test_a_pair_that_cannot_be_one_is_refused(pair):
         kd.edge.quantize_aware(model, dense_scales="tensor")
     with pytest.raises(ValueError, match="'channel' or 'tensor'; got 'row'"):
         kd.edge.quantize_aware(model, dense_scales="row")
+    with pytest.raises(ValueError, match=r"learned_steps=True.*dense_scales='tensor'.*Take one"):
+        quantised(pair[0], pair[1], learned_steps=True)

@@ -66,10 +66,12 @@ def quantize_aware(
         and an entry that names nothing else is refused. In such a dict 32 leaves the kernels of
         Dense, convolutions and depthwise ones in float: the file computes that layer in float,
         and what it puts out has 8 bits again, so that its neighbours stay in integers.
-      learned_steps: the size of each channel's steps is trained with the weights, as `LSQ` has it
-        (`quantize.steps`), and begins at the largest weight over the number of steps. Largest
-        weights are clipped where that rounds the others better, which pays at 4 bits. Activations
-        keep their ranges.
+      learned_steps: the size of steps is trained with the weights, as `LSQ` has it
+        (`quantize.steps`). Each channel's of a kernel begins at the largest weight over the number
+        of steps, and the largest weights are clipped where that rounds the others better, which
+        pays at 4 bits. Ranges of tensors are trained from where `calibration_data`, `calibrate` or
+        the first batch has set them, and no longer follow the batches; in frozen layers they stay.
+        Known ranges, as a softmax's, and those of masked scores are not trained.
       dense_scales: "channel": a scale for each output of a Dense; "tensor": one for its whole
         kernel, and up to 16 bytes an output less in the file. A BatchNormalization behind a Dense
         is then part of that layer, and the copy has none of its name: the one scale is that of
@@ -130,12 +132,20 @@ def quantize_aware(
         if plan.goes:
             return handed_on
         norm = copy_of(operations[plan.behind], plan.behind) if plan.behind else None
-        return _quantized(plan, layer, freeze_batch_norm_after, preserve_sparsity, make, norm)
+        return _quantized(
+            plan,
+            layer,
+            preserve_sparsity,
+            make,
+            norm,
+            freeze_after=freeze_batch_norm_after,
+            learned_ranges=learned_steps,
+        )
 
     def on_input(name: str, tensor: Any) -> Any:
         if name in found.exact_inputs:
             return tensor
-        return _ranged_input(name, tensor, found.score_inputs.get(name))
+        return _ranged_input(name, tensor, found.score_inputs.get(name), learned_steps)
 
     copy = rebuild(model, substitute, on_input=on_input)
     for one in _keras.layers_of(copy):
@@ -221,10 +231,12 @@ def _check_float(found: Analysis, name: Any, named: Mapping[str, Any]) -> None:
 def _quantized(
     plan: Plan,
     layer: Any,
-    freeze_after: int | None,
     keep_zeros: bool,
     grid: Callable[[Sequence[int]], Grid],
     norm: Any,
+    *,
+    freeze_after: int | None,
+    learned_ranges: bool,
 ) -> Any:
     """`layer`, a copy of the model's, as its plan wants it; `norm` is to be part of it."""
     earlier = layer if isinstance(layer, Compressed) else None
@@ -253,6 +265,7 @@ def _quantized(
         requantized=plan.requantized,
         inputs=plan.inputs,
         freeze_after=freeze_after if is_norm else None,
+        learned_ranges=learned_ranges,
         name=layer.name,
         trainable=getattr(layer, "trainable", True),
     )
@@ -292,9 +305,11 @@ def _treatments(
     return {key: chain for key, chain in found.items() if chain}
 
 
-def _ranged_input(name: str, tensor: Any, kind: str | None) -> Any:
+def _ranged_input(name: str, tensor: Any, kind: str | None, learned: bool) -> Any:
     if "float" not in tensor.dtype:
         return tensor
     identity = keras.layers.Identity(name=f"{name}_range")
     identity.build(tensor.shape)
-    return QuantizedInput(identity, outputs=[kind or True], name=identity.name)(tensor)
+    outputs = [kind or True]
+    wrapped = QuantizedInput(identity, outputs=outputs, learned_ranges=learned, name=identity.name)
+    return wrapped(tensor)

@@ -159,7 +159,7 @@ def _bounds(model: Any, ranges: list[Range], rows: list[Any], method: str) -> li
     cut = _cut(model, ranges, rows, lows, highs, METHODS[method])
     # Of answers nothing is cut off: the best ones would all become equal. Nor is a mask's place.
     masked = (one for one in ranges if isinstance(one, MaskedRange))
-    kept = {id(one) for one in (*_of_outputs(model), *masked)}
+    kept = {id(one) for one in (*ranges_of_outputs(model), *masked)}
     return [
         all_of_it if id(one) in kept else within
         for one, all_of_it, within in zip(ranges, whole, cut, strict=True)
@@ -205,7 +205,7 @@ def _cut(
     ]
 
 
-def _of_outputs(model: Any) -> list[Range]:
+def ranges_of_outputs(model: Any) -> list[Range]:
     """The ranges of the tensors that the model returns."""
     makers = [_keras.history(output).operation for output in model.outputs]
     return [one for maker in makers if isinstance(maker, Quantized) for one in maker.output_ranges]

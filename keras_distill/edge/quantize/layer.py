@@ -24,6 +24,7 @@ from keras_distill.edge.quantize.affine import (
 from keras_distill.edge.quantize.connected import Connected
 from keras_distill.edge.quantize.ranges import InverseRoot, Range, is_observed
 from keras_distill.edge.quantize.scores import MaskedRange, nearer
+from keras_distill.edge.quantize.steps import LearnedRange
 from keras_distill.edge.quantize.weights import grids_of
 from keras_distill.graph.traits import does
 from keras_distill.graph.wrapping import inner
@@ -58,6 +59,7 @@ class Quantized(Connected):
         exactly, or holds whole numbers, and so has none of its own.
       freeze_after: for BatchNormalization, the number of updates after which it keeps its
         statistics; None for never.
+      learned_ranges: ranges that data sets are trained from there, but for those of masked scores.
     """
 
     def __init__(
@@ -74,17 +76,19 @@ class Quantized(Connected):
         requantized: bool = False,
         inputs: Sequence[Any] = (),
         freeze_after: int | None = None,
+        learned_ranges: bool = False,
         **kwargs: Any,
     ):
         super().__init__(layer, treatments, **kwargs)
+        self.learned_ranges = learned_ranges
         self.own_activation = activation
         self.outputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in outputs]
-        self.output_ranges = _ranges("output_range", self.outputs_config)
+        self.output_ranges = self._ranges("output_range", self.outputs_config)
         root, kind = normalizations.root_at(layer), next(iter(outputs), True)
         self.between = [
             InverseRoot(name=f"inner_range_{number}")
             if number == root
-            else _range_of(kind if isinstance(kind, str) else True, f"inner_range_{number}")
+            else self._range_of(kind if isinstance(kind, str) else True, f"inner_range_{number}")
             for number in range(between)
         ]
         self.affine = affine
@@ -102,7 +106,7 @@ class Quantized(Connected):
                 grid.gain = self._gain
         self.requantized = requantized
         self.inputs_config = [tuple(o) if isinstance(o, (list, tuple)) else o for o in inputs]
-        self.input_ranges = _ranges("input_range", self.inputs_config)
+        self.input_ranges = self._ranges("input_range", self.inputs_config)
         self.freeze_after = freeze_after
         if freeze_after is not None:
             self.updates = self.add_weight(
@@ -241,6 +245,17 @@ class Quantized(Connected):
         yield from self.between
         yield from self.output_ranges
 
+    def _ranges(self, name: str, wanted: Sequence[Any]) -> list[Range]:
+        numbered = enumerate(wanted)
+        return [self._range_of(one, f"{name}_{n}") for n, one in numbered if one is not False]
+
+    def _range_of(self, wanted: Any, name: str) -> Range:
+        if isinstance(wanted, str):
+            return MaskedRange(wanted, name=name)
+        if wanted is True and self.learned_ranges:
+            return LearnedRange(name=name, trainable=self.trainable)
+        return Range(fixed=None if wanted is True else wanted, name=name)
+
     def get_config(self) -> dict[str, Any]:
         """As `Compressed`, and which outputs have ranges."""
         return {
@@ -254,6 +269,7 @@ class Quantized(Connected):
             "requantized": self.requantized,
             "inputs": self.inputs_config,
             "freeze_after": self.freeze_after,
+            "learned_ranges": self.learned_ranges,
         }
 
     @staticmethod
@@ -268,18 +284,6 @@ class Quantized(Connected):
 def _is_folded(layer: Any) -> bool:
     """Whether the file makes a layer part of the kernel before it, where it is no operation."""
     return isinstance(layer, keras.layers.BatchNormalization) and is_affine(layer)
-
-
-def _ranges(name: str, wanted: Sequence[Any]) -> list[Range]:
-    return [
-        _range_of(one, f"{name}_{number}") for number, one in enumerate(wanted) if one is not False
-    ]
-
-
-def _range_of(wanted: Any, name: str) -> Range:
-    if isinstance(wanted, str):
-        return MaskedRange(wanted, name=name)
-    return Range(fixed=None if wanted is True else wanted, name=name)
 
 
 def _ranges_of(operation: Any) -> list[Range]:

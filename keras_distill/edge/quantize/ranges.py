@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill.edge.compress.layer import is_exporting
+from keras_distill.edge.compress.repaired import Repaired
 from keras_distill.edge.quantize.sums import ReadSums, requantized
 from keras_distill.edge.quantize.weights import rule_in_force
 from keras_distill.functional.tensors import Tensor
@@ -65,7 +66,10 @@ class Range(keras.layers.Layer):
     Attributes:
       sums: what tells, at inference, the sums that an integer kernel brings to this range; None
         where nothing is known of them. Its owner sets it.
+      repaired: what a repair has left here, of this range and others, or None.
     """
+
+    repaired: Repaired | None = None
 
     def __init__(self, fixed: tuple[float, float] | None = None, **kwargs: Any):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
@@ -95,10 +99,10 @@ class Range(keras.layers.Layer):
             return self._rounded_for_export(x)
         if training:
             self._follow(x)
-            return fake_quant(x, self.low.value, self.high.value)
+            return self._in_training(x)
         return tf.cond(
             self.seen.value > 0,
-            lambda: fake_quant(self._as_kernels_round(x), self.low.value, self.high.value),
+            lambda: fake_quant(self._as_kernels_round(x), *self.limits()),
             lambda: tf.identity(x),
         )
 
@@ -115,23 +119,29 @@ class Range(keras.layers.Layer):
 
     def scale(self) -> Tensor:
         """The step, as the converter computes it and the file has it; 1 for a range of nothing."""
-        low, high = (self.low.value, self.high.value) if self.fixed is None else self.fixed
-        low, high = (tf.cast(tf.convert_to_tensor(one), tf.float64) for one in (low, high))
+        low, high = (tf.cast(one, tf.float64) for one in self.limits())
         return tf.cast(tf.where(high > low, (high - low) / 255.0, 1.0), tf.float32)
 
     def is_seen(self) -> Tensor:
         """Whether the range is set, in a graph as well."""
         return tf.constant(True) if self.fixed is not None else self.seen.value > 0
 
+    def _in_training(self, x: Any) -> Any:
+        return fake_quant(x, *self.limits())
+
     def _follow(self, x: Any) -> None:
         x = self.counted(tf.stop_gradient(tf.cast(x, tf.float32)))
-        share = tf.maximum(1.0 / (self.seen.value + 1.0), 1.0 - 0.999)
+        share = self._share()
         for bound, found in (
             (self.low, tf.minimum(tf.reduce_min(x), 0.0)),
             (self.high, tf.maximum(tf.reduce_max(x), 0.0)),
         ):
             bound.assign(bound.value + share * (found - bound.value))
         self.seen.assign(self.seen.value + 1.0)
+
+    def _share(self) -> Any:
+        """How far a batch moves the range towards its own."""
+        return tf.maximum(1.0 / (self.seen.value + 1.0), 1.0 - 0.999)
 
     def counted(self, x: Any) -> Any:
         """What of a tensor its range is found from."""
@@ -158,7 +168,8 @@ class Range(keras.layers.Layer):
         if self.fixed is not None:
             return self.fixed
         with tf.init_scope():
-            return float(self.low.numpy()), float(self.high.numpy())
+            low, high = self.limits()
+            return float(low), float(high)
 
     def limits(self) -> tuple[Any, Any]:
         """`(low, high)` as they are where it is called; equal where nothing was seen yet."""
@@ -195,7 +206,7 @@ class InverseRoot(Range):
             return _rounded_inverse_root(x, tf.constant(self.bounds()[1]))
         return tf.cond(
             self.seen.value > 0,
-            lambda: _rounded_inverse_root(x, self.high.value),
+            lambda: _rounded_inverse_root(x, self.limits()[1]),
             lambda: _inverse_root(x),
         )
 

@@ -1,4 +1,4 @@
-"""Grids whose step sizes are learned with the weights: LSQ."""
+"""Step sizes that are learned with the weights, of weights and of tensors: LSQ."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_distill.edge.quantize.ranges import Range
 from keras_distill.edge.quantize.weights import Grid, rule_in_force, scale_of
 from keras_distill.functional.tensors import Tensor
 
-__all__ = ["LearnedGrid", "on_learned_grid"]
+__all__ = ["LearnedGrid", "LearnedRange", "on_learned_grid", "on_learned_range"]
 
-# The smallest step, as a share of the one that reaches the largest weight.
+# The smallest step, as a share of the one that reaches the largest weight, and of a range's first.
 _LEAST = 1e-2
+# Q_P - Q_N of a tensor.
+_STEPS = 255.0
 
 
 def on_learned_grid(value: Tensor, step: Tensor, most: float) -> Tensor:
@@ -41,6 +44,83 @@ def on_learned_grid(value: Tensor, step: Tensor, most: float) -> Tensor:
     scaled = step * share + tf.stop_gradient(step - step * share)
     steps = tf.clip_by_value(value / scaled, -most, most)
     return scaled * (steps + tf.stop_gradient(tf.round(steps) - steps))
+
+
+def on_learned_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`x` rounded to 256 steps from `low` to `high`, zero among them; both ends have a gradient.
+
+    With s = (high - low) / 255 and z = round(-low / s):
+
+        x -> s * round(clip(x / s, -z, 255 - z)).
+
+    The gradient of x is that of the identity inside the clip and 0 outside. That of s is
+    round(x / s) - x / s inside, and each end's is 1 for what lies beyond it, z's rounding counting
+    as the identity; summed over all numbers.
+
+    Args:
+      x: any shape, any float dtype.
+      low, high: scalars, `low <= 0 <= high`, not both 0.
+
+    Source: Esser, McKinstry, Bablani, Appuswamy, Modha, "Learned Step Size Quantization", ICLR
+    2020, equations 1 to 3, where ranges begin at zero; the two ends of others as Bhalgat, Lee,
+    Nagel, Blankevoort, Kwak, "LSQ+", CVPR workshops 2020, by another parametrisation.
+
+    >>> on_learned_range(tf.constant([0.503, -3.0, 9.0]), -1.0, 1.55).numpy().round(4)
+    array([ 0.5 , -1.  ,  1.55], dtype=float32)
+    """
+    step = (tf.convert_to_tensor(high) - low) / _STEPS
+    zero = tf.clip_by_value(-low / step, 0.0, _STEPS)
+    zero += tf.stop_gradient(tf.round(zero) - zero)
+    steps = tf.clip_by_value(tf.cast(x, tf.float32) / step, -zero, _STEPS - zero)
+    return tf.cast(step * (steps + tf.stop_gradient(tf.round(steps) - steps)), x.dtype)
+
+
+@keras.saving.register_keras_serializable("keras_distill")
+class LearnedRange(Range):
+    """A range that is trained from where calibration, or the first batch in training, has set it.
+
+    What is trained is each end in units of the first one, as a `LearnedGrid`'s steps are. An end
+    of 0 stays there. In a frozen layer the range stays as it was set.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.factor = self.add_weight(shape=(2,), initializer="ones", name="factor")
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The ends as they are by now."""
+        return self._ends(self.factor.value)
+
+    def _ends(self, factor: Tensor) -> tuple[Tensor, Tensor]:
+        within = tf.maximum(factor, _LEAST)
+        # A factor that lies outside is not held there: its gradient goes on.
+        low, high = tf.unstack(factor + tf.stop_gradient(within - factor))
+        return low * self.low.value, high * self.high.value
+
+    def _in_training(self, x: Tensor) -> Tensor:
+        """`x` rounded, the gradient of the ends times 1 / sqrt(numbers of a row * 255)."""
+        numbers = tf.cast(tf.size(x) / tf.maximum(tf.shape(x)[0], 1), tf.float32)
+        share = tf.math.rsqrt(tf.maximum(numbers, 1.0) * _STEPS)
+        factor = self.factor.value
+        scaled = factor * share + tf.stop_gradient(factor - factor * share)
+        return tf.cond(
+            self._has_begun(),
+            lambda: on_learned_range(x, *self._ends(scaled)),
+            # Zeros alone tell nothing of a range.
+            lambda: tf.identity(x),
+        )
+
+    def _share(self) -> Tensor:
+        """The first batch sets the range where nothing has; no other moves it."""
+        return tf.where(self._has_begun(), 0.0, 1.0)
+
+    def _has_begun(self) -> Tensor:
+        return self.high.value > self.low.value
+
+    def set(self, low: float, high: float) -> None:
+        """Sets the range; it is trained from there."""
+        super().set(low, high)
+        self.factor.assign([1.0, 1.0])
 
 
 @keras.saving.register_keras_serializable("keras_distill")

@@ -1,4 +1,4 @@
-"""What a repair keeps of each block, in a folder or in memory, so that a stopped one goes on."""
+"""What a repair keeps of each part, in a folder or in memory, so that a stopped one goes on."""
 
 from __future__ import annotations
 
@@ -9,72 +9,100 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
 from keras_distill.edge.compress.repaired import Repaired
-from keras_distill.edge.repair.blocks import Block
 from keras_distill.teachers.identity import content_of
 from keras_distill.training.architecture import architecture_digest
 from keras_distill.training.stages import RECORD, Folder, Stage, run_stages
 
-__all__ = ["Kept", "assign", "digest", "kept_on"]
+__all__ = ["Kept", "Part", "assign", "digest", "kept_on"]
 
 Weights = Mapping[str, np.ndarray]
 _BEFORE, _AFTER = "before ", "after "
 _EARLIER = " (finished earlier)"
 
 
-class Kept:
-    """The blocks of a model, each learned or found in the folder, in order.
+class Remembering(Protocol):
+    """A layer on which a repair is remembered."""
 
-    A block's weights before and after are held. A model in which finished blocks have learned
+    repaired: Repaired | None
+
+
+class Part(Protocol):
+    """What a repair changes at a time.
+
+    Attributes:
+      path: its name among the others.
+      layer: where the repair is remembered.
+      weights: the variables that it changes, by their names in it.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def layer(self) -> Remembering: ...
+
+    @property
+    def weights(self) -> dict[str, keras.Variable]: ...
+
+
+class Kept:
+    """The parts of a model, each learned or found in the folder, in order.
+
+    A part's weights before and after are held. A model in which finished parts have learned
     already, as an interrupted call leaves it, is known by that, and gets the earlier ones back.
 
     Args:
       folder: where; None for the layers' wrappers, in memory.
-      model, blocks: a quantised model and what is learned in it.
+      model, parts: a quantised model and what is learned in it.
       settings: what else decides the result, in JSON's types.
+      left: parts that are not learned this time, and get back what they had before earlier calls.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str] | None,
         model: keras.Model,
-        blocks: Sequence[Block],
+        parts: Sequence[Part],
         settings: Mapping[str, Any],
+        left: Sequence[Part] = (),
     ):
         self._folder = None if folder is None else Folder(Path(folder))
-        self._model, self._blocks, self._settings = model, blocks, settings
+        self._model, self._parts, self._settings = model, parts, settings
+        self._left = left
 
     def each(
-        self, learn: Callable[[Block], tuple[Weights, str]]
-    ) -> Iterator[tuple[Block, Weights, str]]:
-        """Every block with its learned weights and what came out, in words.
+        self, learn: Callable[[Part], tuple[Weights, str]]
+    ) -> Iterator[tuple[Part, Weights, str]]:
+        """Every part with its learned weights and what came out, in words.
 
         Args:
-          learn: gives both for a block, of which all before it have theirs.
+          learn: gives both for a part, of which all before it have theirs.
 
         Raises:
           ValueError: the folder holds another repair.
         """
-        stages = [self._stage(number, learn) for number in range(len(self._blocks))]
-        earlier = self._earlier(stages)
+        stages = [self._stage(number, learn) for number in range(len(self._parts))]
+        left = [(part, kept.before) for part in self._left if (kept := kept_on(part))]
+        earlier = [*self._earlier(stages), *left]
         settings = {"model": self._identity(earlier), **self._settings}
         with self._opened(settings, stages):
-            found = {id(block): kept_on(block) for block in self._blocks}
-            for block, weights in earlier:
-                assign(block, weights)
+            found = {id(part): kept_on(part) for part in self._parts}
+            for part, weights in earlier:
+                assign(part, weights)
             said = json.dumps(settings, sort_keys=True)
             if self._folder is None:
                 each = self._in_memory(learn, said, found)
             else:
                 each = self._in_folder(stages, self._folder)
-            for block, before, after, words in each:
-                block.layer.repaired = Repaired(said, before, after, words.removesuffix(_EARLIER))
-                yield block, after, words
+            for part, before, after, words in each:
+                part.layer.repaired = Repaired(said, before, after, words.removesuffix(_EARLIER))
+                yield part, after, words
 
     def _opened(
         self, settings: dict[str, Any], stages: Sequence[Stage]
@@ -85,46 +113,46 @@ class Kept:
 
     def _in_memory(
         self,
-        learn: Callable[[Block], tuple[Weights, str]],
+        learn: Callable[[Part], tuple[Weights, str]],
         settings: str,
         found: Mapping[int, Repaired | None],
-    ) -> Iterator[tuple[Block, Weights, Weights, str]]:
-        for block in self._blocks:
-            kept = found[id(block)]
+    ) -> Iterator[tuple[Part, Weights, Weights, str]]:
+        for part in self._parts:
+            kept = found[id(part)]
             if kept is not None and kept.settings == settings:
-                yield block, kept.before, kept.after, kept.words + _EARLIER
+                yield part, kept.before, kept.after, kept.words + _EARLIER
                 continue
-            before = {key: variable.numpy() for key, variable in block.weights.items()}
-            yield block, before, *learn(block)
+            before = {key: variable.numpy() for key, variable in part.weights.items()}
+            yield part, before, *learn(part)
 
     def _in_folder(
         self, stages: Sequence[Stage], folder: Folder
-    ) -> Iterator[tuple[Block, Weights, Weights, str]]:
+    ) -> Iterator[tuple[Part, Weights, Weights, str]]:
         done = run_stages(stages, folder)
-        for block, (stage, words, reused) in zip(self._blocks, done, strict=True):
+        for part, (stage, words, reused) in zip(self._parts, done, strict=True):
             before, after = _read(folder.path / stage.artefacts[0])
-            yield block, before, after, words + _EARLIER if reused else words
+            yield part, before, after, words + _EARLIER if reused else words
 
-    def _stage(self, number: int, learn: Callable[[Block], tuple[Weights, str]]) -> Stage:
-        block, file = self._blocks[number], f"{number + 1:03d}.npz"
+    def _stage(self, number: int, learn: Callable[[Part], tuple[Weights, str]]) -> Stage:
+        part, file = self._parts[number], f"{number + 1:03d}.npz"
 
         def make(into: Path) -> str:
-            before = {key: variable.numpy() for key, variable in block.weights.items()}
-            after, words = learn(block)
+            before = {key: variable.numpy() for key, variable in part.weights.items()}
+            after, words = learn(part)
             _write(into / file, before, after)
             return words
 
-        return Stage(f"{number + 1} {block.path}", (file,), make)
+        return Stage(f"{number + 1} {part.path}", (file,), make)
 
-    def _earlier(self, stages: Sequence[Stage]) -> list[tuple[Block, Weights]]:
-        """What finished blocks had before, where the model has what they have learned."""
+    def _earlier(self, stages: Sequence[Stage]) -> list[tuple[Part, Weights]]:
+        """What finished parts had before, where the model has what they have learned."""
         found = []
-        for block, stage in zip(self._blocks, stages, strict=True):
+        for part, stage in zip(self._parts, stages, strict=True):
             before, after = self._of_folder(stage)
-            if after and _has(block, after):
-                found.append((block, before))
-            elif kept := kept_on(block):
-                found.append((block, kept.before))
+            if after and _has(part, after):
+                found.append((part, before))
+            elif kept := kept_on(part):
+                found.append((part, kept.before))
         return found
 
     def _of_folder(self, stage: Stage) -> tuple[Weights, Weights]:
@@ -133,30 +161,30 @@ class Kept:
         path = self._folder.path / stage.artefacts[0]
         return _read(path) if path.exists() else ({}, {})
 
-    def _identity(self, earlier: Iterable[tuple[Block, Weights]]) -> str:
+    def _identity(self, earlier: Iterable[tuple[Part, Weights]]) -> str:
         values = {id(variable): variable.numpy() for variable in self._model.variables}
-        for block, weights in earlier:
-            values.update({id(block.weights[key]): value for key, value in weights.items()})
+        for part, weights in earlier:
+            values.update({id(part.weights[key]): value for key, value in weights.items()})
         return digest([architecture_digest(self._model).encode(), *values.values()])
 
 
-def kept_on(block: Block) -> Repaired | None:
-    """What an earlier call made of a block, unless something has moved its weights since."""
-    kept = block.layer.repaired
-    return kept if kept is not None and _has(block, kept.after) else None
+def kept_on(part: Part) -> Repaired | None:
+    """What an earlier call made of a part, unless something has moved its weights since."""
+    kept = part.layer.repaired
+    return kept if kept is not None and _has(part, kept.after) else None
 
 
-def _has(block: Block, weights: Weights) -> bool:
-    ours = block.weights
+def _has(part: Part, weights: Weights) -> bool:
+    ours = part.weights
     return set(weights) == set(ours) and all(
         np.array_equal(ours[key].numpy(), value) for key, value in weights.items()
     )
 
 
-def assign(block: Block, weights: Weights) -> None:
-    """Gives a block's layer these weights."""
+def assign(part: Part, weights: Weights) -> None:
+    """Gives a part these weights."""
     for key, value in weights.items():
-        block.weights[key].assign(value)
+        part.weights[key].assign(value)
 
 
 def digest(arrays: Iterable[Any]) -> str:

@@ -13,7 +13,7 @@ from keras_distill.edge.quantize.weights import Grid, rounded_by
 from keras_distill.edge.repair.blocks import Block, dense_strides
 from keras_distill.functional.tensors import Tensor
 
-__all__ = ["Rounding", "is_settled", "learned"]
+__all__ = ["Rounding", "batch_order", "is_settled", "learned"]
 
 # The rectified sigmoid's ends, past 0 and 1 so that it reaches them.
 _LOW, _HIGH = -0.1, 1.1
@@ -106,7 +106,7 @@ def learned(
     update = _updater(block, roundings, measure, free)
     with dense_strides(block) as read:
         inputs = [[read(x) for x in batch] for batch in inputs]
-        for step, number in zip(range(iterations), _order(len(targets), seed), strict=False):
+        for step, number in zip(range(iterations), batch_order(len(targets), seed), strict=False):
             scalars = (step + 1.0, *_annealed(step / iterations))
             update(inputs[number], targets[number], *map(tf.constant, scalars))
     return {key: one.made().numpy() for key, one in roundings.items()}
@@ -144,7 +144,7 @@ def _annealed(share: float) -> tuple[float, float]:
     return _STEEP + (_FLAT - _STEEP) * 0.5 * (1.0 + math.cos(math.pi * behind)), _PULL
 
 
-def _order(count: int, seed: int) -> Iterator[int]:
+def batch_order(count: int, seed: int) -> Iterator[int]:
     """Numbers of batches without end, each as often as the others."""
     random = np.random.default_rng(seed)
     while True:

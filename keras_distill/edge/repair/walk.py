@@ -12,7 +12,7 @@ from keras_distill.edge.quantize.weights import rounded_by
 from keras_distill.edge.repair.blocks import Block, run
 from keras_distill.graph.replay import Graph, Step, Value
 
-__all__ = ["Arguments", "Walk", "as_float", "bytes_per_row", "unrounded"]
+__all__ = ["Arguments", "Walk", "as_float", "bytes_of_a_pass", "bytes_per_row", "unrounded"]
 
 # A size that a model leaves open, for a guess at its bytes.
 _OPEN = 64
@@ -96,6 +96,12 @@ def bytes_per_row(graph: Graph) -> int:
             if last.get(id(value)) in (None, id(step)):
                 alive.pop(id(value), None)
     return most
+
+
+def bytes_of_a_pass(graph: Graph) -> int:
+    """What a pass through a quantised model and its gradient holds for each row, in bytes."""
+    # Of each output: as it comes, in steps, rounded, and its gradient.
+    return 4 * sum(_bytes(value) for step in graph.steps for value in step.outputs)
 
 
 def _last_readers(graph: Graph) -> dict[int, int]:

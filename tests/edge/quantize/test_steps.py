@@ -4,10 +4,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 import keras_distill as kd
 from keras_distill.edge.compress.layer import Compressed
-from keras_distill.edge.quantize.steps import LearnedGrid, on_learned_grid
+from keras_distill.edge.quantize.calibrate import ranges_of
+from keras_distill.edge.quantize.ranges import fake_quant
+from keras_distill.edge.quantize.steps import (
+    LearnedGrid,
+    LearnedRange,
+    on_learned_grid,
+    on_learned_range,
+)
 
 layers = keras.layers
 
@@ -179,3 +187,109 @@ def test_reconstruct_keeps_the_steps_and_what_they_clip(tmp_path):
         moved = np.abs(after - kernel) / np.asarray(scales[name])
         # To the step beside at most.
         assert moved.max() <= 1.001
+
+
+@pytest.mark.parametrize("low", [0.0, -0.7, -2.0])
+def test_a_learned_range_rounds_as_others_do(low):
+    x = np.random.default_rng(0).normal(size=(2000,)).astype("float32")
+    # At a tie either step is right.
+    apart = np.abs(on_learned_range(x, low, 1.3) - fake_quant(tf.constant(x), low, 1.3))
+    assert np.mean(apart > 1e-5) < 2e-3
+
+
+def test_the_gradient_of_a_ranges_ends():
+    """A number at a time: inside round(v) - v steps to high, as many the other way to low."""
+    low, high = -1.0, 1.55  # 256 steps of 0.01.
+    x = np.float64([-3.0, -1.2, -0.503, 0.004, 0.5078, 2.0])
+    upstream = np.float64([1.0, 2.0, 3.0, 5.0, 7.0, 11.0])
+    # -0.3, -0.4 and 0.22 of a step off inside; each end is all of what lies beyond it.
+    off = (np.rint(x / 0.01) - x / 0.01)[2:5] @ upstream[2:5] / 255
+    ends = [tf.Variable(end, dtype=tf.float32) for end in (low, high)]
+    values = tf.Variable(x, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(on_learned_range(values, *ends) * upstream.astype("float32"))
+    of_x, of_low, of_high = tape.gradient(loss, (values, *ends))
+    np.testing.assert_array_equal(of_x, [0.0, 0.0, 3.0, 5.0, 7.0, 0.0])
+    assert float(of_low) == pytest.approx(1.0 + 2.0 - off, abs=1e-4)
+    assert float(of_high) == pytest.approx(11.0 + off, abs=1e-4)
+
+
+def test_a_range_that_was_set_is_trained_and_follows_no_batch():
+    one = LearnedRange()
+    one.set(0.0, 2.0)
+    # 8 numbers a row; one of them lies beyond the end, of which the gradient is 2 a unit.
+    x = np.zeros((4, 2, 4), "float32")
+    x[0, 0, 0] = 9.0
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(one(tf.constant(x), training=True))
+    assert one.bounds() == (0.0, 2.0)
+    gradient = tape.gradient(loss, one.factor.value)
+    np.testing.assert_allclose(gradient, [0.0, 2.0 / np.sqrt(8 * 255)], rtol=1e-5)
+    one.factor.assign([1.0, 0.75])
+    assert one.bounds() == (0.0, 1.5)
+    for training in (True, False):
+        assert float(tf.reduce_max(one(tf.constant(x), training=training))) == 1.5
+    # Calibrated again it begins again.
+    one.set(-1.0, 3.0)
+    assert one.bounds() == (-1.0, 3.0)
+
+
+def test_the_first_batch_sets_a_range_that_nothing_has_set():
+    one = LearnedRange()
+    assert not one.is_set
+    for batch in ([0.0, 0.0], [-1.0, 2.0], [-7.0, 9.0]):
+        one(tf.constant([batch]), training=True)
+        if batch == [0.0, 0.0]:
+            # Zeros tell nothing.
+            assert one.bounds() == (0.0, 0.0)
+    assert one.bounds() == (-1.0, 2.0)
+
+
+def test_ranges_train_with_the_weights_and_the_file_has_them(tmp_path):
+    _, small, x, y = network(8)
+    ranges = ranges_of(small)
+    assert {type(one) for one in ranges} == {LearnedRange}
+    calibrated = np.array([one.bounds() for one in ranges])
+    trained(small, x, y)
+    learned = np.array([one.bounds() for one in ranges])
+    moved = learned / np.where(calibrated, calibrated, 1.0)
+    assert (np.abs(moved[calibrated != 0] - 1.0) > 1e-3).mean() > 0.9
+    # An end of zero is one of all ReLUs.
+    np.testing.assert_array_equal(learned[calibrated == 0], 0.0)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    assert [one.bounds() for one in ranges_of(loaded)] == [one.bounds() for one in ranges]
+    assert all(
+        any(one.factor is variable for variable in loaded.trainable_variables)
+        for one in ranges_of(loaded)
+    )
+    export = kd.edge.export_tflite(loaded, tmp_path / "small.tflite", precision="int8")
+    held = Interpreter(str(export.path)).get_tensor_details()
+    scales = [one["quantization_parameters"]["scales"] for one in held]
+    alone = [float(one[0]) for one in scales if len(one) == 1]
+    for low, high in learned:
+        assert any(scale == pytest.approx((high - low) / 255, rel=1e-5) for scale in alone)
+    answers = kd.edge.load_tflite(export.path).predict(x)
+    low, high = ranges[-1].bounds()
+    assert np.abs(answers - small.predict(x, verbose=0)).max() <= 3.01 * (high - low) / 255
+
+
+def test_known_ranges_and_those_of_frozen_layers_are_not_trained():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, name="frozen", trainable=False),
+            layers.Dense(2, activation="softmax", name="classes"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    small = kd.edge.quantize_aware(model, calibration_data=x, learned_steps=True)
+    assert small.get_layer("classes").output_ranges[0].fixed is not None
+    frozen, grid = small.get_layer("frozen").output_ranges[0], grid_of(small, "frozen")
+    before = frozen.bounds()
+    small.compile(keras.optimizers.SGD(1.0), "mse")
+    small.fit(10 * x, np.zeros((32, 2), "float32"), verbose=0)
+    assert frozen.bounds() == before
+    np.testing.assert_array_equal(grid.factor, 1.0)
+    plain = kd.edge.quantize_aware(model, calibration_data=x)
+    assert not any(isinstance(one, LearnedRange) for one in ranges_of(plain))

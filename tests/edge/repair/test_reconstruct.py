@@ -7,6 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_distill as kd
 from keras_distill import edge
+from keras_distill.edge.repair import arguments
 from keras_distill.edge.repair import reconstruct as module
 from keras_distill.functional import soft_target_kl
 from keras_distill.progress import LOG
@@ -40,7 +41,7 @@ def twin(branched, quantised, digits):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LOG, "info", lambda words, *given: lines.append(words % given))
-        edge.reconstruct(learned, data=digits.x_train[:320], iterations=150)
+        edge.reconstruct(learned, data=digits.x_train[:320], iterations=150, learned_ranges=False)
     return learned, nearest, lines
 
 
@@ -102,8 +103,8 @@ def test_the_file_holds_what_was_learned(branched, quantised, digits, tmp_path):
     # Else nearest rounding would pass as well.
     assert flipped > 20
     # Nothing of it needs keras_distill any more.
-    stripped = edge.strip(model)
-    np.testing.assert_allclose(stripped.get_layer("left").kernel, kernels(model)["left"], atol=1e-7)
+    seen = model.get_layer("left").treated_weights()["kernel"].numpy()
+    np.testing.assert_allclose(edge.strip(model).get_layer("left").kernel, seen, atol=1e-7)
 
 
 def held_in(path):
@@ -270,14 +271,14 @@ def test_what_was_trained_on_is_the_float_model(quantised, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "learned", learned)
-    monkeypatch.setattr(module, "blocks_of", only("b"))
+    monkeypatch.setattr(arguments, "blocks_of", only("b"))
     with pytest.raises(KeyboardInterrupt):
         edge.reconstruct(model, **OPTIONS)
     np.testing.assert_array_equal(seen["b"], trained)
 
 
 def only(path):
-    whole = module.blocks_of
+    whole = arguments.blocks_of
 
     def blocks_of(graph):
         found, left = whole(graph)
