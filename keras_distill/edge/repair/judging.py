@@ -79,14 +79,20 @@ def of_teacher(
       batches: the inputs in the model's structure.
 
     Raises:
-      TypeError, ValueError: no teacher; one of other outputs; an output of the model that no block
-        leads to.
+      TypeError, ValueError: no teacher; one of other outputs; an output of one number; an output of
+        the model that no block leads to.
     """
     reader, objective = student_reader(model), SoftTargets()
     teacher = teacher if isinstance(teacher, Teacher) else Model(teacher, engine="keras")
     teacher.meet(model)
     spec = teacher.prepare(reader.input_spec, ())
     for ours, theirs, _ in pairs_of_heads(objective, reader.spec, spec):
+        if ours.logits.shape[-1] == 1:
+            raise ValueError(
+                f"teacher: {model.name!r} answers with one number, and of a teacher the "
+                f"probabilities of classes are learned here. Leave the teacher out: the rounding "
+                f"then follows the float model's own numbers."
+            )
         objective.build(ours, theirs)
     values = keras.tree.pack_sequence_as(functional(model).output, list(graph.outputs))
     by_head = outputs.by_head(values, outputs.output_names(model))

@@ -106,8 +106,8 @@ def reconstruct(
     Raises:
       TypeError: no model.
       ValueError: a model that is not quantised, subclassed or not calibrated; nothing to learn; no
-        data or one row, data of another shape, NaN; a teacher of other outputs; a folder of another
-        model, of other data or settings. All this before anything is changed.
+        data or one row, data of another shape, NaN; a teacher of other outputs, or of one number; a
+        folder of another model, of other data or settings. All this before anything is changed.
 
     Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
     (AdaRound), in its asymmetric form. There a layer has 10,000 updates, and the pull is 0.01 times

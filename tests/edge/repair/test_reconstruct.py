@@ -429,7 +429,7 @@ def test_the_last_layer_learns_of_a_teacher(branched, quantised, digits):
 
 
 def test_errors_before_any_work(quantised, digits):
-    model = quantised(dense(), 4, ROWS)
+    model, number = quantised(dense(), 4, ROWS), quantised(dense(units=1), 4, ROWS)
     before = values(model)
     shared = keras.layers.Dense(6)
     x = keras.Input((6,))
@@ -447,6 +447,7 @@ def test_errors_before_any_work(quantised, digits):
         (model, {"iterations": 0}, ValueError, "iterations as a number, 1 or more; got 0"),
         (model, {"examples": True}, ValueError, "examples"),
         (model, {"teacher": dense(units=4)}, ValueError, "3.*4|4.*3"),
+        (number, {"teacher": dense(units=1)}, ValueError, "one number.*Leave the teacher out"),
     ):
         with pytest.raises(error, match=words):
             edge.reconstruct(given, **{**OPTIONS, **options})
