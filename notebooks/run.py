@@ -6,7 +6,7 @@
     python notebooks/run.py --smoke --output DIR
 
 Needs: pip install -e ".[notebooks]"; 05 needs the spoken digits that it names.
-Takes: in full some 40 minutes on two cores.
+Takes: in full some 25 minutes on two cores.
 
 A notebook that fails is named with its error, what an earlier run made of it stays, and the others
 run on. The notebooks themselves, which have no outputs, are not written to.
