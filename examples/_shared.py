@@ -6,6 +6,11 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
 
 
 def arguments(description: str, seeds: int) -> argparse.Namespace:
@@ -88,3 +93,35 @@ def draw(found: list[dict[str, dict[str, float]]], key: str, path: Path, label: 
     axes.invert_yaxis()
     axes.set_xlabel(label)
     figure.savefig(path, dpi=120)
+
+
+def some_labels(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The labels of this share of each class, at least one; -1, that is none, for the others."""
+    random, kept = np.random.default_rng(seed), np.full(len(labels), -1, "int32")
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        kept[rows[: max(1, round(share * len(rows)))]] = label
+    return kept
+
+
+def shuffled(x: Any, y: Any, batch: int, seed: int = 0) -> tf.data.Dataset:
+    """Batches for ever, all examples once before any comes again."""
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y), seed=seed)
+    return data.repeat().batch(batch).prefetch(2)
+
+
+def trained(model: keras.Model, batches: tf.data.Dataset, steps: int, rate: float) -> None:
+    """So many updates of Adam on classes, the rate falling along a cosine."""
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(falling), loss)
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def judged(logits: Any, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy in %, and the cross-entropy in nats."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return {
+        "accuracy": float(100 * np.mean(np.argmax(logits, -1) == labels)),
+        "cross-entropy": float(loss(labels, logits)),
+    }
