@@ -1,8 +1,12 @@
 """What the examples read from the folder that the environment's `KERAS_DISTILL_DATA` names."""
 
 import csv
+import lzma
 import os
+import warnings
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +60,52 @@ def _tsv(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         found = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [{key.split(":")[0]: value for key, value in row.items()} for row in found]
+
+
+def chicago(folder: Path) -> dict[str, np.ndarray]:
+    """Ridership of Chicago's railway by day, out of the R package modeldata.
+
+    Returns:
+      `own`, thousands of people at Clark/Lake; `others`, at nineteen stations more;
+      `weekday`, Monday 0; `holiday`; `year`.
+    """
+    import pandas
+    from pandas.tseries.holiday import USFederalHolidayCalendar
+
+    found = r_table(folder, "modeldata", "Chicago")
+    stations = found.loc[:, "Austin":"California"].drop(columns="Clark_Lake").to_numpy()
+    days = pandas.to_datetime(found.date, unit="D")
+    # The column of a station stands two weeks late beside the day.
+    late = 14
+    return {
+        "own": found.ridership.to_numpy()[:-late],
+        "others": stations[late:],
+        "weekday": days.dt.weekday.to_numpy()[:-late],
+        "holiday": days.isin(USFederalHolidayCalendar().holidays()).to_numpy()[:-late],
+        "year": days.dt.year.to_numpy()[:-late],
+    }
+
+
+def r_table(folder: Path, package: str, name: str) -> Any:
+    """A data frame out of an R package that was unpacked into `folder`, as a pandas DataFrame.
+
+    A package keeps its data as one `.rda` a table, or all in an index, `Rdata.rdx`, and a file of
+    compressed parts: four bytes with the length, a letter where it isn't zlib, and the stream.
+    """
+    try:
+        import rdata
+    except ModuleNotFoundError as error:
+        raise SystemExit("To read R's data: pip install rdata") from error
+    data = folder / "usr" / "lib" / "R" / "site-library" / package / "data"
+    with warnings.catch_warnings():
+        # It guesses ASCII, and takes a tibble for the data frame that it is.
+        warnings.simplefilter("ignore", UserWarning)
+        if (data / f"{name}.rda").exists():
+            return rdata.read_rda(data / f"{name}.rda")[name]
+        start, size = map(int, rdata.read_rds(data / "Rdata.rdx")["variables"][name])
+        part = (data / "Rdata.rdb").read_bytes()[start : start + size]
+        if part[4:5] == b"Z":
+            plain = lzma.decompress(part[5:], lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2}])
+        else:
+            plain = zlib.decompress(part[4:])
+        return rdata.conversion.convert(rdata.parser.parse_data(plain))

@@ -2,7 +2,7 @@
 
 Shows: a teacher with side features, views made on the fly, soft targets and ranking distillation.
 Needs: pip install -e ".[demo]"; MovieLens-100K by the lines below (its terms forbid copies of it).
-Takes: ten minutes on one core; --smoke a few seconds, with people that are made up.
+Takes: two to three minutes on one core; --smoke a few seconds, with people that are made up.
 
     pip download --no-deps recbole==1.2.1
     unzip -j recbole-*.whl 'recbole/dataset_example/ml-100k/*' -d "$KERAS_DISTILL_DATA/ml-100k"
