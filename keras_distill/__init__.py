@@ -1,5 +1,6 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
@@ -24,8 +25,10 @@ from keras_distill.training.exits import SelfDistiller, with_exits
 from keras_distill.training.mutual import MutualDistiller
 
 if TYPE_CHECKING:
+    from keras_distill import judging
     from keras_distill.edge.loading.loader import load_model
     from keras_distill.explaining import explain
+    from keras_distill.judging.judge import judge
     from keras_distill.training.chain import distill_chain
 
 __version__ = "0.1.0"
@@ -54,6 +57,8 @@ __all__ = [
     "edge",
     "explain",
     "functional",
+    "judge",
+    "judging",
     "load_model",
     "objectives",
     "schedules",
@@ -69,6 +74,13 @@ def __getattr__(name: str) -> Any:
         from keras_distill.explaining import explain
 
         return explain
+    if name == "judge":
+        from keras_distill.judging.judge import judge
+
+        return judge
+    if name == "judging":
+        # `from keras_distill import judging` would ask here again.
+        return importlib.import_module("keras_distill.judging")
     if name == "load_model":
         from keras_distill.edge.loading.loader import load_model
 

@@ -106,11 +106,15 @@ class Record:
             part if isinstance(part, str) else part.as_text() for part in self.parts()
         ).rstrip()
 
-    def _repr_html_(self) -> str:
-        """What Jupyter and Colab show."""
+    def as_html(self) -> str:
+        """The parts as paragraphs and tables, escaped."""
         return "".join(
             part.as_html() if isinstance(part, Table) else _paragraph(part) for part in self.parts()
         )
+
+    def _repr_html_(self) -> str:
+        """What Jupyter and Colab show."""
+        return self.as_html()
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What IPython shows where there is no HTML."""

@@ -28,8 +28,10 @@ ORDER = [
     "teachers",
     "training",
     "transfer",
+    "measures",
     "edge",
     "explaining",
+    "judging",
     "pipeline",
     "cli",
 ]

@@ -15,6 +15,7 @@ from keras_distill.edge.debugging.debug import LayerError
 from keras_distill.edge.search.sensitivity import LayerSensitivity
 from keras_distill.explaining.calibration import Calibration
 from keras_distill.explaining.record import ModelAnswers
+from keras_distill.judging.record import Figure, Gap, Judgement, SplitFigures
 from keras_distill.litert.runner import LatencyReport, TensorInfo
 from keras_distill.objectives.vocabularies import VocabularyCoverage
 from keras_distill.teachers.cache import CacheInfo, CacheReport
@@ -39,6 +40,17 @@ def numbers():
     )
 
 
+def judgement():
+    told = [1.0, 0.5, 1.0, 0.0, 0.0, float("nan"), "not told apart", 1.0, 1, True]
+    figures = tuple(Figure("a<b", c, "accuracy", *told) for c in ("clean", "noise 3"))
+    names = ("a<b",), "a<b", "classes", 4, True, 0.95, ("clean", "noise 3"), ("accuracy",)
+    parts = SplitFigures("a<b", "accuracy", "2 folds", {"fold 1": 1.0, "fold 2": float("nan")})
+    gap = Gap("a<b", "accuracy", 1.0, 1.0, 0.0, 0.0, 0.0)
+    return Judgement(
+        *names, figures, {"a<b": 1.0}, {"a<b": 1.0}, (parts,), (gap,), {"c": "crashed"}, "0f"
+    )
+
+
 def records():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")], name="m")
     tensor = TensorInfo("x", (1, 4), "float32", 0.0, 0)
@@ -56,6 +68,7 @@ def records():
             "f", 1, (LayerError("a", "ADD", "int8", (1,), float("inf"), 0.0, 1.0),), 0
         ),
         "inspection": kd.edge.inspect(model),
+        "judgement": judgement(),
         "sensitivity": sensitivity,
         "bits": kd.edge.BitSearch({"dense": 4}, 9, 18, 0.01, 0.0, 0.5, sensitivity),
         "sparsity": kd.edge.sparsity_report(model),

@@ -12,6 +12,7 @@ from keras_distill.cli.distil import distil
 from keras_distill.cli.explain import explain
 from keras_distill.cli.export import export
 from keras_distill.cli.inspect import inspect
+from keras_distill.cli.judge import judge
 from keras_distill.cli.profile import profile
 from keras_distill.cli.quantize import quantize
 from keras_distill.cli.verify import verify
@@ -29,6 +30,7 @@ for command in (
     quantize,
     export,
     verify,
+    judge,
     benchmark,
     inspect,
     profile,

@@ -20,6 +20,7 @@ def write_junit(
     seconds: float,
     error: str | None = None,
     output: str | None = None,
+    command: str = "verify",
 ) -> None:
     """Writes one testcase a check, put at `path` whole or not at all.
 
@@ -30,6 +31,7 @@ def write_junit(
       seconds: how long all of them took.
       error: why nothing could be checked: one more case, in error.
       output: text to go with them.
+      command: the one of ours that checked.
     """
     failures = sum(not check.passed for check in checks)
     counts = {
@@ -38,7 +40,7 @@ def write_junit(
         "errors": str(int(error is not None)),
         "time": f"{seconds:.3f}",
     }
-    named = {"name": "keras-distill verify", **counts}
+    named = {"name": f"keras-distill {command}", **counts}
     suites = ElementTree.Element("testsuites", named)
     suite = ElementTree.SubElement(suites, "testsuite", named | {"skipped": "0"})
     for check in checks:
@@ -48,7 +50,7 @@ def write_junit(
             failure = ElementTree.SubElement(case, "failure", message=words, type="tolerance")
             failure.text = words
     if error is not None:
-        case = _case(suite, subject, "verify", seconds)
+        case = _case(suite, subject, command, seconds)
         words = _plain(error)
         ElementTree.SubElement(case, "error", message=words, type="usage").text = words
     if output is not None:

@@ -8,7 +8,6 @@ import pytest
 from by_hand import dense_file
 
 from keras_distill import edge
-from keras_distill.edge.verification.heads import chance_of
 from keras_distill.litert.runner import LatencyReport, TFLiteRunner
 
 RNG = np.random.default_rng(0)
@@ -221,17 +220,6 @@ def test_the_error_counts_rows_and_says_where_they_were_lost(tmp_path):
     words = str(caught.value)
     assert f"{wrong} of 200 rows, beyond noise" in words
     assert f"training lost {trained} of them, the conversion {wrong - trained}" in words
-
-
-def test_chance_is_mcnemars():
-    # Five rows part them, all one way: 2 of 2^5 tosses of a coin fall so. Evenly: any do.
-    ours, theirs = np.arange(10) < 5, np.zeros(10, bool)
-    assert chance_of(ours, theirs) == pytest.approx(2 / 32)
-    assert chance_of(ours, ~ours) == 1.0
-    assert chance_of(ours, ours) == 1.0
-    # By the normal curve where there are many: 1,100 of 2,000 is sqrt(20) deviations off.
-    ours = np.arange(2000) < 1100
-    assert chance_of(ours, ~ours) == pytest.approx(math.erfc(math.sqrt(10)))
 
 
 def test_the_report_says_on_what(tmp_path):

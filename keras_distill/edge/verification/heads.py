@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_distill.edge.joins import Part
 
-__all__ = ["Head", "chance_of", "correlation"]
+__all__ = ["Head", "correlation"]
 
 # Two constants that differ by less, as part of their size, are alike to eight bits.
 _ALIKE = 0.02
@@ -198,19 +198,3 @@ def _kappa(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
     chance = sum(float(np.mean(ours == one) * np.mean(theirs == one)) for one in classes)
     same = float(np.mean(ours == theirs))
     return 1.0 if same == 1 else (same - chance) / (1 - chance)
-
-
-def chance_of(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """How likely chance alone parts two counts of hits this far: McNemar's test, two-sided.
-
-    >>> round(chance_of(np.array([True] * 5), np.array([False] * 5)), 4)
-    0.0625
-    """
-    better, worse = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    parted = better + worse
-    if not parted:
-        return 1.0
-    if parted > 1000:
-        return math.erfc(abs(better - worse) / math.sqrt(2 * parted))
-    tail = sum(math.comb(parted, count) for count in range(min(better, worse) + 1))
-    return min(1.0, tail / 2 ** (parted - 1))

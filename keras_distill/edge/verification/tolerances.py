@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_distill import _keras
 from keras_distill.edge.records import Check
-from keras_distill.edge.verification.heads import Head, chance_of
+from keras_distill.edge.verification.heads import Head
+from keras_distill.measures.paired import mcnemar
 
 __all__ = ["Tolerances", "checks_of"]
 
@@ -144,7 +145,7 @@ def _drop(head: Head, rounded: np.ndarray | None, max_drop: float) -> Check | No
         f"(max_drop)"
     )
     if not passed:
-        chance = chance_of(ours, theirs)
+        chance = mcnemar(ours, theirs)
         noise = "within" if chance > 0.05 else "beyond"
         words += f"; {before - after} of {count} rows, {noise} noise (p = {chance:.2g})"
         middle = None if rounded is None else head.hits(rounded)
