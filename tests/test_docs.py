@@ -91,6 +91,14 @@ def test_the_page_on_explaining_runs(reader):
 
 
 @eagerly
+def test_the_page_on_judging_runs(reader):
+    names = run("docs/judge.md", reader)
+    assert len(names["conditions"]) == 41
+    assert Path("judged.html").exists()
+    assert names["check"].words.endswith("demanded")
+
+
+@eagerly
 def test_the_page_on_what_pays_runs(reader):
     names = run("docs/pays.md", reader)
     # Two epochs of two batches.

@@ -9,7 +9,7 @@ from keras_distill.judging.record import Judgement
 
 __all__ = ["draw"]
 
-_HEIGHT_OF_A_LINE = 0.32
+_HEIGHT_OF_A_LINE = 0.2
 
 
 def draw(record: Judgement) -> Any:
@@ -18,8 +18,8 @@ def draw(record: Judgement) -> Any:
         from matplotlib.figure import Figure
 
     metric, models = record.metrics[0], record.models
-    lines = len(record.conditions) * len(models)
-    figure = Figure(figsize=(7.5, 1.4 + _HEIGHT_OF_A_LINE * lines), layout="constrained")
+    height = 1.4 + _HEIGHT_OF_A_LINE * len(record.conditions) * len(models)
+    figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.subplots()
     step = 0.8 / len(models)
     for number, model in enumerate(models):
@@ -38,8 +38,8 @@ def draw(record: Judgement) -> Any:
             label=model,
         )
     axes.set_yticks(range(len(record.conditions)), record.conditions)
-    axes.invert_yaxis()
+    axes.set_ylim(len(record.conditions) - 0.5, -0.5)
     axes.set_xlabel(f"{metric}, %" if record.figure(models[0], metric).share else metric)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.5 / lines), ncols=len(models))
+    figure.legend(loc="outside upper left", ncols=min(4, len(models)))
     return figure
