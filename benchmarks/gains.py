@@ -583,7 +583,19 @@ def cache_of(
 
 def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
     """Train the student of a job: its accuracy on the validation and the test images."""
-    begin = time.monotonic()
+    begin, data = time.monotonic(), splits_of(job.track, smoke)
+    student = trained(job, rate, smoke, work)
+    return {
+        "rate": rate,
+        "validation": pays.accuracy(student, data.x_validation, data.y_validation),
+        "test": pays.accuracy(student, data.x_test, data.y_test),
+        "parameters": student.count_params(),
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def trained(job: Job, rate: float, smoke: bool, work: Path) -> keras.Model:
+    """The student of a job, with its last weights."""
     track, data, method = (
         track_of(job.track, smoke),
         splits_of(job.track, smoke),
@@ -613,13 +625,7 @@ def run(job: Job, rate: float, smoke: bool, work: Path) -> dict[str, float]:
             )
     compiled(model, keras.optimizers.Adam(cycle(rate, steps)), steps_per_execution=20)
     model.fit(batches.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
-    return {
-        "rate": rate,
-        "validation": pays.accuracy(student, data.x_validation, data.y_validation),
-        "test": pays.accuracy(student, data.x_test, data.y_test),
-        "parameters": student.count_params(),
-        "seconds": round(time.monotonic() - begin, 1),
-    }
+    return student
 
 
 def cache_shape(name: str, smoke: bool, work: Path, tap: str) -> tuple:
