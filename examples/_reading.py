@@ -109,3 +109,19 @@ def r_table(folder: Path, package: str, name: str) -> Any:
         else:
             plain = zlib.decompress(part[4:])
         return rdata.conversion.convert(rdata.parser.parse_data(plain))
+
+
+def series_file(path: Path, frames: int) -> dict[str, np.ndarray]:
+    """A .ts file of classes from 1 on: a series a line, its channels between colons.
+
+    Returns:
+      `x`, `(series, frames, channels)` float32, zeros behind each series' end, its `lengths`, and
+      `y` from 0 on.
+    """
+    lines = path.read_text(encoding="utf-8").partition("@data\n")[2].split()
+    read = [[part.split(",") for part in line.split(":")] for line in lines]
+    x = np.zeros((len(read), frames, len(read[0]) - 1), "float32")
+    for row, (*channels, _) in enumerate(read):
+        x[row, : len(channels[0])] = np.array(channels, "float32").T
+    lengths = np.array([len(channels[0]) for channels in read])
+    return {"x": x, "lengths": lengths, "y": np.array([one[-1][0] for one in read], "int32") - 1}
