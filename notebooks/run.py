@@ -30,7 +30,8 @@ FULL = HERE.parent / "docs" / "notebooks"
 SMOKE_LIMIT_S = 240
 # What TensorFlow says of the machine when it starts, past Python and whatever one sets.
 START_UP = re.compile(
-    r"WARNING: All log messages before absl|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] "
+    r"WARNING: All log messages before absl|To enable the following instructions: "
+    r"|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] "
 )
 
 
