@@ -15,6 +15,13 @@ from, drawn by the seed.
 reconstructed. The first whose file is not below the better int8 file on all validation rows is
 taken; if there is none, the one that is best there. Test rows judge that file alone.
 
+"QAT with the teacher": the reconstructed network goes on in a Distiller, the float network its
+teacher, for as many epochs at 8 bits as with searched ones (TRAINING), Adam with a cosine to zero.
+The rate is that which four_bits.py found best on validation images, or its middle one. Bits are
+searched as above; the first file is taken that is on the validation rows not below the best of all
+three int8 files by more than one standard error of the paired difference (the rule of one standard
+error, Breiman et al. 1984), so that chance on these rows does not decide.
+
 Accuracy is that of the file. The keyword network hears digits, none of its words: there it is the
 share of rows with the float network's class; 500 rows calibrate, 1,000 validate, 1,500 test. Of
 image_resnet the validation images are among those that it was trained on.
@@ -25,7 +32,7 @@ import dataclasses
 import functools
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +50,17 @@ SEEDS, SEARCHED_ON = 3, 1000
 DROPS = (1.0, 0.3, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.006, 0.003)
 FLOAT, CALIBRATED, RECONSTRUCTED = "float", "int8, calibrated", "int8, reconstructed"
 FOUR, SEARCHED = "all at 4 bits, reconstructed", "searched, reconstructed"
+TAUGHT, SEARCHED_TAUGHT = "int8, QAT with the teacher", "searched, QAT with the teacher"
+UNIFORM = (CALIBRATED, RECONSTRUCTED, TAUGHT)
+# Which int8 files one of fewer bits is chosen and judged beside.
+BESIDE = {FOUR: UNIFORM[:2], SEARCHED: UNIFORM[:2], SEARCHED_TAUGHT: UNIFORM}
+# Epochs, and the rate: that which four_bits.py found best on validation images, or its middle one.
+TRAINING = {
+    "keyword_dscnn": (20, 1e-3),
+    "student": (3, 3e-3),
+    "depthwise": (1, 3e-4),
+    "image_resnet": (1, 3e-4),
+}
 NETWORKS = ("keyword_dscnn", "student", "depthwise", "image_resnet")
 
 
@@ -89,58 +107,124 @@ def written(
     case: four_bits.Case, path: Path, bits: int | dict[str, int], repaired: bool
 ) -> dict[str, Any]:
     """An int8 file, its bytes and what it gets right of the validation rows."""
-    small = quantized(case, bits, repaired)
+    return exported(case, path, quantized(case, bits, repaired))
+
+
+def exported(case: four_bits.Case, path: Path, small: keras.Model) -> dict[str, Any]:
     kd.edge.export_tflite(small, path, precision="int8", input_type="int8")
     right = hits(path, case.data.x_validation, case.data.y_validation).mean()
     return {"bytes": path.stat().st_size, "validation": float(right)}
 
 
-def uniform(case: four_bits.Case, path: Path, *, bits: int, repaired: bool) -> dict[str, Any]:
+def uniform(
+    case: four_bits.Case, path: Path, found: dict[str, Any], *, bits: int, repaired: bool
+) -> dict[str, Any]:
     return written(case, path, bits, repaired)
 
 
-def in_float(case: four_bits.Case, path: Path) -> dict[str, Any]:
+def in_float(case: four_bits.Case, path: Path, found: dict[str, Any]) -> dict[str, Any]:
     kd.edge.export_tflite(case.model, path, precision="float32")
     return {"bytes": path.stat().st_size}
 
 
-def searched(case: four_bits.Case, path: Path) -> dict[str, Any]:
-    """The smallest file that is as right as int8 on the validation rows, of all that were tried."""
+def taught(case: four_bits.Case, path: Path, bits: int | dict[str, int]) -> dict[str, Any]:
+    """An int8 file of the reconstructed network, trained on under the float one."""
+    small = quantized(case, bits, True)
+    from_logits = case.network is not None and case.network.from_logits
+    epochs, rate = TRAINING[case.data.name.removesuffix("_smoke")]
+    tuner = kd.Distiller(small, case.model)
+    four_bits.fit(tuner, case.data, rate=rate, epochs=epochs, from_logits=from_logits)
+    return exported(case, path, small)
+
+
+def taught_uniform(case: four_bits.Case, path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    return taught(case, path, 8)
+
+
+def choices(case: four_bits.Case, found: dict[str, Any]) -> Iterator[tuple[float, dict[str, int]]]:
+    """What the search takes under one bound of the drop after the other, each choice once.
+
+    The seed is no matter to it: what it took for another is stored.
+    """
     data = case.data
     asked = data.x_validation[:SEARCHED_ON], data.y_validation[:SEARCHED_ON]
-    wanted = max(
-        hits(file_of(case, row), data.x_validation, data.y_validation).mean()
-        for row in (CALIBRATED, RECONSTRUCTED)
-    )
-    tried: list[dict[str, Any]] = []
-    for drop in DROPS:
+    known = found.setdefault("choices", [])
+    yield from ((drop, bits) for drop, bits in tuple(known))
+    seen, ready = [bits for _, bits in known], None
+    for drop in DROPS[DROPS.index(known[-1][0]) + 1 if known else 0 :]:
         try:
-            found = kd.edge.search_bits(case.model, asked, max_drop=drop, show_progress=False)
+            took = kd.edge.search_bits(
+                case.model, asked, max_drop=drop, sensitivity=ready, show_progress=False
+            )
         except ValueError as error:
             # Smaller ones do not either.
             print(f"  max_drop={drop}: {error}", flush=True)
-            break
-        if any(one["weight_bits"] == found.weight_bits for one in tried):
-            continue
+            return
+        ready = took.sensitivity
+        if took.weight_bits not in seen:
+            seen.append(took.weight_bits)
+            known.append([drop, took.weight_bits])
+            yield drop, took.weight_bits
+
+
+def first_that_keeps(
+    case: four_bits.Case,
+    path: Path,
+    found: dict[str, Any],
+    row: str,
+    make: Callable[[Path, dict[str, int]], dict[str, Any]],
+    errors: float = 0.0,
+) -> dict[str, Any]:
+    """The smallest file that is as right as those beside on the validation rows.
+
+    Args:
+      row: of `BESIDE`.
+      errors: how many standard errors of the paired difference it may be below them.
+    """
+    x, y = case.data.x_validation, case.data.y_validation
+    bar = max((hits(file_of(case, other), x, y) for other in BESIDE[row]), key=np.mean)
+    tried: list[dict[str, Any]] = []
+    for drop, bits in choices(case, found):
         trial = path.with_name(f"{path.stem}_{len(tried)}.tflite")
-        one = {"max_drop": drop, "weight_bits": found.weight_bits, "file": trial.name}
-        tried.append(one | written(case, trial, found.weight_bits, True))
-        print(f"  max_drop={drop}: {len(found.weight_bits)} layers, {tried[-1]}", flush=True)
-        if tried[-1]["validation"] >= wanted:
+        # What an interrupted call has made is not made again.
+        if not trial.exists():
+            make(trial, bits)
+        apart = hits(trial, x, y).astype("float64") - bar
+        one = {"max_drop": drop, "weight_bits": bits, "file": trial.name}
+        one |= {"bytes": trial.stat().st_size, "validation": float(apart.mean() + bar.mean())}
+        one |= {"apart": float(apart.mean()), "error": float(apart.std() / np.sqrt(len(y)))}
+        tried.append(one | {"kept": bool(one["apart"] >= -errors * one["error"])})
+        print(f"  max_drop={drop}: {len(bits)} layers, {tried[-1]}", flush=True)
+        if tried[-1]["kept"]:
             break
-    best = max(tried, key=lambda one: one["validation"])
+    best = tried[-1] if tried[-1]["kept"] else max(tried, key=lambda one: one["validation"])
     path.write_bytes(path.with_name(best["file"]).read_bytes())
-    kept = bool(best["validation"] >= wanted)
-    return best | {"wanted": float(wanted), "kept": kept, "tried": tried}
+    return best | {"wanted": float(bar.mean()), "tried": tried}
 
 
-# In this order: the search asks the files of int8.
-ROWS: dict[str, Callable[[four_bits.Case, Path], dict[str, Any]]] = {
+def searched(case: four_bits.Case, path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    def make(trial: Path, bits: dict[str, int]) -> dict[str, Any]:
+        return written(case, trial, bits, True)
+
+    return first_that_keeps(case, path, found, SEARCHED, make)
+
+
+def searched_taught(case: four_bits.Case, path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    def make(trial: Path, bits: dict[str, int]) -> dict[str, Any]:
+        return taught(case, trial, bits)
+
+    return first_that_keeps(case, path, found, SEARCHED_TAUGHT, make, errors=1.0)
+
+
+# In this order: the search asks the files of int8. Each gets what is known of the network.
+ROWS: dict[str, Callable[[four_bits.Case, Path, dict[str, Any]], dict[str, Any]]] = {
     FLOAT: in_float,
     CALIBRATED: functools.partial(uniform, bits=8, repaired=False),
     RECONSTRUCTED: functools.partial(uniform, bits=8, repaired=True),
     FOUR: functools.partial(uniform, bits=4, repaired=True),
     SEARCHED: searched,
+    TAUGHT: taught_uniform,
+    SEARCHED_TAUGHT: searched_taught,
 }
 
 
@@ -152,7 +236,7 @@ def judged(case: four_bits.Case, path: Path) -> dict[str, float]:
     x, y = case.data.x_test, case.data.y_test
     found = hits(path, x, y)
     figures = {"accuracy": float(found.mean())}
-    for row in (CALIBRATED, RECONSTRUCTED):
+    for row in UNIFORM:
         if (other := file_of(case, row)).exists():
             apart = found.astype("float64") - hits(other, x, y)
             figures[f"beside {row}"] = float(apart.mean())
@@ -167,7 +251,7 @@ def run(name: str, args: argparse.Namespace, stored: dict[str, Any], write: Call
         (seed, row)
         for seed in range(1 if args.smoke else args.seeds)
         for row in ROWS
-        if str(seed) not in found.get(row, {})
+        if row in (args.row or ROWS) and str(seed) not in found.get(row, {})
     ]
     if not due:
         return
@@ -177,31 +261,37 @@ def run(name: str, args: argparse.Namespace, stored: dict[str, Any], write: Call
         picked = np.random.default_rng(seed).permutation(len(data.x_train))[: four_bits.ROWS]
         rows, known = data.x_train[picked], four_bits.NETWORKS.get(name)
         case = four_bits.Case(known, model, data, rows, seed, args.work)
-        if row == SEARCHED:
-            for other in (CALIBRATED, RECONSTRUCTED):
-                if not (path := file_of(case, other)).exists():
-                    ROWS[other](case, path)
+        for other in BESIDE.get(row, ()):
+            if not (path := file_of(case, other)).exists():
+                ROWS[other](case, path, found)
         path = file_of(case, row)
-        figures = ROWS[row](case, path) | judged(case, path)
+        figures = ROWS[row](case, path, found) | judged(case, path)
         found.setdefault(row, {})[str(seed)] = figures | {"test_rows": len(data.y_test)}
         write()
         print(f"{name}, {row}, seed {seed}: {figures}", flush=True)
 
 
-def verdict(found: dict[str, Any]) -> str:
-    """Of the searched files, each beside the int8 file that is better on the validation rows."""
+def beside_uniform(found: dict[str, Any], row: str) -> np.ndarray:
+    """Of a searched row, beside the int8 file that is best on the validation rows.
+
+    Returns:
+      The share of bytes saved, the paired difference and its error, means over the seeds: all
+      seeds have the same test rows, so that they don't make the error smaller.
+    """
     beside = []
-    for seed, one in found[SEARCHED].items():
-        row = max((CALIBRATED, RECONSTRUCTED), key=lambda row: found[row][seed]["validation"])
-        saved = 1 - one["bytes"] / found[row][seed]["bytes"]
-        beside.append((saved, one[f"beside {row}"], one[f"error beside {row}"]))
-    saved, apart, error = np.mean(beside, axis=0)
-    if saved <= 0 or apart < -2 * error:
-        word = "missed"
-    else:
-        word = "met" if apart >= 0 else "undecided, below int8 by less than two standard errors"
+    for seed, one in found[row].items():
+        rows = [other for other in BESIDE[row] if seed in found.get(other, {})]
+        best = max(rows, key=lambda other: found[other][seed]["validation"])
+        saved = 1 - one["bytes"] / found[best][seed]["bytes"]
+        beside.append((saved, one[f"beside {best}"], one[f"error beside {best}"]))
+    return np.mean(beside, axis=0)
+
+
+def verdict(found: dict[str, Any], row: str) -> str:
+    saved, apart, error = beside_uniform(found, row)
+    word = "missed" if saved <= 0 or apart < -2 * error else "equal within the spread"
     told = f"{100 * apart:+.2f} ± {200 * error:.2f} points"
-    return f"{word}: {100 * saved:.1f}% fewer bytes than the better int8 file, {told}"
+    return f"{row}: {word}, {100 * saved:.1f}% fewer bytes than the best int8 file, {told}"
 
 
 def table(stored: dict[str, Any]) -> str:
@@ -210,17 +300,16 @@ def table(stored: dict[str, Any]) -> str:
         for number, row in enumerate(row for row in ROWS if "0" in found.get(row, {})):
             seeds = list(found[row].values())
             mean = {key: np.mean([one[key] for one in seeds]) for key in ("bytes", "accuracy")}
-            key = f"beside {RECONSTRUCTED}"
-            beside = [(one[key], one[f"error {key}"]) for one in seeds if key in one]
             told = ""
-            if row in (FOUR, SEARCHED) and beside:
-                apart, error = 100 * np.mean(beside, axis=0)
+            if row in BESIDE:
+                _, apart, error = 100 * beside_uniform(found, row)
                 told = f"{apart:+.2f} ± {2 * error:.2f}"
             cells = [name if not number else "", row, f"{mean['bytes']:,.0f}"]
             lines.append([*cells, f"{100 * mean['accuracy']:.2f}", told, str(len(seeds))])
-        if "0" in found.get(SEARCHED, {}):
-            verdicts.append(f"- {name}: {verdict(found)}")
-    head = ["network", "file", "bytes", "test, %", f"beside {RECONSTRUCTED}, points", "seeds"]
+        for row in (SEARCHED, SEARCHED_TAUGHT):
+            if "0" in found.get(row, {}):
+                verdicts.append(f"- {name}, {verdict(found, row)}")
+    head = ["network", "file", "bytes", "test, %", "beside the best int8 file, points", "seeds"]
     parts = [f"{_common.host_line(stored['host'])}.", _common.markdown(head, lines)]
     return "\n\n".join([*parts, "\n".join(verdicts)])
 
@@ -229,6 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, help="the folder of MLPerf Tiny's networks")
     parser.add_argument("--only", choices=NETWORKS, action="append", help="all by default")
+    parser.add_argument("--row", choices=list(ROWS), action="append", help="all by default")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many; 3 by default")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "search_bits")
     parser.add_argument("--smoke", action="store_true", help="tiny, another JSON")
