@@ -60,8 +60,10 @@ def prepared(
         model = model.of(copying.rebuild(model.model, lambda _, layer: layer, shapes=shapes))
     if calibrated:
         check_loops(model.graph)
+    # What takes others up has lost its grid: its weights are as it rounded them.
+    left = frozenset(model.left_in_float) if precision == "int8" else frozenset()
     model = folded(model, precision)
-    forms = {step.path: _form(model, step, precision) for step in model.graph.steps}
+    forms = {step.path: _form(model, step, precision, left) for step in model.graph.steps}
     return _in_form(model, {path: form for path, form in forms.items() if form is not None})
 
 
@@ -90,13 +92,15 @@ def _reads_sizes(operation: Any, calibrated: bool) -> bool:
     return _pools_volumes(operation) or (calibrated and is_recurrent(operation))
 
 
-def _form(model: Analysis, step: Step, precision: str) -> Callable[[Any], Any] | None:
-    """What makes another form of a step's layer for the file, or None."""
+def _form(
+    model: Analysis, step: Step, precision: str, left: frozenset[str]
+) -> Callable[[Any], Any] | None:
+    """What makes another form of a step's layer for the file, or None; of those `left` in float."""
     if _pools_volumes(step.operation):
         return _OverImages
     if precision not in CALIBRATED:
         return None
-    if precision == "int8" and step.path in model.left_in_float:
+    if step.path in left:
         return _reading_float
     if is_recurrent(step.operation):
         fused = precision == "int8"
