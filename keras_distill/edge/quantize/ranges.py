@@ -168,7 +168,8 @@ class Range(keras.layers.Layer):
         if self.fixed is not None:
             return self.fixed
         with tf.init_scope():
-            low, high = self.limits()
+            # Under a strategy a variable is one of each replica, and all of them are alike.
+            low, high = map(tf.convert_to_tensor, self.limits())
             return float(low), float(high)
 
     def limits(self) -> tuple[Any, Any]:
