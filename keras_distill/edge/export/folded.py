@@ -14,13 +14,12 @@ from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.quantize import affine, forward
 from keras_distill.edge.quantize.folded_plans import pays
 from keras_distill.edge.quantize.forward import Folding
-from keras_distill.edge.quantize.layer import Quantized, handed_on
+from keras_distill.edge.quantize.layer import handed_on
 from keras_distill.graph import fusion
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.remaking import from_own_config
 from keras_distill.graph.replay import Step
 from keras_distill.graph.traits import does, traits_of
-from keras_distill.graph.wrapping import inner
 
 __all__ = ["folded"]
 
@@ -58,17 +57,8 @@ def folded(model: Analysis, precision: str) -> Analysis:
 
 
 def _of_quantised(model: Analysis) -> list[Folding]:
-    found = []
-    for step in model.wrapped.steps:
-        count = step.operation.front if isinstance(step.operation, Quantized) else 0
-        if count:
-            steps = forward.steps_in_front(model.wrapped, step, _may_scale)
-            found.append(Folding(tuple(steps[-count:]), step))
-    return found
-
-
-def _may_scale(step: Step) -> bool:
-    return len(step.inputs) == 1 and affine.is_affine(inner(step.operation))
+    found = (forward.taken_up(model.wrapped, step) for step in model.wrapped.steps)
+    return [one for one in found if one is not None]
 
 
 def _of_float(model: Analysis, precision: str) -> list[Folding]:

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill.edge.compress.layer import Compressed, is_exporting
-from keras_distill.edge.quantize import activations, affine, kinds
+from keras_distill.edge.quantize import activations, affine, forward, kinds
+from keras_distill.edge.quantize.forward import Folding
 from keras_distill.edge.quantize.ranges import Range, is_observed
 from keras_distill.edge.quantize.sums import ReadSums, Sums, added
 from keras_distill.edge.quantize.weights import grids_of
@@ -96,13 +97,15 @@ def _sums_of(graph: Graph, step: Step) -> ReadSums | None:
             norm = inner(step.operation)
         step = joined
     layer, user = step.operation, inner(step.operation)
-    sources = _sources(graph, step)
+    front = forward.taken_up(graph, step)
+    sources = _sources(graph, step if front is None else front.steps[0])
     if not sources or getattr(user, "data_format", "") == "channels_first":
         return None
     if layer.affine:
-        return functools.partial(_of_affine, sources[0], user)
+        return functools.partial(_of_affine, sources[0], user, front)
     if does(user, "dense", "convolution", "depthwise") and len(grids_of(layer)) == 1:
-        return functools.partial(_of_kernel, sources[0], layer, norm or inner(layer.behind))
+        norm = norm or inner(layer.behind)
+        return functools.partial(_of_kernel, sources[0], layer, norm, front)
     if norm is not None:
         return None
     if type(user).__name__ == "Multiply" and len(sources) == 2:
@@ -190,16 +193,22 @@ def _of_mean(source: Range, count: int) -> Sums:
     return Sums(source.scale() / count, None, _are_set([source]))
 
 
-def _of_affine(source: Range, layer: keras.Layer) -> Sums:
+def _of_affine(source: Range, layer: keras.Layer, front: Folding | None) -> Sums:
     scale, shift = affine.numbers(layer)
+    if front is not None:
+        before, moved = front.in_graph()
+        scale, shift = before * scale, moved * scale + shift
     return Sums(source.scale() * _steps(tf.abs(scale), 127.0), shift, _are_set([source]))
 
 
-def _of_kernel(source: Range, layer: Connected, norm: Any) -> Sums:
+def _of_kernel(source: Range, layer: Connected, norm: Any, front: Folding | None) -> Sums:
     ((key, grid),) = grids_of(layer).items()
-    weight = tf.abs(layer.treated(key))
+    weight = layer.treated(key)
     bias = layer.layer.bias if layer.layer.use_bias else None
+    if front is not None:
+        weight, bias = _with_front(weight, bias, layer.layer, front)
     gain, bias = _with_norm(bias, norm)
+    weight = tf.abs(weight)
     if grid.channel_axes:
         axes = {axis % len(weight.shape) for axis in grid.channel_axes}
         others = [axis for axis in range(len(weight.shape)) if axis not in axes]
@@ -207,6 +216,24 @@ def _of_kernel(source: Range, layer: Connected, norm: Any) -> Sums:
     else:
         most = tf.reduce_max(weight * tf.abs(gain))
     return Sums(source.scale() * _steps(most, grid.most), bias, _are_set([source]))
+
+
+def _with_front(
+    weight: Tensor, bias: Any, layer: keras.Layer, front: Folding
+) -> tuple[Tensor, Tensor]:
+    """The kernel and the bias as the file has them, with what folds into them, in its precision."""
+    scale, shift = (tf.cast(one, tf.float64) for one in front.in_graph())
+    shape = [1, 1]
+    shape[forward.input_axis(layer)] = -1
+    values = tf.cast(weight, tf.float64)
+    moved = tf.reduce_sum(values * tf.reshape(shift, shape), range(len(weight.shape) - 2))
+    # A kernel with filters of its own for each channel has the channels' outputs side by side.
+    alone = does(layer, "depthwise")
+    added = tf.reshape(moved, [-1]) if alone else tf.reduce_sum(moved, 0)
+    if bias is not None:
+        added = tf.cast(tf.convert_to_tensor(bias), tf.float64) + added
+    values = values * tf.reshape(scale, shape)
+    return tf.cast(values, tf.float32), tf.cast(added, tf.float32)
 
 
 def _with_norm(bias: Any, norm: Any) -> tuple[Tensor, Tensor | None]:

@@ -25,7 +25,16 @@ from keras_distill.graph.replay import Graph, Step, Value
 from keras_distill.graph.traits import SAME, does, gives, traits_of
 from keras_distill.graph.wrapping import inner
 
-__all__ = ["Folding", "foldings", "gain", "input_axis", "is_even", "steps_in_front", "width_of"]
+__all__ = [
+    "Folding",
+    "foldings",
+    "gain",
+    "input_axis",
+    "is_even",
+    "steps_in_front",
+    "taken_up",
+    "width_of",
+]
 
 _KERNELS = ("dense", "convolution", "depthwise", "separable", "transposed")
 # Of a mean so many deviations from zero, the folded sum is one of large numbers that cancel.
@@ -51,9 +60,17 @@ class Folding:
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """`(scale, shift)`, `(width,)` each, of them all: `x * scale + shift` is what is read."""
-        total, shift = np.ones(self.width, "float32"), np.zeros(self.width, "float32")
+        with tf.init_scope():
+            scale, shift = self.in_graph()
+            return scale.numpy(), shift.numpy()
+
+    def in_graph(self) -> tuple[Tensor, Tensor]:
+        """As `coefficients`, from the variables as the graph reads them."""
+        total, shift = tf.ones([self.width]), tf.zeros([self.width])
         for step in self.steps:
-            scale, offset = self._own(step)
+            channels = _channels(step.outputs[0])
+            found = affine.in_graph(inner(step.operation), channels)
+            scale, offset = (tf.tile(one, [self.width // channels]) for one in found)
             total, shift = total * scale, shift * scale + offset
         return total, shift
 
@@ -82,6 +99,17 @@ class Folding:
             else:
                 mean, deviation = shift, np.abs(scale)
         return mean, deviation
+
+
+def taken_up(graph: Graph, step: Step) -> Folding | None:
+    """What a quantised layer says that it takes up; None of nothing, or once it has done so."""
+    count = getattr(step.operation, "front", 0)
+    steps = steps_in_front(graph, step, _is_alone) if count else []
+    return Folding(tuple(steps[-count:]), step) if 0 < count <= len(steps) else None
+
+
+def _is_alone(step: Step) -> bool:
+    return len(step.inputs) == 1 and affine.is_affine(inner(step.operation))
 
 
 def foldings(

@@ -74,10 +74,25 @@ def convolutions(x):
 
 
 def lone_norms(x):
-    x = layers.Normalization(mean=[0.1] * 6, variance=[0.3] * 6)(
-        layers.Rescaling(0.7, 0.2, name="scaled")(x)
-    )
+    x = layers.Normalization(mean=[0.1] * 6, variance=[0.3] * 6)(layers.Rescaling(0.7, 0.2)(x))
     return layers.ReLU()(norm(conv(norm(x), activation="relu")))
+
+
+def scales(x):
+    """Two in a row, of which the first folds into the second or both into what reads them."""
+    normalized = layers.Normalization(mean=np.linspace(-0.2, 0.2, 6), variance=[0.3] * 6)
+    return normalized(layers.Rescaling(0.7, 0.1)(x))
+
+
+def in_front_of_a_border(x):
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(scales(x))
+    return norm(layers.Conv2D(12, 3, strides=2, use_bias=False)(x))
+
+
+def in_front_of_kernels(x):
+    x = layers.ReLU()(norm(layers.Conv2D(12, 3, use_bias=False)(scales(x))))
+    x = layers.DepthwiseConv2D(3)(norm(x))
+    return layers.Dense(9)(norm(layers.Flatten()(x)))
 
 
 def gated(x):
@@ -131,7 +146,12 @@ def steps_apart(model, path, x):
     return np.rint(apart)
 
 
-@pytest.mark.parametrize("build", [convolutions, lone_norms, gated, residual, of_time, nested])
+IN_FRONT = [in_front_of_a_border, in_front_of_kernels]
+
+
+@pytest.mark.parametrize(
+    "build", [convolutions, lone_norms, *IN_FRONT, gated, residual, of_time, nested]
+)
 def test_the_file_answers_as_the_quantised_model_does(build, tmp_path):
     small = quantize_aware(model_of(build), calibration_data=rows())
     assert not steps_apart(small, tmp_path / "file.tflite", rows(seed=5)).any()
@@ -156,7 +176,10 @@ def test_a_layer_called_twice_rounds_in_its_range_alone(tmp_path):
 
 def test_training_sees_the_ranges_alone():
     # A sum's whole bias belongs to statistics that no longer move; in training they do.
-    first = quantize_aware(model_of(lone_norms), calibration_data=rows()).get_layer("scaled")
+    def scaled(x):
+        return conv(layers.Rescaling(0.7, 0.2, name="scaled")(x))
+
+    first = quantize_aware(model_of(scaled), calibration_data=rows()).get_layer("scaled")
     x = tf.constant(rows())
     trained = first(x, training=True)
     low, high = first.output_ranges[0].bounds()
