@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 
-def arguments(description: str, seeds: int) -> argparse.Namespace:
-    """`--smoke`, `--seeds` and `--output`."""
+def arguments(description: str, seeds: int, **more: str) -> argparse.Namespace:
+    """`--smoke`, `--seeds` and `--output`, and by name the help of an example's own options."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,6 +23,8 @@ def arguments(description: str, seeds: int) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, help=f"{seeds} by default, 1 for --smoke")
     parser.add_argument("--output", type=Path, help="keep the files and the picture in this folder")
+    for name, words in more.items():
+        parser.add_argument(f"--{name}", help=words)
     args = parser.parse_args()
     args.seeds = args.seeds or (1 if args.smoke else seeds)
     return args

@@ -1,6 +1,5 @@
 """keras_distill: from a large Keras teacher to a small student, verified inside its .tflite."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_distill import data, edge, functional, objectives, schedules, teachers, transfer
@@ -80,7 +79,9 @@ def __getattr__(name: str) -> Any:
         return judge
     if name == "judging":
         # `from keras_distill import judging` would ask here again.
-        return importlib.import_module("keras_distill.judging")
+        import keras_distill.judging
+
+        return keras_distill.judging
     if name == "load_model":
         from keras_distill.edge.loading.loader import load_model
 

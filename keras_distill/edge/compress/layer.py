@@ -167,13 +167,13 @@ class Compressed(Wrapping):
 
         The layer is taken out: nothing can be done with this wrapper afterwards.
         """
-        return self.finished()
+        for key, value in self.treated_weights().items():
+            self._treated[key].assign(value)
+        return self.release()
 
     def finished(self) -> Any:
         """The layer inside, its treated weights written into it; it stays in this wrapper."""
-        for key, value in self.treated_weights().items():
-            self._treated[key].assign(value)
-        layer = self.release()
+        layer = Compressed.stripped(self)
         self.treatments = {}
         return layer
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.layer import Compressed
-from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.quantize import affine, forward
 from keras_distill.edge.quantize.folded_plans import pays
 from keras_distill.edge.quantize.forward import Folding
 from keras_distill.edge.quantize.layer import handed_on
-from keras_distill.graph import fusion
+from keras_distill.graph import copying, fusion
 from keras_distill.graph.copying import weight_at
 from keras_distill.graph.remaking import from_own_config
 from keras_distill.graph.replay import Step
@@ -48,7 +47,7 @@ def folded(model: Analysis, precision: str) -> Analysis:
         return _taking_up(layer, readers[path]) if path in readers else layer
 
     try:
-        return model.of(rebuild(model.model, substitute))
+        return model.of(copying.rebuild(model.model, substitute))
     except ValueError:
         # A layer of a user's own that no config makes again; a quantised model has none.
         if model.has_ranges:

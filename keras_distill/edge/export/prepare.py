@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.layer import Compressed
-from keras_distill.edge.compress.model import rebuild
 from keras_distill.edge.compress.strip import strip
 from keras_distill.edge.export.folded import folded
 from keras_distill.edge.export.recurrent import Unlooped
@@ -122,7 +121,7 @@ def _in_form(model: Analysis, forms: dict[str, Callable[[Any], Any]]) -> Analysi
         made = forms[path](inner(layer))
         return made if inner(layer) is layer else layer.around(made)
 
-    return model.of(rebuild(model.model, substitute)) if forms else model
+    return model.of(copying.rebuild(model.model, substitute)) if forms else model
 
 
 def _pools_volumes(layer: Any) -> bool:
