@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.saving import serialization_lib
 
 _CALL_PROTOCOL = (
@@ -109,12 +110,14 @@ def called(
     return outputs, [loss for one in layers_of(layer) for loss in one._get_own_losses()]
 
 
-def is_training(layer: keras.layers.Layer) -> bool:
+def is_training() -> bool:
     """Whether the call under way is one of training, for a layer whose `call` is not told.
 
-    `_get_call_context`: Keras hands `training` to those alone whose `call` has the argument.
+    Keras hands `training` to those alone whose `call` has the argument. `current_call_ctx` is
+    read, for `_get_call_context` makes one outside any call that stays and misleads later ones.
     """
-    return bool(layer._get_call_context().get_value("training"))
+    context = global_state.get_global_attribute("current_call_ctx")
+    return context is not None and bool(context.get_value("training"))
 
 
 def adopt(layer: keras.layers.Layer, variables: Sequence[keras.Variable]) -> None:

@@ -85,6 +85,27 @@ def test_a_call_outside_any_model_gives_its_own_losses():
     assert np.any(_keras.called(layer, False, (ROWS,), {})[0])
 
 
+def test_asking_whether_it_is_training_leaves_nothing_behind():
+    # A context that nobody resets would take the flag of the next call, and give it to all later.
+    assert not _keras.is_training()
+    drop = keras.layers.Dropout(1 - 1e-6)
+    assert not np.array_equal(drop(ROWS, training=True), ROWS)
+    np.testing.assert_array_equal(drop(ROWS), ROWS)
+
+
+class Asks(keras.layers.Layer):
+    """Answers whether it is called in training; its `call` is not told."""
+
+    def call(self, x):
+        return x + float(_keras.is_training())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_that_is_not_told_finds_whether_it_is_training(training):
+    model = keras.Sequential([keras.Input((3,)), Asks()])
+    np.testing.assert_array_equal(model(ROWS, training=training), ROWS + training)
+
+
 def test_variables_made_elsewhere_are_tracked():
     layer, variable = keras.layers.Layer(), keras.Variable(1.0)
     _keras.adopt(layer, [variable])

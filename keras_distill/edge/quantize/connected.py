@@ -77,7 +77,7 @@ class Connected(Compressed):
         """`total`, of two terms, as the file adds them, with its own gradient."""
         if self.adds is None or total.dtype != tf.float32:
             return total
-        if is_exporting() or is_observed() or _keras.is_training(self):
+        if is_exporting() or is_observed() or _keras.is_training():
             return total
         return total + tf.stop_gradient(self.adds(terms) - total)
 
