@@ -1,8 +1,10 @@
 """Installs beside an existing TensorFlow without replacing it; everything else is in setup.cfg.
 
 Every tf_keras release pins one minor version of TensorFlow, and pip takes the newest tf_keras
-first, so a static requirement moves TensorFlow to the newest minor version. A build can see the
-environment it is built for: both requirements are narrowed to the TensorFlow that is there.
+first, so an extra that asks for tf_keras moves TensorFlow to the newest minor version. A build from
+source can see the environment it is built for: TensorFlow and tf_keras are narrowed to the
+TensorFlow that is there. A wheel can't: tf_keras is in no extra but `test`, and who needs it is
+told the command.
 """
 
 import configparser
@@ -33,13 +35,20 @@ def installed_tensorflow(paths):
     return next((distribution.version for distribution in found), None)
 
 
-def requirements(version):
-    """setup.cfg's requirements, with TensorFlow and tf_keras held at `version`'s minor."""
-    config = configparser.ConfigParser(interpolation=None)
+def static():
+    """What setup.cfg requires, and its extras, as lists of lines."""
+    config = configparser.ConfigParser()
     config.read(Path(__file__).with_name("setup.cfg"), encoding="utf-8")
-    static = config["options"]["install_requires"].strip().split("\n")
+    extras = config["options.extras_require"]
+    lines = config["options"]["install_requires"].strip().split("\n")
+    return lines, {name: extras[name].split() for name in extras}
+
+
+def requirements(version):
+    """setup.cfg's requirements and extras, TensorFlow and tf_keras held at `version`'s minor."""
+    lines, extras = static()
     if version is None:
-        return static
+        return lines, extras
     minor = ".".join(version.split(".")[:2])
     if minor not in SUPPORTED:
         raise SystemExit(
@@ -48,9 +57,17 @@ def requirements(version):
             f'yourself (pip install "tensorflow=={SUPPORTED[-1]}.*") or use a fresh virtual '
             f"environment."
         )
-    held = [f"tensorflow=={minor}.*", f"tf_keras=={minor}.*"]
-    return held + [line for line in static if not line.startswith(("tensorflow>", "tf_keras>"))]
+
+    def held(wanted):
+        names = [line.partition(">")[0] for line in wanted]
+        return [
+            f"{name}=={minor}.*" if name in ("tensorflow", "tf_keras") else line
+            for name, line in zip(names, wanted, strict=True)
+        ]
+
+    return held(lines), {name: held(wanted) for name, wanted in extras.items()}
 
 
 if __name__ == "__main__":
-    setup(install_requires=requirements(installed_tensorflow(folders())))
+    install, extras = requirements(installed_tensorflow(folders()))
+    setup(install_requires=install, extras_require=extras)

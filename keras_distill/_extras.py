@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-__all__ = ["install_hint"]
+__all__ = ["install_hint", "legacy_hint"]
 
 
 def install_hint(extra: str) -> str:
@@ -25,3 +25,18 @@ def install_hint(extra: str) -> str:
     pairs = [line.partition(";")[::2] for line in requirements]
     wanted = [f'"{needed.strip()}"' for needed, marker in pairs if f'"{extra}"' in marker]
     return " ".join(["pip install", *wanted])
+
+
+def legacy_hint(tensorflow: str) -> str:
+    """The command that installs tf_keras and TFMOT, and leaves TensorFlow as it is.
+
+    Every release of tf_keras pins one minor version of TensorFlow: pip would move it to the newest.
+
+    Args:
+      tensorflow: the version of TensorFlow that is installed.
+
+    >>> legacy_hint("2.19.1")
+    'pip install "tf_keras==2.19.*" "tensorflow-model-optimization>=0.8.0"'
+    """
+    minor = ".".join(tensorflow.split(".")[:2])
+    return f'pip install "tf_keras=={minor}.*" "tensorflow-model-optimization>=0.8.0"'

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_distill"
 ORDER = [
     "_extras",
+    "_pages",
     "_records",
     "_keras",
     "_json",

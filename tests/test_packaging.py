@@ -1,6 +1,7 @@
 """Installing beside a TensorFlow keeps it: setup.py holds its minor version."""
 
 import configparser
+import importlib
 import importlib.metadata
 import os
 import re
@@ -8,10 +9,12 @@ import runpy
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from packaging.requirements import Requirement
 
 import keras_distill
 from keras_distill._extras import install_hint
+from keras_distill.edge import legacy
 
 ROOT = Path(__file__).parent.parent
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
@@ -26,22 +29,48 @@ def environment(folder, version):
 
 
 def names(lines):
-    return {line.split(">")[0].split("=")[0] for line in lines}
+    return {Requirement(line).name for line in lines}
 
 
 @pytest.mark.parametrize(("version", "minor"), [("2.19.1", "2.19"), ("2.20.0", "2.20")])
 def test_the_installed_minor_is_held(tmp_path, version, minor):
     found = SETUP["installed_tensorflow"](environment(tmp_path, version))
-    lines = SETUP["requirements"](found)
-    assert [f"tensorflow=={minor}.*", f"tf_keras=={minor}.*"] == lines[:2]
-    assert not any(line.startswith(("tensorflow>", "tf_keras>")) for line in lines)
-    assert names(lines) == names(SETUP["requirements"](None))
-    assert len(lines) == len(SETUP["requirements"](None))
+    lines, extras = SETUP["requirements"](found)
+    assert f"tensorflow=={minor}.*" in lines
+    assert f"tf_keras=={minor}.*" in extras["test"]
+    static, static_extras = SETUP["requirements"](None)
+    for ours, theirs in ((lines, static), *((extras[e], static_extras[e]) for e in static_extras)):
+        assert names(ours) == names(theirs)
+        assert not any(line.startswith(("tensorflow>", "tf_keras>")) for line in ours)
+    assert extras.keys() == static_extras.keys()
 
 
 def test_without_a_tensorflow_the_range_stands(tmp_path):
     assert SETUP["installed_tensorflow"]([str(tmp_path)]) is None
-    assert any(line.startswith("tensorflow>=") for line in SETUP["requirements"](None))
+    assert any(line.startswith("tensorflow>=") for line in SETUP["requirements"](None)[0])
+
+
+def test_a_wheel_requires_nothing_that_pins_tensorflow():
+    # tf_keras 2.x requires tensorflow 2.x: pip takes the newest, and TensorFlow with it.
+    lines, extras = SETUP["requirements"](None)
+    assert "tf_keras" not in names(lines)
+    assert [e for e in extras if "tf_keras" in names(extras[e])] == ["test"]
+
+
+def test_who_needs_tf_keras_is_told_the_one_that_leaves_tensorflow_alone(monkeypatch):
+    there = importlib.import_module
+
+    def missing(name, package=None):
+        if name != "tensorflow_model_optimization":
+            return there(name, package)
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setattr(tf, "__version__", "2.19.1")
+    with pytest.raises(
+        ModuleNotFoundError, match=r'pip install "tf_keras==2\.19\.\*" "tensorflow-mo'
+    ):
+        legacy.tfmot.__wrapped__()
 
 
 def test_a_tensorflow_out_of_range_is_not_replaced(tmp_path):

@@ -12,6 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill._extras import legacy_hint
+from keras_distill._pages import see
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 
@@ -21,12 +23,12 @@ def tf_keras() -> Any:
     """The module `tf_keras`.
 
     Raises:
-      ModuleNotFoundError: it is not installed.
+      ModuleNotFoundError: it is not installed; the message has the command.
 
     >>> tf_keras().__name__
     'tf_keras'
     """
-    return _imported("tf_keras", "tf_keras")
+    return _imported("tf_keras")
 
 
 @functools.cache
@@ -37,12 +39,12 @@ def tfmot() -> Any:
     as it was, and TensorFlow's own name for Keras means what it would have meant.
 
     Raises:
-      ModuleNotFoundError: it is not installed.
+      ModuleNotFoundError: it is not installed; the message has the command.
     """
-    return _imported("tensorflow_model_optimization", "tensorflow-model-optimization")
+    return _imported("tensorflow_model_optimization")
 
 
-def _imported(module: str, distribution: str) -> Any:
+def _imported(module: str) -> Any:
     with _unchanged_environment():
         try:
             return importlib.import_module(module)
@@ -50,7 +52,9 @@ def _imported(module: str, distribution: str) -> Any:
             if error.name != module:
                 raise
             raise ModuleNotFoundError(
-                f"Expected {module!r} to be installed. pip install {distribution}", name=module
+                f"Expected {module!r} to be installed, for models of Keras 2 and TFMOT's wrappers: "
+                f"{legacy_hint(tf.__version__)}.{see('tf_keras')}",
+                name=module,
             ) from None
 
 

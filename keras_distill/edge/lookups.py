@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
+from keras_distill._pages import see
 from keras_distill.graph.copying import copy_of, rebuild
 from keras_distill.graph.replay import Graph, Step, Value, functional, trace
 from keras_distill.graph.traits import LAYERS, does
@@ -45,7 +46,7 @@ def check_lookups(found: Sequence[Any], *, calibrated: bool) -> None:
             f"LiteRT has no operation for what {_named(without)} looks up: its tables map strings "
             f"to whole numbers or back, with one place for what is unknown and none for a mask. "
             f"Look up in the app: {_WAY}, with an input in the layer's place; or export with "
-            f"allow_flex=True and ship the Flex delegate."
+            f"allow_flex=True and ship the Flex delegate.{see('lookups')}"
         )
     if found and calibrated:
         raise ConversionError(

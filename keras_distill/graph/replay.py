@@ -11,6 +11,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._keras import Functional
+from keras_distill._pages import see
 from keras_distill.data import no_keras3_model, qualified_name
 
 
@@ -89,7 +90,8 @@ def functional(model: Any) -> Functional:
             f"in call() and can't be replayed layer by layer. Write it as a Functional model:\n"
             f"    inputs = keras.Input(shape)\n"
             f"    outputs = ...  # what call() does, on inputs\n"
-            f"    model = keras.Model(inputs, outputs)"
+            f"    model = keras.Model(inputs, outputs)\n"
+            f"{see('subclassed').strip()}"
         )
     return model
 

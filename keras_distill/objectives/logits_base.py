@@ -6,6 +6,7 @@ import keras
 from keras import backend, ops
 
 from keras_distill import _keras, schedules
+from keras_distill._pages import see
 from keras_distill.functional.tensors import UNLABELLED, Shape, Tensor, inverse_sigmoid
 from keras_distill.objectives.base import Objective
 from keras_distill.signals import Signals
@@ -79,14 +80,14 @@ def check_kinds(objective: Objective, student: Signals, teacher: Signals) -> Non
             raise ValueError(
                 f"{objective.name}: the {who} ends in a sigmoid, a yes or no for each label, and "
                 f"this objective takes logits{_or_softmax(objective)}. Use MultiLabelTargets, or "
-                f"a {who} without the final sigmoid."
+                f"a {who} without the final sigmoid.{see('answers')}"
             )
         known = "probabilities" in objective.kinds and objective.shift_invariant
         if signals.kind == "probabilities" and not known:
             raise ValueError(
                 f"{objective.name}: the {who} gives probabilities, and their logits are known only "
                 f"up to a constant an example. Use SoftTargets, or a {who} without the final "
-                f"softmax."
+                f"softmax.{see('answers')}"
             )
 
 

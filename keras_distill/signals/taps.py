@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
+from keras_distill._pages import see
 from keras_distill.functional.tensors import Tensor
 
 __all__ = ["Tap", "find", "layer_paths", "recording"]
@@ -284,4 +285,4 @@ def _not_found(model: Any, tap: Any, layers: dict[str, Any]) -> str:
             " Its inputs have no names, as it is no functional model: for one of them, tap a "
             "keras.layers.Identity that the model calls on it."
         )
-    return f"No layer of {model.name!r} is called {name!r}. {hint}"
+    return f"No layer of {model.name!r} is called {name!r}. {hint}{see('layers')}"

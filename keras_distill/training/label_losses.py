@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill._pages import see
 from keras_distill.functional.tensors import UNLABELLED, Tensor
 from keras_distill.training import label_metrics
 from keras_distill.training.labels import (
@@ -189,7 +190,7 @@ class LabelReader:
                 f"A label{where} is {UNLABELLED}, and what reads it does not tell whether this "
                 f"means no label. Say compile(unlabelled={UNLABELLED}) if it does and "
                 f"compile(unlabelled=None) if it is a label like any other, or give such rows the "
-                f"sample weight 0 and another label.",
+                f"sample weight 0 and another label.{see('unlabelled')}",
                 y,
             )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill._pages import see
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.layer import Compressed
 from keras_distill.edge.interface import Interface
@@ -73,7 +74,7 @@ def check_exact_inputs(input_type: str | None, model: Analysis) -> None:
             f"input_type={input_type!r} rounds inputs to 256 steps, and the inputs "
             f"{list(model.exact_inputs)} are ids, categories or marks, or columns of unlike units. "
             f'Leave input_type out, or give ids a whole dtype: keras.Input(shape, dtype="int32"), '
-            f"and normalise columns before the model."
+            f"and normalise columns before the model.{see('exact')}"
         )
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
+from keras_distill._pages import see
 from keras_distill.data import batches
 from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.compress.model import CompressedModel
@@ -37,7 +38,7 @@ def data_for(model: Analysis, precision: str, given: Any, seen: Any) -> Any:
         raise ValueError(
             f"precision={precision!r} needs representative_data: some hundred inputs like those "
             f"to come, from which the ranges of the activations are read; or a model from "
-            f"quantize_aware(), which has ranges."
+            f"quantize_aware(), which has ranges.{see('calibration')}"
         )
     if not model.open_inside:
         return None

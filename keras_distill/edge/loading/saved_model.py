@@ -13,13 +13,15 @@ from typing import Any
 from google.protobuf import message
 
 from keras_distill import _json, _keras
+from keras_distill._pages import see
 from keras_distill.edge.loading import older
 
 __all__ = ["Saved", "is_one", "read"]
 
 _WAYS_OUT = (
     "Expected one that model.save(folder) of a tf_keras Functional or Sequential model wrote. Its "
-    "functions can still teach: tf.saved_model.load(folder).signatures['serving_default']"
+    "functions can still teach: tf.saved_model.load(folder).signatures['serving_default']."
+    f"{see('older files')}"
 )
 _GRAPHS = ("Functional", "Model", "Sequential")
 

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill._pages import see
 from keras_distill.data import batches
 from keras_distill.edge.joins import parts_of_outputs
 from keras_distill.edge.records import Check, TFLiteExport, VerificationReport
@@ -166,7 +167,7 @@ def verify(
     )
     if not report.passed:
         missed = [f"{check.name}: {check.words}" for check in checks if not check.passed]
-        words = f"{runner.path} is past its tolerances: {'; '.join(missed)}."
+        words = f"{runner.path} is past its tolerances: {'; '.join(missed)}.{see('worse')}"
         raise VerificationError(words, report)
     return report
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill._pages import see
 from keras_distill.teachers.cache.elements import as_is, described, untuned
 from keras_distill.teachers.cache.fingerprints import of_code, of_rows
 from keras_distill.teachers.cache.manifest import Manifest, Shard
@@ -188,5 +189,5 @@ def _refuse(start: int, expected: np.ndarray, found: np.ndarray, stored: np.ndar
     raise ValueError(
         f"The data set is not the one that the cache was built over: {why}. Give that data set, "
         f"in that order and unshuffled (cache.dataset shuffles), or build a cache over this one in "
-        f"another folder."
+        f"another folder.{see('cache')}"
     )
