@@ -235,13 +235,6 @@ def test_the_page_runs_from_top_to_bottom(reader):
     assert reader["report"].passed
 
 
-def test_the_snippet_of_the_readme_runs(reader):
-    text = (DOCS.parent.parent / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(cache = .*?)^```", text, re.M | re.S)
-    exec(block.replace("epochs=10", "epochs=1"), {**reader, "keras": keras, "kd": kd})
-    assert kd.TeacherCache.open("cache").info().top_k == 5
-
-
 def test_the_commands_of_the_page_run(reader):
     text = DOCS.read_text(encoding="utf-8")
     lines = [line.split() for line in re.findall(r"^    keras-distill (.*)$", text, re.M)]
