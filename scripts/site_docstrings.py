@@ -1,0 +1,38 @@
+"""What Griffe reads of a docstring: doctests become blocks of code.
+
+Ours follow the text without a heading of their own, and Markdown would run them into it.
+"""
+
+import re
+
+import griffe
+
+EXAMPLE = re.compile(r"^( *)>>> .*(?:\n\1(?! *$).+)*", re.M)
+
+
+def fenced(text: str) -> str:
+    """A docstring whose doctests are code.
+
+    >>> print(fenced("Adds.\\n>>> 1 + 1\\n2"))
+    Adds.
+    <BLANKLINE>
+    ```python
+    >>> 1 + 1
+    2
+    ```
+    """
+
+    def block(match: re.Match[str]) -> str:
+        indent = match[1]
+        return f"\n{indent}```python\n{match[0]}\n{indent}```"
+
+    return EXAMPLE.sub(block, text)
+
+
+class Doctests(griffe.Extension):
+    """Applies `fenced` to every docstring."""
+
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
+        """Once an object, when it has been read."""
+        if obj.docstring:
+            obj.docstring.value = fenced(obj.docstring.value)
