@@ -1,12 +1,13 @@
-"""What Griffe reads of a docstring: doctests become blocks of code.
+"""What Griffe reads of a docstring: doctests as blocks of code, several names on a line as one.
 
-Ours follow the text without a heading of their own, and Markdown would run them into it.
+Our doctests follow the text without a heading of their own, and Markdown would run them into it.
 """
 
 import re
 
 import griffe
 
+SEVERAL = re.compile(r"^ +\w+(?:, \w+)+:", re.M)
 EXAMPLE = re.compile(r"^( *)>>> .*(?:\n\1(?! *$).+)*", re.M)
 
 
@@ -26,6 +27,8 @@ def fenced(text: str) -> str:
         indent = match[1]
         return f"\n{indent}```python\n{match[0]}\n{indent}```"
 
+    # Behind a space Griffe expects a type: `bytes, bytes_at_8: ...` would be bytes of that type.
+    text = SEVERAL.sub(lambda match: match[0].replace(", ", ",\u00a0"), text)
     return EXAMPLE.sub(block, text)
 
 

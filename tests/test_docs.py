@@ -2,13 +2,16 @@
 
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
 import keras_distill as kd
+from keras_distill.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["objectives", "schedules", "together"]
@@ -50,13 +53,24 @@ def test_the_guide_runs_from_top_to_bottom(page, reader):
 
 
 @pytest.mark.slow
-def test_the_quickstart_runs_as_it_stands(tmp_path, monkeypatch):
+def test_the_quickstart_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run("docs/quickstart.md", {})
+    names = run("docs/quickstart.md", {}, short=("epochs=20", "epochs=4"))
     assert names["report"].passed
     figures = names["kd"].judge({k: names[k] for k in ("twin", "narrow")}, names["unseen"])
     assert figures.models == ("twin", "narrow")
     assert names["train"].element_spec[0].shape[1:] == (8, 8, 1)
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    keras-distill (.* .*)$", text, re.M)
+    road = ["distil", "quantize", "distil", "export", "verify"]
+    assert [line.split()[0] for line in lines] == road
+    # So few images for a training and a verdict: it is the road that is tested.
+    lines[0] += " --epochs 1"
+    lines[3] += " --overwrite"  # the page's Python has written one
+    lines[-1] += " --max-drop 0.2"
+    for line in lines:
+        done = CliRunner().invoke(app, shlex.split(line))
+        assert done.exit_code == 0, (line, done.output)
 
 
 def residual(seed, blocks=4, width=32):

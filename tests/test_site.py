@@ -1,11 +1,15 @@
 """The site: every public name has an entry, every link from a message leads to a heading."""
 
+import functools
+import http.server
 import importlib
 import inspect
 import re
 import runpy
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -67,18 +71,78 @@ def test_every_topic_of_a_message_is_told_and_used():
         assert re.search(rf"\{{see\(['\"]{topic}['\"]\)", source), topic
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as CI builds it."""
     pytest.importorskip("mkdocs", reason="the site's extra, docs, is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "api" / "functional.html").read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_an_entry_has_its_anchor_and_its_example(site):
+    page = (site / "api" / "functional.html").read_text(encoding="utf-8")
     assert 'id="keras_distill.functional.soft_target_kl"' in page
     assert "1.8485" in page  # its doctest, as code
-    # Nothing of a page is fetched from elsewhere.
-    for path in tmp_path.rglob("*.html"):
-        found = re.findall(
-            r"(?:<script[^>]*src|<link[^>]*href)=\"?(https?:[^\" >]+)", path.read_text()
-        )
-        assert not found, path
+    # One name a line, though the docstring has two in a line.
+    edge = (site / "api" / "edge.html").read_text(encoding="utf-8")
+    assert re.search(r"bytes,\s*bytes_at_8</span></code>", edge)
+
+
+@pytest.mark.slow
+def test_nothing_of_a_page_is_fetched_from_elsewhere(site):
+    for path in site.rglob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        assert not re.findall(r"(?:<script[^>]*src|<link[^>]*href)=\"?https?:[^\" >]+", html), path
+
+
+# One of each kind: home, a guide with a wide table, long pages, an entry, a notebook, code.
+SAMPLES = ["index", "guides/precision", "edge", "benchmarks", "api/edge", "notebooks/03_edge"]
+SAMPLES += ["migrate/keras_io", "glossary", "changelog", "source/benchmarks/gains.py"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The site served on this machine: from a disk, browsers start no search."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_no_page_scrolls_sideways_on_a_phone_and_the_search_finds(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    asked, broken = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    for name in SAMPLES:
+        page.goto(f"{address}{name}.html")
+        assert page.evaluate("document.scrollingElement.scrollWidth") == 390, name
+    page.set_viewport_size({"width": 1280, "height": 844})
+    page.goto(f"{address}index.html")
+    page.fill("input.md-search__input", "temperature")
+    page.wait_for_selector(".md-search-result__item")
+    assert not broken
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
