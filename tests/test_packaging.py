@@ -108,7 +108,8 @@ def test_one_version_everywhere():
 def test_what_the_workflow_runs_is_there():
     text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     runs = re.findall(r"run: ((?:\.ci|scripts)/\S+)(?: (\S.*))?", text)
-    assert [script for script, _ in runs] == [".ci/run", "scripts/test_range.sh"]
+    scripts = [".ci/run", "scripts/test_range.sh", "scripts/test_wheel.sh"]
+    assert [script for script, _ in runs] == scripts
     assert all(os.access(ROOT / script, os.X_OK) for script, _ in runs)
     minors = set(re.findall(r'tensorflow: "([\d.]+)"', text))
     assert minors == {SETUP["SUPPORTED"][0], SETUP["SUPPORTED"][-1]}
