@@ -13,6 +13,7 @@ run on. The notebooks themselves, which have no outputs, are not written to.
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -64,8 +65,14 @@ def executed(path: Path, *, smoke: bool) -> nbformat.NotebookNode:
         client.execute(env=environment)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [one for one in map(without_start_up, cell.outputs) if one is not None]
+            kept = [one for one in map(without_start_up, cell.outputs) if one is not None]
+            cell.outputs = [without_folder(one, folder) for one in kept]
     return notebook
+
+
+def without_folder(output: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
+    """An output in which files are named as the notebook names them, not by where it ran."""
+    return nbformat.from_dict(json.loads(json.dumps(output).replace(f"{folder}/", "")))
 
 
 def without_start_up(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:

@@ -76,18 +76,31 @@ def api_page(module: str) -> str:
     return "\n".join(lines)
 
 
+def _cells(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def _text(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
 def notebook_page(path: Path) -> str:
-    """A notebook as a page: its words, its code, and what it printed and drew when it last ran."""
-    ran = ROOT / "docs" / "notebooks" / path.name
-    cells = json.loads((ran if ran.exists() else path).read_text(encoding="utf-8"))["cells"]
+    """A notebook as a page: its words, its code, and what it printed and drew when it last ran.
+
+    What is in docs/notebooks counts only while its code is the notebook's.
+    """
+    cells, ran = _cells(path), ROOT / "docs" / "notebooks" / path.name
+    note = "It was not run since it was changed: `python notebooks/run.py` does."
+    if ran.exists() and [*map(_text, _cells(ran))] == [*map(_text, cells)]:
+        cells = _cells(ran)
+        note = "What it prints and draws is one run of `python notebooks/run.py`, of one seed."
     parts = []
     for cell in cells:
-        text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(text)
-        elif text.strip():
-            parts += [f"```python\n{text}\n```", *map(_output, cell.get("outputs", []))]
-    note = f"The notebook itself, to run: `notebooks/{path.name}`."
+            parts.append(_text(cell))
+        elif _text(cell).strip():
+            parts += [f"```python\n{_text(cell)}\n```", *map(_output, cell.get("outputs", []))]
+    note = f"The notebook itself, to run: `notebooks/{path.name}`. {note}"
     return "\n\n".join([*(part for part in parts if part), note])
 
 

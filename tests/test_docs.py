@@ -60,6 +60,10 @@ def test_the_quickstart_runs_from_top_to_bottom(tmp_path, monkeypatch):
     figures = names["kd"].judge({k: names[k] for k in ("twin", "narrow")}, names["unseen"])
     assert figures.models == ("twin", "narrow")
     assert names["train"].element_spec[0].shape[1:] == (8, 8, 1)
+    # What the guides go on from.
+    assert {"student", "teacher", "x", "y", "x_val", "y_val"} <= names.keys()
+    assert names["student"].get_layer("low")
+    assert names["teacher"].get_layer("high")
     text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    keras-distill (.* .*)$", text, re.M)
     road = ["distil", "quantize", "distil", "export", "verify"]

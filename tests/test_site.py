@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib
 import inspect
+import json
 import re
 import runpy
 import shutil
@@ -69,6 +70,24 @@ def test_every_topic_of_a_message_is_told_and_used():
     for topic, link in PAGES.items():
         assert link.rpartition("/")[2].removeprefix("errors.md") in told, link
         assert re.search(rf"\{{see\(['\"]{topic}['\"]\)", source), topic
+
+
+def notebook(folder, code, *outputs):
+    folder.mkdir(parents=True, exist_ok=True)
+    cell = {"cell_type": "code", "source": [code], "outputs": list(outputs)}
+    (folder / "01.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    return folder / "01.ipynb"
+
+
+def test_a_notebooks_outputs_are_shown_while_they_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(SITE["notebook_page"].__globals__, "ROOT", tmp_path)
+    path = notebook(tmp_path / "notebooks", "print(6 * 7)")
+    assert "42" not in SITE["notebook_page"](path)
+    said = {"output_type": "stream", "name": "stdout", "text": ["42\n"]}
+    notebook(tmp_path / "docs" / "notebooks", "print(6 * 7)", said)
+    assert "```text\n42\n```" in SITE["notebook_page"](path)
+    notebook(tmp_path / "notebooks", "print(6 * 8)")
+    assert "42" not in SITE["notebook_page"](path)
 
 
 @pytest.fixture(scope="module")
