@@ -72,7 +72,8 @@ def executed(path: Path, *, smoke: bool) -> nbformat.NotebookNode:
 
 def without_folder(output: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
     """An output in which files are named as the notebook names them, not by where it ran."""
-    return nbformat.from_dict(json.loads(json.dumps(output).replace(f"{folder}/", "")))
+    text = re.sub(r"""[^\s"']*/site-packages/""", "", json.dumps(output))
+    return nbformat.from_dict(json.loads(text.replace(f"{folder}/", "")))
 
 
 def without_start_up(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:

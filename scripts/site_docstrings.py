@@ -12,16 +12,7 @@ EXAMPLE = re.compile(r"^( *)>>> .*(?:\n\1(?! *$).+)*", re.M)
 
 
 def fenced(text: str) -> str:
-    """A docstring whose doctests are code.
-
-    >>> print(fenced("Adds.\\n>>> 1 + 1\\n2"))
-    Adds.
-    <BLANKLINE>
-    ```python
-    >>> 1 + 1
-    2
-    ```
-    """
+    """A docstring whose doctests are blocks of code."""
 
     def block(match: re.Match[str]) -> str:
         indent = match[1]

@@ -151,6 +151,13 @@ def test_a_name_that_is_none_is_refused(in_folder, tmp_path):
         in_folder(["03"])
 
 
+def test_an_output_names_no_folder_of_the_machine():
+    said = "/opt/env/lib/python3.11/site-packages/keras/layer.py:7: UserWarning: in /tmp/run/cache"
+    output = nbformat.from_dict({"output_type": "stream", "name": "stderr", "text": said})
+    kept = RUN["without_folder"](output, "/tmp/run")
+    assert kept.text == "keras/layer.py:7: UserWarning: in cache"
+
+
 def test_tensorflows_start_is_no_output():
     stream = {"output_type": "stream", "name": "stderr"}
     ours = "UserWarning: I am one of ours"
