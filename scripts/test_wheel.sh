@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 minors=("$@")
 [ ${#minors[@]} -gt 0 ] || minors=(2.19 2.21)
-# What reads no file of the checkout; the second list is what tf_keras and TFMOT are for.
+# What reads no file of the checkout but a page; the second list is what tf_keras and TFMOT are for.
 alone=(tests/test_import.py tests/test_data.py tests/functional tests/schedules tests/training
   tests/judging tests/transfer/width tests/edge/test_export.py tests/edge/test_export_quantized.py
   tests/edge/test_verification.py tests/edge/test_inspection.py)
@@ -19,7 +19,7 @@ legacy=(tests/edge/bridge tests/edge/compress tests/edge/test_legacy.py)
 "$work/build/bin/python" -m build --outdir "$work/dist" . >/dev/null
 wheel=$(ls "$work"/dist/*.whl)
 mkdir "$work/away"
-cp -r tests "$work/away"
+cp -r tests docs "$work/away"
 printf '[pytest]\naddopts = -q --strict-markers\nmarkers =\n    slow: long\n' >"$work/away/pytest.ini"
 
 fixed() { "$1/bin/pip" freeze | grep -iE '^(tensorflow|keras|numpy|h5py|protobuf)=='; }
