@@ -22,6 +22,7 @@ __all__ = [
     "place",
     "scratch",
     "sweep",
+    "sync",
     "whole",
     "whole_folder",
     "write",
@@ -85,7 +86,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         fresh = beside / path.name
         yield fresh
         for one in fresh.rglob("*"):
-            _sync(one)
+            sync(one)
         os.replace(fresh, path)
     _sync_folder(path.parent)
 
@@ -95,7 +96,7 @@ def place(source: Path, target: Path) -> None:
 
     The file is synced; its folder is not.
     """
-    _sync(source)
+    sync(source)
     with contextlib.suppress(FileNotFoundError):
         there = os.stat(target)
         # First the owner: to change it takes bits off the mode.
@@ -252,7 +253,7 @@ def _remove_dead(folder: Path) -> None:
             os.close(lock)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     if path.is_file():
         handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
         try:

@@ -22,6 +22,7 @@ from keras_distill._keras.layers import built_with as built_with
 from keras_distill._keras.layers import called as called
 from keras_distill._keras.layers import children as children
 from keras_distill._keras.layers import flag as flag
+from keras_distill._keras.layers import fresh_names as fresh_names
 from keras_distill._keras.layers import holds_layers as holds_layers
 from keras_distill._keras.layers import is_training as is_training
 from keras_distill._keras.layers import layers_of as layers_of

@@ -1,7 +1,9 @@
 """What is used of a layer's private parts."""
 
+import collections
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -118,6 +120,20 @@ def is_training() -> bool:
     """
     context = global_state.get_global_attribute("current_call_ctx")
     return context is not None and bool(context.get_value("training"))
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Layers and models are named as in a new process, so that their files are the same bytes.
+
+    Afterwards Keras goes on with the numbers that it had.
+    """
+    numbers = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", numbers)
 
 
 def adopt(layer: keras.layers.Layer, variables: Sequence[keras.Variable]) -> None:

@@ -1,0 +1,1 @@
+"""Runs of recipes: resumable stages in a folder."""
