@@ -15,6 +15,8 @@ from keras_distill.cli.inspect import inspect
 from keras_distill.cli.judge import judge
 from keras_distill.cli.profile import profile
 from keras_distill.cli.quantize import quantize
+from keras_distill.cli.recipe import recipe
+from keras_distill.cli.run import run, runs
 from keras_distill.cli.verify import verify
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 for command in (
     demo,
+    run,
+    runs,
     distil,
     quantize,
     export,
@@ -37,6 +41,7 @@ for command in (
     explain,
 ):
     app.command()(command)
+app.add_typer(recipe, name="recipe")
 app.add_typer(cache, name="cache")
 
 

@@ -21,10 +21,11 @@ from keras_distill.pipeline.runs.stages import FAILED, STAGES
 from keras_distill.pipeline.runs.workshop import Bench, Heard, Workshop
 from keras_distill.training.stages import Folder, UsageError
 
-__all__ = ["RECORD", "Done", "Run", "read_record"]
+__all__ = ["FRESH", "RECORD", "Done", "Run", "read_record"]
 
 RECORD, RECIPE, FORMAT = "run.json", "recipe.yaml", 1
 KEPT = ".unfinished"
+FRESH = "not finished yet"
 VERSIONS = ("keras_distill", "tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -83,12 +84,20 @@ class Run:
                 f"stays. Or name another folder (--output)."
             ) from error
 
+    @contextlib.contextmanager
+    def read(self) -> Iterator[None]:
+        """Look at what is finished in the folder, if there is one; nothing is written."""
+        self._record = self._begun()
+        yield
+
     def reasons(self) -> dict[str, str | None]:
         """By stage, why it will run; None where it is finished and stays."""
         found: dict[str, str | None] = {}
         for step in self.steps:
+            found[step.title] = self._why(step)
             again = [title for title in step.reads if found.get(title) is not None]
-            found[step.title] = f"{again[0]} runs again" if again else self._why(step)
+            if found[step.title] is None and again:
+                found[step.title] = f"{again[0]} runs again"
         return found
 
     def go(self, until: str | None = None, heard: Heard | None = None) -> Iterator[Done]:
@@ -145,7 +154,7 @@ class Run:
     def _why(self, step: Step) -> str | None:
         entry = self._record["stages"].get(step.title)
         if entry is None:
-            return "not finished yet"
+            return FRESH
         if entry["files"] != _checksums(self._shop.folder / step.title):
             return "its files are not as it left them"
         return _difference(entry["decided"], self._decided(step))
@@ -166,12 +175,13 @@ class Run:
         return {
             "stage": stage,
             "models": sources,
+            "seed": recipe.seed,
+            "data": self._record["data"]["sha256"] | {"labels": recipe.data.labels},
+            "versions": {name: self._record["environment"][name] for name in VERSIONS[:3]},
+            # Last: what runs again for its own reason says that one.
             "made from": {
                 title: _digest(entries.get(title, {}).get("files")) for title in step.reads
             },
-            "data": self._record["data"]["sha256"] | {"labels": recipe.data.labels},
-            "seed": recipe.seed,
-            "versions": {name: self._record["environment"][name] for name in VERSIONS[:3]},
         }
 
     def _digest_of_source(self, line: str) -> str:
@@ -184,15 +194,20 @@ class Run:
     def _take_up(self) -> None:
         folder = self._shop.folder
         known = {RECORD, RECIPE, "logs", KEPT, *(step.title for step in self.steps)}
-        earlier = read_record(folder) if (folder / RECORD).exists() else None
-        if earlier is None and (strange := sorted(known & set(os.listdir(folder)))):
+        if not (folder / RECORD).exists() and (strange := sorted(known & set(os.listdir(folder)))):
             raise UsageError(
                 f"{folder / strange[0]} is there already and no run wrote it: it stays untouched. "
                 f"Name another folder (--output)."
             )
+        self._record = self._begun()
         _files.sweep(folder)
-        recipe = self._shop.recipe
-        self._record = {
+        self._write()
+        _files.write(folder / RECIPE, written(self._shop.recipe).encode())
+
+    def _begun(self) -> dict[str, Any]:
+        recipe, folder = self._shop.recipe, self._shop.folder
+        earlier = read_record(folder) if (folder / RECORD).exists() else None
+        return {
             "format": FORMAT,
             "name": recipe.name,
             "description": recipe.description,
@@ -202,8 +217,6 @@ class Run:
             "data": self._shop.examples.facts(),
             "stages": {} if earlier is None else earlier["stages"],
         }
-        self._write()
-        _files.write(folder / RECIPE, written(recipe).encode())
 
     def _write(self) -> None:
         text = json.dumps(self._record, indent=2)

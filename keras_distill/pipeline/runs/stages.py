@@ -16,7 +16,6 @@ from keras_distill.pipeline.runs.saving import save_model
 from keras_distill.pipeline.runs.training import Lasting, compile_for, fit, steps_of
 from keras_distill.pipeline.runs.workshop import MODEL, Bench, tflite_name
 from keras_distill.teachers.cache import TeacherCache
-from keras_distill.training.chain_report import outcome
 from keras_distill.training.distiller import Distiller
 
 __all__ = ["FAILED", "STAGES"]
@@ -263,7 +262,18 @@ def _trained(
     )
     save_model(finished(model), bench.into / MODEL)
     (bench.into / HISTORY).write_text(json.dumps(history) + "\n", encoding="utf-8")
-    return outcome(history)
+    return _came_to(history)
+
+
+def _came_to(history: Mapping[str, list[float]]) -> str:
+    """What a training came to, in words."""
+    epochs = len(next(iter(history.values()), []))
+    ended = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
+    if accuracy := history.get("val_accuracy"):
+        return f"validation accuracy {accuracy[-1]:.1%} {ended}"
+    if error := history.get("val_mae"):
+        return f"validation mean absolute error {error[-1]:.4g} {ended}"
+    return f"loss {history['loss'][-1]:.4g} {ended}"
 
 
 def _lasting(bench: Bench, stage: Training) -> Lasting:

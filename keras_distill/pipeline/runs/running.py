@@ -1,0 +1,120 @@
+"""What the command `keras-distill run` does: a recipe's stages, a line each, and the report."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from keras_distill.pipeline.recipes.reading import load_recipe, nearest
+from keras_distill.pipeline.recipes.recipe import Recipe
+from keras_distill.pipeline.recipes.shipped import SHIPPED
+from keras_distill.pipeline.recipes.stages import Training
+from keras_distill.pipeline.runs.dry import dry_run
+from keras_distill.pipeline.runs.reporting import report
+from keras_distill.pipeline.runs.run import FRESH, Run
+from keras_distill.pipeline.runs.training import steps_of
+from keras_distill.pipeline.runs.watching import Watch
+from keras_distill.pipeline.runs.workshop import Workshop
+from keras_distill.training.stages import UsageError
+
+__all__ = ["Request", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run; the fields are the command's options."""
+
+    recipe: str
+    output: Path
+    until: str | None = None
+    dry_run: bool = False
+    smoke: bool = False
+    seed: int | None = None
+    data_folder: Path | None = None
+    modules: Sequence[str] = ()
+    command: str = ""
+
+
+def run(request: Request) -> bool:
+    """Run what is not finished; true where no file failed its verification.
+
+    Raises:
+      UsageError: the recipe, the data or the folder can't be used, or a stage can't be done; what
+        is finished stays.
+    """
+    console = console_for(sys.stdout)
+    shop = workshop(request)
+    titles = [stage.title for stage in shop.recipe.stages]
+    if request.until is not None and request.until not in titles:
+        raise UsageError(
+            f"--until takes a stage of {request.recipe}: {', '.join(titles)}; got "
+            f"{request.until}.{nearest(request.until, titles)}"
+        )
+    work = Run(shop, request.command)
+    if request.dry_run:
+        with work.read():
+            for part in dry_run(shop, work):
+                console.print(part, soft_wrap=isinstance(part, str))
+        return True
+    with work.opened():
+        return _go(work, shop, console, request.until)
+
+
+def _go(work: Run, shop: Workshop, console: Console, until: str | None) -> bool:
+    titles = [step.title for step in work.steps]
+    wanted = titles[: titles.index(until) + 1] if until else titles
+    running = [one for one, why in work.reasons().items() if why is not None and one in wanted]
+    batches = {
+        one.title: steps_of(one, shop.examples)
+        for one in shop.recipe.stages
+        if isinstance(one, Training)
+    }
+    watch = Watch(console, work.steps, batches)
+    width, passed, again = max(map(len, wanted)), True, len(running) < len(wanted)
+    with watch.watching(running):
+        for done in work.go(until, watch.heard):
+            watch.finished(done.step.title)
+            kept = " (finished earlier)" if done.why is None else ""
+            why = f" (again: {done.why})" if again and done.why not in (None, FRESH) else ""
+            console.print(f"{done.step.title:<{width}}  {done.outcome}{kept}{why}", soft_wrap=True)
+            passed = passed and not done.failed
+    if until is None:
+        report(work, shop, console)
+    console.print(f"Models, files and records are in {shop.folder}.", soft_wrap=True)
+    return passed
+
+
+def checked(request: Request) -> str:
+    """Read all that a recipe names, and say what it is.
+
+    Raises:
+      UsageError: see `run`.
+    """
+    shop = workshop(request)
+    for line, source in shop.recipe.models.items():
+        if source.build or source.file:
+            shop.begun(line)
+    rows = shop.examples.facts()["rows"]
+    parts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    stages = ", ".join(stage.title for stage in shop.recipe.stages)
+    return f"{shop.recipe.name} is whole. Data: {shop.examples.name}, {parts}. Stages: {stages}."
+
+
+def workshop(request: Request) -> Workshop:
+    """Recipe, folder and permissions of a request."""
+    recipe: Recipe = load_recipe(request.recipe)
+    if request.smoke:
+        recipe = recipe.for_smoke()
+    if request.seed is not None:
+        recipe = recipe.model_copy(update={"seed": request.seed})
+    shipped = request.recipe in SHIPPED
+    root = request.data_folder or (Path.cwd() if shipped else Path(request.recipe).parent)
+    return Workshop(recipe, request.output, root, tuple(request.modules))
+
+
+def console_for(stream: object) -> Console:
+    """A console; where nobody says how wide it is, tables are not cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=100)
