@@ -38,8 +38,7 @@ NOISE = re.compile(
 
 def main():
     """Run the command line; the console script `keras-distill`."""
-    if os.environ.get("KERAS_DISTILL_LOGS") != "1":
-        quieten()
+    quieten()
     app = load_app()
     try:
         app()
@@ -48,7 +47,9 @@ def main():
 
 
 def quieten():
-    """Silence the libraries' logs, for this process and its children."""
+    """Silence the libraries' logs, for this process and its children, before they load."""
+    if os.environ.get("KERAS_DISTILL_LOGS") == "1":
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     warnings.simplefilter("ignore")

@@ -1,4 +1,8 @@
-"""What the examples have in common: their options, a table over the seeds, a picture."""
+"""What the examples have in common: a quiet terminal, their options, a table, a picture.
+
+An example imports this before keras: TensorFlow, which speaks of the machine as it loads, is quiet
+then. `KERAS_DISTILL_LOGS=1` lets it speak.
+"""
 
 import argparse
 import contextlib
@@ -7,6 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import keras_distill_cli
+
+keras_distill_cli.quieten()
 
 import keras
 import numpy as np
@@ -52,7 +60,7 @@ def table(found: list[dict[str, dict[str, float]]], baseline: str, better: dict[
     A difference is in bold where it is beyond the spread: |mean| > 2 sd / sqrt(n).
     """
     lines = [
-        f"| {len(found)} seeds | " + " | ".join(better) + " |",
+        f"| {len(found)} seed{'s' * (len(found) > 1)} | " + " | ".join(better) + " |",
         "| --- |" + " ---: |" * len(better),
     ]
     for model in found[0]:

@@ -13,14 +13,12 @@ tumour costs ten times as much as a false alarm; each model's threshold is the c
 validation part, and what it costs is counted on the test part.
 """
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
-from _shared import arguments, draw, in_folder, table
 from sklearn import ensemble, linear_model, metrics, model_selection, preprocessing
 from sklearn.datasets import load_breast_cancer
 
@@ -89,7 +87,7 @@ def cost(y: np.ndarray, alarm: np.ndarray) -> float:
     return float(MISSED * np.sum((y == 1) & ~alarm) + np.sum((y == 0) & alarm))
 
 
-def run(seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
+def run(seed: int, steps: int, folder: Path, scratch: Path) -> dict[str, dict[str, float]]:
     data = parts(seed)
     x, y = data["train"]
     estimator = teacher_of(x, y, seed)
@@ -103,7 +101,7 @@ def run(seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
     twin, student = network(seed), network(seed)
     trained(twin, x[kept], y[kept], steps)
     teacher = kd.teachers.Estimator(estimator, output="sigmoid")
-    cache = kd.TeacherCache.build(teacher, (x, few), folder / f"cache{seed}", verbose=False)
+    cache = kd.TeacherCache.build(teacher, (x, few), scratch / f"cache{seed}", verbose=False)
     distiller = kd.Distiller(student, cache, kd.objectives.MultiLabelTargets(), label_weight=0.1)
     rate = keras.optimizers.schedules.CosineDecay(0.01, steps)
     distiller.compile(keras.optimizers.Adam(rate), keras.losses.BinaryCrossentropy())
@@ -126,8 +124,8 @@ def run(seed: int, steps: int, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     args = arguments(__doc__, seeds=10)
     steps = 40 if args.smoke else 600
-    with in_folder(args.output) as folder:
-        found = [run(seed, steps, folder) for seed in range(args.seeds)]
+    with in_folder(args.output) as folder, in_folder(None) as scratch:
+        found = [run(seed, steps, folder, scratch) for seed in range(args.seeds)]
         baseline = "network, a tenth of the labels"
         print(table(found, baseline, better={"AUC": 1, "ECE": -1, "cost": -1}))
         draw(found, "cost", folder / "breast_cancer.png", "cost a hundred patients")

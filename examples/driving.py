@@ -15,15 +15,13 @@ first weights and by as many updates, on the labelled scenes alone.
 
 import contextlib
 import io
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
 from _scenes import COARSE, SIZE, THINGS, scenes
-from _shared import arguments, draw, in_folder, table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

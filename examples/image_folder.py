@@ -15,15 +15,13 @@ knows all labels, the student a tenth, as the twin does: the same network, first
 on these alone. A view is flipped and shifted before either model sees it: one `map` for both.
 """
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, some_labels, table
 
 import keras
 import numpy as np
 import tensorflow as tf
-from _shared import arguments, draw, in_folder, some_labels, table
 
 import keras_distill as kd
 

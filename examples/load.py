@@ -17,15 +17,13 @@ answers. The twin has the year alone. Numbers are parts of the four weeks' mean.
 validation, what follows is the test.
 """
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
 from _reading import chicago, data_folder
-from _shared import arguments, draw, in_folder, table
 from keras import layers, ops
 
 import keras_distill as kd

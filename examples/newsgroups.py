@@ -22,11 +22,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 
 import keras
 import numpy as np
-from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 from sklearn.datasets import fetch_20newsgroups
 
 import keras_distill as kd

@@ -15,15 +15,12 @@ part of it is shown, and the labels are what was liked in the rest, while the te
 on every film. The last fifth of a person's ratings is the test, the tenth before it validation.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
 import tensorflow as tf
 from _reading import data_folder, movielens
-from _shared import arguments, draw, in_folder, table
 from keras import layers, ops
 
 import keras_distill as kd

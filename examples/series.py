@@ -15,14 +15,11 @@ tenth of the recordings, as its twin, the same network trained on these labels a
 one step of the GRU: an app gives it a frame and the state that it gave back the last time.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, some_labels, table
 
 import keras
 import numpy as np
 from _reading import data_folder, series_file
-from _shared import arguments, draw, in_folder, some_labels, table
 
 import keras_distill as kd
 

@@ -15,13 +15,10 @@ hold, another tenth who speaks: no recording has both labels. The twin is the sa
 on these two tenths; the student has every recording, and each head its own teacher.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
-from _shared import arguments, draw, in_folder, table
 
 import keras_distill as kd
 

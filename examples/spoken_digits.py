@@ -14,14 +14,10 @@ of the same four people and answers every variant of every recording, labelled o
 the same first weights and as many updates, on the variants of the labelled recordings.
 """
 
-import os
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 
 import keras
 import numpy as np
-from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 from _sounds import CHOOSES, TESTED, ds_cnn, normalised, recordings, spectrograms
 
 import keras_distill as kd
@@ -41,9 +37,9 @@ def teacher_network(width: int, seed: int) -> keras.Model:
 
 
 def run(
-    seed: int, said: kd.data.Recordings, views: np.ndarray, sizes: dict[str, int], folder: Path
+    seed: int, said: kd.data.Recordings, views: np.ndarray, sizes: dict[str, int], folders: tuple
 ) -> dict[str, dict[str, float]]:
-    tested, copies = TESTED[seed], sizes["copies"]
+    (folder, scratch), tested, copies = folders, TESTED[seed], sizes["copies"]
     learned = said.of(*(set(TESTED) - {tested}))
     x = views[np.repeat(said.of(*TESTED).speakers != tested, copies)]
     y = np.repeat(learned.labels, copies)
@@ -54,7 +50,7 @@ def run(
     trained(teacher, shuffled(x, y, BATCH, seed), sizes["teacher_steps"], 0.003)
     twin, student = (ds_cnn(sizes["student"], sizes["blocks"], seed) for _ in range(2))
     trained(twin, shuffled(x[known], few[known], BATCH, seed), sizes["steps"], 0.01)
-    cache = kd.TeacherCache.build(teacher, (x, few), folder / f"cache{seed}", verbose=False)
+    cache = kd.TeacherCache.build(teacher, (x, few), scratch / f"cache{seed}", verbose=False)
     distiller = kd.Distiller(student, cache, kd.SoftTargets(temperature=2.0), label_weight=0.1)
     batches = cache.dataset(BATCH, seed=seed, drop_remainder=True).repeat()
     trained(distiller, batches, sizes["steps"], 0.01)
@@ -84,8 +80,8 @@ def main() -> None:
     args = arguments(__doc__, seeds=3)
     said, sizes = recordings(args.smoke), SMOKE if args.smoke else FULL
     views = spectrograms(said.of(*TESTED), sizes["copies"])
-    with in_folder(args.output) as folder:
-        found = [run(seed, said, views, sizes, folder) for seed in range(args.seeds)]
+    with in_folder(args.output) as folder, in_folder(None) as scratch:
+        found = [run(seed, said, views, sizes, (folder, scratch)) for seed in range(args.seeds)]
         baseline = "DS-CNN, a tenth of the labels"
         print(table(found, baseline, better={"accuracy": 1, "cross-entropy": -1}))
         draw(found, "accuracy", folder / "spoken_digits.png", "accuracy of a voice never heard, %")

@@ -14,15 +14,13 @@ is good to know there. The student sees the small image and learns the large one
 and to tell as much as it can of the teacher's features besides. All pairs are known to both.
 """
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
 import tensorflow as tf
-from _shared import arguments, draw, in_folder, table
 
 import keras_distill as kd
 

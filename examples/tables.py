@@ -14,15 +14,13 @@ few rows and the teachers' answers to all. The twin is the same network, with th
 and as many updates, on its labels alone.
 """
 
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, table
 
 import keras
 import numpy as np
 from _reading import data_folder, r_table
-from _shared import arguments, draw, in_folder, table
 from sklearn import datasets, ensemble, model_selection, neighbors, preprocessing
 
 import keras_distill as kd
@@ -99,9 +97,9 @@ def measured(answers: np.ndarray, y: np.ndarray, classes: int) -> float:
     return 100 * np.mean(np.abs(np.expm1(np.ravel(answers) - y)))
 
 
-def one(rows, few: int, classes: int, seed: int, steps: int, folder: Path) -> dict[str, float]:
+def one(rows, few: int, classes: int, seed: int, steps: int, folders: tuple) -> dict[str, float]:
     """The models' figures on one table."""
-    (x, y), (x_test, y_test) = parts(*rows, seed)
+    (folder, scratch), ((x, y), (x_test, y_test)) = folders, parts(*rows, seed)
     fitted = teachers_of(x, y, classes, seed, steps)
     labels = np.where(np.arange(len(y)) < few, y, -1).astype(y.dtype)
     ask = "predict_proba" if classes else "predict"
@@ -113,7 +111,7 @@ def one(rows, few: int, classes: int, seed: int, steps: int, folder: Path) -> di
     found[TWIN] = twin.predict(x_test, verbose=0)
     for name, estimator in fitted.items():
         student, teacher = network(x.shape[1], classes, seed), kd.teachers.Estimator(estimator)
-        kept = folder / f"{name}{seed}{classes}"
+        kept = scratch / f"{name}{seed}{classes}"
         cache = kd.TeacherCache.build(teacher, (x, labels), kept, batch_size=2048, verbose=False)
         learned = kd.SoftTargets(temperature=1) if classes else kd.objectives.RegressionTargets()
         distiller = compiled(kd.Distiller(student, cache, learned), classes, steps, unlabelled=-1)
@@ -132,13 +130,13 @@ def one(rows, few: int, classes: int, seed: int, steps: int, folder: Path) -> di
 def main() -> None:
     args = arguments(__doc__, seeds=3)
     steps = 100 if args.smoke else 1000
-    with in_folder(args.output) as folder:
+    with in_folder(args.output) as folder, in_folder(None) as scratch:
         found = []
         for seed in range(args.seeds):
             by_table = {}
             for measure, (x, y, few) in tables(args.smoke).items():
                 classes = len(np.unique(y)) if measure == CLASSES else 0
-                by_table[measure] = one((x, y), few, classes, seed, steps, folder)
+                by_table[measure] = one((x, y), few, classes, seed, steps, (folder, scratch))
             models = by_table[CLASSES]
             found.append({m: {key: by_table[key][m] for key in by_table} for m in models})
         print(table(found, TWIN, better={CLASSES: 1, PRICE: -1}))

@@ -15,15 +15,13 @@ and the table has that ceiling, too. The twin has labels of one recording in for
 same labels and the teacher's answers to every card. Each seed tests on another voice.
 """
 
-import os
 from operator import itemgetter
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 
 import keras
 import numpy as np
-from _shared import arguments, draw, in_folder, judged, shuffled, some_labels, table, trained
 from _sounds import CHOOSES, TESTED, ds_cnn, recordings, spectrograms
 
 import keras_distill as kd
