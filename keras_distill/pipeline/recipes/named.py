@@ -10,7 +10,16 @@ from pydantic import model_validator
 from keras_distill import objectives, schedules
 from keras_distill.pipeline.recipes.strict import Strict
 
-__all__ = ["OPTIMIZERS", "Callback", "Objective", "Scheduled", "build_number", "optimizer"]
+__all__ = [
+    "OBJECTIVES",
+    "OPTIMIZERS",
+    "Callback",
+    "Objective",
+    "Scheduled",
+    "build_number",
+    "optimizer",
+    "taken_by",
+]
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -115,16 +124,21 @@ def optimizer(name: str, rate: Any, arguments: Mapping[str, Any]) -> keras.optim
     return _made(OPTIMIZERS[name], name, {"learning_rate": rate, **arguments})
 
 
-def _made(kind: Any, name: str, arguments: Mapping[str, Any]) -> Any:
-    taken = inspect.signature(kind).parameters
-    # `**options` of an objective are those of the base class.
-    allowed = [key for key, one in taken.items() if one.kind is not one.VAR_KEYWORD]
-    if len(allowed) < len(taken):
+def taken_by(kind: Any) -> dict[str, inspect.Parameter]:
+    """What a class takes, by name; of an objective also what the base class takes."""
+    own = inspect.signature(kind).parameters
+    found = {key: one for key, one in own.items() if one.kind is not one.VAR_KEYWORD}
+    if len(found) < len(own):
         base = inspect.signature(objectives.Objective.__init__).parameters
-        allowed += [key for key in base if key not in ("self", *allowed)]
+        found |= {key: one for key, one in base.items() if key not in ("self", *found)}
+    return found
+
+
+def _made(kind: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+    allowed = taken_by(kind)
     if unknown := [key for key in arguments if key not in allowed]:
         raise ValueError(f"{name} has no argument {unknown[0]}; it takes {', '.join(allowed)}")
-    needed = [key for key, one in taken.items() if one.default is one.empty and key in allowed]
+    needed = [key for key, one in allowed.items() if one.default is one.empty]
     if missing := [key for key in needed if key not in arguments]:
         raise ValueError(f"{name} needs {' and '.join(missing)}; it takes {', '.join(allowed)}")
     try:

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from keras_distill.pipeline.recipes.recipe import Recipe, StageError
+from keras_distill.pipeline.recipes.recipe import Recipe
 from keras_distill.pipeline.recipes.shipped import SHIPPED, shipped_text
+from keras_distill.pipeline.recipes.strict import RecipeError
 from keras_distill.training.stages import UsageError
 
 __all__ = ["load_recipe", "read_recipe", "written"]
@@ -151,7 +152,7 @@ def _at(mark: Any, name: str, words: str) -> UsageError:
 def _fault(error: Mapping[str, Any], lines: dict[Key, int]) -> tuple[int, str, str]:
     """One of pydantic's errors as a person reads it: line, key, words."""
     cause = error.get("ctx", {}).get("error")
-    place: Key = cause.path if isinstance(cause, StageError) else tuple(error["loc"])
+    place: Key = cause.path if isinstance(cause, RecipeError) else tuple(error["loc"])
     # A union's member stands in the place as well; a key is what the file has.
     known: list[str | int] = []
     for part in place:
@@ -185,7 +186,7 @@ def _words(error: Mapping[str, Any], place: Key) -> str:
         return f"which stage? Give stage: one of {', '.join(_stage_kinds())}"
     if kind == "value_error":
         words = str(context["error"])
-        if isinstance(cause := context["error"], StageError) and cause.allowed:
+        if isinstance(cause := context["error"], RecipeError) and cause.allowed:
             words += f".{nearest(*cause.allowed)}"
         elif found := re.search(r"takes (.*); got (\S+)$", words):
             words += f".{nearest(found[2], re.split(', | or ', found[1]))}"
@@ -202,7 +203,9 @@ def _allowed_keys(place: Key) -> list[str]:
     node: Any = schema
     for part in place[:-1]:
         node = _inside(node, part, schema)
-    return list(_resolved(node, schema).get("properties", {}))
+    node = _resolved(node, schema)
+    both = (node, *(_resolved(one, schema) for one in _choices(node)))
+    return [key for one in both for key in one.get("properties", ())]
 
 
 def _inside(node: Any, part: str | int, schema: Mapping) -> Any:
@@ -213,7 +216,7 @@ def _inside(node: Any, part: str | int, schema: Mapping) -> Any:
                 return candidate["items"]
         elif part in candidate.get("properties", {}):
             return candidate["properties"][part]
-        elif "additionalProperties" in candidate and candidate["additionalProperties"] is not True:
+        elif isinstance(candidate.get("additionalProperties"), Mapping):
             return candidate["additionalProperties"]
         mapping = candidate.get("discriminator", {}).get("mapping", {})
         if part in mapping:

@@ -18,7 +18,8 @@ from keras_distill.pipeline.recipes.stages import (
     Training,
     Verify,
 )
-from keras_distill.pipeline.recipes.strict import Name, Strict
+from keras_distill.pipeline.recipes.strict import Name, RecipeError, Strict
+from keras_distill.pipeline.recipes.tune import Tune, faults
 
 __all__ = ["Recipe", "Smoke"]
 
@@ -53,6 +54,7 @@ class Recipe(Strict):
         made of it.
       stages: in order, see `stages`.
       smoke: see `Smoke`.
+      tune: see `Tune`.
 
     >>> recipe = Recipe.model_validate({
     ...     "name": "small", "data": {"set": "digits"},
@@ -70,6 +72,7 @@ class Recipe(Strict):
     models: dict[Name, ModelSource]
     stages: Annotated[tuple[AnyStage, ...], Field(min_length=1)]
     smoke: Smoke = Smoke()
+    tune: Tune | None = None
 
     @field_validator("stages")
     @classmethod
@@ -77,15 +80,15 @@ class Recipe(Strict):
         seen: set[str] = set()
         for index, stage in enumerate(stages):
             if stage.title.lower() in seen:
-                raise StageError(
-                    index, None, f"a second stage is called {stage.title}: give a name"
-                )
+                raise _error(index, None, f"a second stage is called {stage.title}: give a name")
             seen.add(stage.title.lower())
         return stages
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
         for problem in _problems(self):
+            raise problem
+        for problem in faults(self) if self.tune is not None else ():
             raise problem
         return self
 
@@ -107,18 +110,14 @@ class Recipe(Strict):
         return self.model_copy(update={"data": data, "stages": tuple(stages)})
 
 
-class StageError(ValueError):
-    """What is wrong with one stage's key, of those that each key alone does not show."""
-
-    def __init__(
-        self, stage: int, key: str | None, words: str, allowed: tuple[str, list[str]] | None = None
-    ) -> None:
-        super().__init__(words)
-        self.allowed = allowed
-        self.path: tuple = ("stages", stage) if key is None else ("stages", stage, key)
+def _error(
+    stage: int, key: str | None, words: str, allowed: tuple[str, list[str]] | None = None
+) -> RecipeError:
+    """What is wrong with one stage, or with one of its keys."""
+    return RecipeError(("stages", stage) if key is None else ("stages", stage, key), words, allowed)
 
 
-def _problems(recipe: Recipe) -> Iterator[StageError]:
+def _problems(recipe: Recipe) -> Iterator[RecipeError]:
     """Stages whose models, files or caches are not there when they come."""
     there = {
         name
@@ -132,9 +131,9 @@ def _problems(recipe: Recipe) -> Iterator[StageError]:
         for line in stage.reads:
             if line not in there:
                 key = "model" if line == stage.model else _key_of(stage, line)
-                yield StageError(index, key, _missing(line, there), (line, sorted(there)))
+                yield _error(index, key, _missing(line, there), (line, sorted(there)))
         if stage.stage in QUANTIZED and stage.model not in quantized:
-            yield StageError(
+            yield _error(
                 index, "stage", f"{stage.stage} needs a stage quantize of {stage.model} before it"
             )
         if isinstance(stage, Verify):
@@ -142,13 +141,13 @@ def _problems(recipe: Recipe) -> Iterator[StageError]:
             if wanted is None or wanted not in files.values():
                 known = ", ".join(files.values()) or "none so far"
                 key = "file" if stage.file else "model"
-                yield StageError(index, key, f"no file is exported before it; exported: {known}")
+                yield _error(index, key, f"no file is exported before it; exported: {known}")
         if isinstance(stage, Learning) and stage.cache is not None:
             if stage.cache not in caches:
                 known = ", ".join(caches) or "none so far"
-                yield StageError(index, "cache", f"no stage cache of that name before it; {known}")
+                yield _error(index, "cache", f"no stage cache of that name before it; {known}")
             elif stage.teachers != (caches[stage.cache],):
-                yield StageError(index, "cache", f"it holds the answers of {caches[stage.cache]}")
+                yield _error(index, "cache", f"it holds the answers of {caches[stage.cache]}")
         if isinstance(stage, Export):
             files[stage.model] = stage.title
         if stage.stage == "cache":
