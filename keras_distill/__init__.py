@@ -24,7 +24,7 @@ from keras_distill.training.exits import SelfDistiller, with_exits
 from keras_distill.training.mutual import MutualDistiller
 
 if TYPE_CHECKING:
-    from keras_distill import judging
+    from keras_distill import judging, pipeline
     from keras_distill.edge.loading.loader import load_model
     from keras_distill.explaining import explain
     from keras_distill.judging.judge import judge
@@ -60,6 +60,7 @@ __all__ = [
     "judging",
     "load_model",
     "objectives",
+    "pipeline",
     "schedules",
     "teachers",
     "transfer",
@@ -82,6 +83,10 @@ def __getattr__(name: str) -> Any:
         import keras_distill.judging
 
         return keras_distill.judging
+    if name == "pipeline":
+        import keras_distill.pipeline
+
+        return keras_distill.pipeline
     if name == "load_model":
         from keras_distill.edge.loading.loader import load_model
 

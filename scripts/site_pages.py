@@ -30,6 +30,7 @@ MODULES = {
     "keras_distill.transfer": "transfer",
     "keras_distill.edge": "edge",
     "keras_distill.judging": "judging",
+    "keras_distill.pipeline": "pipeline",
     "keras_distill.measures": "measures",
     "keras_distill.explaining": "explaining",
     "keras_distill.signals": "signals",

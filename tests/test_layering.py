@@ -143,7 +143,9 @@ def test_the_foundations_import_nothing_of_ours():
 
 def test_only_the_command_line_imports_the_pipeline():
     def pipeline(path, tree):
-        return floor(path) not in ("pipeline", "cli") and {"pipeline"} & ours(path, tree)
+        # `kd.pipeline` is imported when it is asked for.
+        above = floor(path) in ("pipeline", "cli") or path == PACKAGE / "__init__.py"
+        return not above and {"pipeline"} & ours(path, tree)
 
     assert not guilty(pipeline)
 

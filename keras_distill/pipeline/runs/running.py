@@ -1,12 +1,14 @@
 """What the command `keras-distill run` does: a recipe's stages, a line each, and the report."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from keras_distill.pipeline.modules import import_modules
 from keras_distill.pipeline.recipes.reading import load_recipe, nearest
 from keras_distill.pipeline.recipes.recipe import Recipe
 from keras_distill.pipeline.recipes.shipped import SHIPPED
@@ -19,7 +21,7 @@ from keras_distill.pipeline.runs.watching import Watch
 from keras_distill.pipeline.runs.workshop import Workshop
 from keras_distill.training.stages import UsageError
 
-__all__ = ["Request", "run"]
+__all__ = ["Request", "checked", "console_for", "run", "run_recipe", "workshop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +48,79 @@ def run(request: Request) -> bool:
     """
     console = console_for(sys.stdout)
     shop = workshop(request)
-    titles = [stage.title for stage in shop.recipe.stages]
-    if request.until is not None and request.until not in titles:
-        raise UsageError(
-            f"--until takes a stage of {request.recipe}: {', '.join(titles)}; got "
-            f"{request.until}.{nearest(request.until, titles)}"
-        )
     work = Run(shop, request.command)
+    _check_until(request.until, shop.recipe, request.recipe)
     if request.dry_run:
         with work.read():
             for part in dry_run(shop, work):
                 console.print(part, soft_wrap=isinstance(part, str))
         return True
     with work.opened():
-        return _go(work, shop, console, request.until)
+        passed = _go(work, shop, console, request.until)
+        if request.until is None:
+            report(work, shop, console)
+        console.print(f"Models, files and records are in {shop.folder}.", soft_wrap=True)
+        return passed
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    until: str | None = None,
+    data_folder: str | Path | None = None,
+    modules: Sequence[str] = (),
+    verbose: bool = True,
+) -> Mapping[str, Any]:
+    """Run a recipe's stages that are not finished in a folder, as `keras-distill run` does.
+
+    Args:
+      recipe: a `Recipe`, or what `load_recipe` read.
+      folder: of this run; made where there is none. The same call goes on in it after a stop, at
+        the last finished epoch, and runs again what a change of the recipe makes needed.
+      until: the name of the last stage to run; None for all, and the report.
+      data_folder: where the recipe's paths start; by default the current folder.
+      modules: that the recipe may name functions of; imported first, and run as Python.
+      verbose: print a line a stage, and a bar.
+
+    Returns:
+      The run's record as in `run.json`: `record["stages"]` holds by name what each stage came to
+      (`outcome`), its `seconds` and its `files`.
+
+    Raises:
+      UsageError: the recipe, its data, models or folder can't be used, or a stage can't be done;
+        what is finished stays.
+
+    >>> import tempfile
+    >>> recipe = Recipe.model_validate({
+    ...     "name": "small", "data": {"set": "digits", "rows": 64},
+    ...     "models": {"student": {"build": "mlp"}}, "stages": [{"stage": "train", "epochs": 1}]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     record = run_recipe(recipe, folder, until="train-student", verbose=False)
+    >>> list(record["stages"]["train-student"]["files"])
+    ['history.json', 'model.keras']
+    """
+    if modules:
+        import_modules(modules)
+    _check_until(until, recipe, recipe.name)
+    console = console_for(sys.stdout)
+    console.quiet = not verbose
+    shop = Workshop(recipe, Path(folder), Path(data_folder or "."), tuple(modules))
+    work = Run(shop, f"run_recipe(recipe, {str(folder)!r})")
+    with work.opened():
+        _go(work, shop, console, until)
+        if until is None:
+            report(work, shop, console)
+        return work.record
+
+
+def _check_until(until: str | None, recipe: Recipe, name: str) -> None:
+    titles = [stage.title for stage in recipe.stages]
+    if until is not None and until not in titles:
+        raise UsageError(
+            f"--until takes a stage of {name}: {', '.join(titles)}; got {until}."
+            f"{nearest(until, titles)}"
+        )
 
 
 def _go(work: Run, shop: Workshop, console: Console, until: str | None) -> bool:
@@ -80,9 +141,6 @@ def _go(work: Run, shop: Workshop, console: Console, until: str | None) -> bool:
             why = f" (again: {done.why})" if again and done.why not in (None, FRESH) else ""
             console.print(f"{done.step.title:<{width}}  {done.outcome}{kept}{why}", soft_wrap=True)
             passed = passed and not done.failed
-    if until is None:
-        report(work, shop, console)
-    console.print(f"Models, files and records are in {shop.folder}.", soft_wrap=True)
     return passed
 
 
