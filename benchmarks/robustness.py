@@ -11,7 +11,8 @@ gains.py chose on validation data. Of the test images the first 2,000 are judged
 damaged before the front end, as a microphone would. PGD attacks each model that has gradients by
 itself ("white box") and all with what misleads the twin ("transferred").
 
-Kill it whenever you like: what is finished stands in the JSON.
+Kill it whenever you like: what is finished stands in the JSON, and finished students in `DIR`. Two
+tracks may run beside each other.
 """
 
 import argparse
@@ -92,7 +93,13 @@ def judged(track: str, seed: int, smoke: bool, work: Path) -> dict[str, Any]:
     students = {}
     for name, method in (("twin", gains.LABELS), ("distilled", gains.RATED)):
         one = gains.Job(track, job["share"], job["size"], method, seed, epochs=job["epochs"])
-        students[name] = gains.trained(one, RATES.get((track, method), RATE), smoke, work)
+        kept = work / f"robust_{track}{seed}_{name}{'_smoke' if smoke else ''}.keras"
+        if not kept.exists():
+            rate = RATES.get((track, method), RATE)
+            student = gains.trained(one, rate, smoke, work)
+            student.save(kept.with_suffix(".new.keras"))
+            kept.with_suffix(".new.keras").replace(kept)
+        students[name] = keras.saving.load_model(kept)
     path = work / f"robust_{track}{seed}.tflite"
     calibration = data.x_train[:: max(1, len(data.x_train) // 200)]
     small = kd.edge.quantize_aware(students["distilled"], calibration_data=calibration)
@@ -184,7 +191,10 @@ def main() -> None:
                 key = f"{track}/{seed}"
                 if key not in stored["rows"]:
                     keras.backend.clear_session()
-                    stored["rows"][key] = judged(track, seed, args.smoke, args.work)
+                    row = judged(track, seed, args.smoke, args.work)
+                    # Another track may have been written meanwhile.
+                    stored = _common.read_json(output) | {"host": _common.host()}
+                    stored.setdefault("rows", {})[key] = row
                     _common.write_json(output, stored)
                     print(key, flush=True)
     print(table(stored))

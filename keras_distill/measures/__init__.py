@@ -11,6 +11,7 @@ from keras_distill.measures.classes import (
     roc_auc,
     top_k,
 )
+from keras_distill.measures.detection import mean_average_precision
 from keras_distill.measures.metric import Answered, Metric
 from keras_distill.measures.numbers import mae, quantile_loss, r2, rmse
 from keras_distill.measures.paired import Interval, mcnemar
@@ -26,6 +27,7 @@ __all__ = [
     "f1",
     "mae",
     "mcnemar",
+    "mean_average_precision",
     "mean_iou",
     "ndcg",
     "nll",
