@@ -18,6 +18,7 @@ from keras_distill.explaining.record import ModelAnswers
 from keras_distill.judging.record import Figure, Gap, Judgement, SplitFigures
 from keras_distill.litert.runner import LatencyReport, TensorInfo
 from keras_distill.objectives.vocabularies import VocabularyCoverage
+from keras_distill.pipeline.tuning.record import TunePoint, TuneReport
 from keras_distill.teachers.cache import CacheInfo, CacheReport
 from keras_distill.training.chain_report import ChainReport, Generation
 from keras_distill.transfer.report import TransferReport, TransferRow
@@ -49,6 +50,20 @@ def judgement():
     return Judgement(
         *names, figures, {"a<b": 1.0}, {"a<b": 1.0}, (parts,), (gap,), {"c": "crashed"}, "0f"
     )
+
+
+def search():
+    figures = {"quality_validation": 0.5, "bytes": 9, "latency_p50_ms": 0.1}
+    figures |= {"latency_low_ms": 0.1, "latency_high_ms": float("nan"), "seconds": 1.0}
+    values = {"models.m.build": "a<b", "stages.s.objectives": [{"objective": "DKD"}]}
+    points = tuple(
+        TunePoint(
+            i, values, "accuracy", host=f"h{i}", on_front=not i, quality_test=i or None, **figures
+        )
+        for i in range(2)
+    )
+    names = {"models.m.build": "build", "stages.s.objectives": "objectives"}
+    return TuneReport("r", "s", "d", 0, names, points, 1, 0, 10, None, "c")
 
 
 def records():
@@ -84,6 +99,7 @@ def records():
         "chain": ChainReport((generation,)),
         "explanation": explanation(),
         "numbers": numbers(),
+        "search": search(),
     }  # fmt: skip
 
 

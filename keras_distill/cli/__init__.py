@@ -17,6 +17,7 @@ from keras_distill.cli.profile import profile
 from keras_distill.cli.quantize import quantize
 from keras_distill.cli.recipe import recipe
 from keras_distill.cli.run import run, runs
+from keras_distill.cli.tune import tune
 from keras_distill.cli.verify import verify
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ for command in (
     demo,
     run,
     runs,
+    tune,
     distil,
     quantize,
     export,

@@ -167,9 +167,13 @@ def workshop(request: Request) -> Workshop:
         recipe = recipe.for_smoke()
     if request.seed is not None:
         recipe = recipe.model_copy(update={"seed": request.seed})
-    shipped = request.recipe in SHIPPED
-    root = request.data_folder or (Path.cwd() if shipped else Path(request.recipe).parent)
+    root = root_of(request.recipe, request.data_folder)
     return Workshop(recipe, request.output, root, tuple(request.modules))
+
+
+def root_of(recipe: str, data_folder: Path | None) -> Path:
+    """Where a recipe's paths start: its own folder, of a shipped one the working directory."""
+    return data_folder or (Path.cwd() if recipe in SHIPPED else Path(recipe).parent)
 
 
 def console_for(stream: object) -> Console:

@@ -1,0 +1,71 @@
+"""One trial: the recipe with other values, run as far as the file that is measured."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_distill.pipeline.recipes.recipe import Recipe
+from keras_distill.pipeline.runs.run import Done, Run
+from keras_distill.pipeline.runs.workshop import Workshop, tflite_name
+from keras_distill.pipeline.tuning.sharing import begin
+from keras_distill.pipeline.tuning.space import Space, digest
+
+__all__ = ["Trials"]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Where trials run.
+
+    Args:
+      space: what is changed.
+      shop: of the recipe itself, whose data all trials share.
+      folder: that holds a folder for each set of values.
+      smoke: whether the recipe is made small.
+      command: for the runs' records.
+    """
+
+    space: Space
+    shop: Workshop
+    folder: Path
+    smoke: bool
+    command: str
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The whole recipe of a trial.
+
+        Raises:
+          ValueError: see `Space.recipe_of`.
+        """
+        return self.space.recipe_of(values)
+
+    def folder_of(self, values: Mapping[str, Any]) -> Path:
+        """The same for the same values, so that a trial asked for again goes on."""
+        return self.folder / digest(dict(values))[:12]
+
+    def file(self, values: Mapping[str, Any], heard: Callable[[Done], None]) -> Path:
+        """Make a trial's file, or as much of it as is not there yet.
+
+        Raises:
+          UsageError: a stage can't be done.
+          ValueError: see `Space.recipe_of`.
+        """
+        whole = self.recipe(values)
+        recipe, title = self.space.short_of(whole.for_smoke() if self.smoke else whole)
+        folder = self.folder_of(values)
+        others = [one for one in sorted(self.folder.iterdir()) if one.is_dir()]
+        begin(folder, recipe, others)
+        shop = Workshop(recipe, folder, self.shop.root, self.shop.allowed)
+        # No place in the data can be searched: they are read once.
+        vars(shop)["examples"] = self.shop.examples
+        # Each trial builds new models; those before it are of no use any more.
+        keras.utils.clear_session()
+        run = Run(shop, self.command)
+        with run.opened():
+            for done in run.go():
+                heard(done)
+        stage = next(one for one in recipe.stages if one.title == title)
+        return folder / title / tflite_name(stage)
