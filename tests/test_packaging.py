@@ -115,7 +115,7 @@ def test_what_the_workflow_runs_is_there():
     assert minors == {SETUP["SUPPORTED"][0], SETUP["SUPPORTED"][-1]}
 
 
-@pytest.mark.parametrize("extra", ["demo", "notebooks", "ray", "tune"])
+@pytest.mark.parametrize("extra", ["demo", "notebooks", "ray"])
 def test_a_hint_names_what_the_index_has(extra):
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
