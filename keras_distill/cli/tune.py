@@ -38,7 +38,7 @@ def tune(
     ] = None,
     budget_ms: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Name the best student that is no slower on this machine."),
+        typer.Option(min=1e-6, help="Name the best student that is no slower on this machine."),
     ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Little data and short trainings, to try a search.")
@@ -49,8 +49,8 @@ def tune(
 ) -> None:
     """Search a recipe's settings for accuracy, bytes and latency at once, by Optuna.
 
-    The same command goes on after a stop; no finished trial is repeated. Exit status 1: nothing
-    fits the budget.
+    The same command goes on after a stop; no finished trial is repeated. Exit status 1 says that
+    nothing fits the budget.
     """
     output = output or Path("tuned", Path(recipe).stem)
     named: dict[str, Any] = {

@@ -23,6 +23,8 @@ def drawn(report: TuneReport) -> bytes:
     ):
         _draw(axes, report, key)
         axes.set(xlabel=words, xscale="log")
+        for one in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            one("{x:,.6g}")
         axes.margins(0.12)
         axes.grid(alpha=0.3)
     unit = ", %" if metric == "accuracy" else ""
@@ -38,7 +40,7 @@ def _draw(axes, report, key):
     others = [point for point in report.points if not point.on_front]
     front = [point for point in report.points if point.on_front]
     for points, look in (
-        (others, {"color": "0.7", "label": "beaten in all three figures"}),
+        (others, {"color": "0.7", "label": "beaten by another"}),
         (front, {"color": "C0", "label": "not beaten", "zorder": 3}),
         (
             [point for point in report.points if point.trial == 0],

@@ -1,5 +1,8 @@
 """The section `tune` of a recipe: places that are there, values that give a recipe."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -41,6 +44,14 @@ def test_everything_that_is_promised_can_be_searched():
         "stages.export-student-int8.precision: [int8, int16x8]",
     )
     assert read_recipe(written(recipe)) == recipe
+
+
+def test_the_page_shows_a_section_that_reads():
+    page = Path(__file__).parents[3] / "docs" / "tune.md"
+    (section,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    head, _, _ = TEXT.replace("name: step 1.5", "epochs: 9").partition("tune:")
+    recipe = read_recipe(head + section)
+    assert len(recipe.tune.space) == 6
 
 
 @pytest.mark.parametrize(
