@@ -14,7 +14,6 @@ def recipe(temperature=2.0, width=8, teacher=16):
     stages = [
         {"stage": "train", "model": "teacher", "labels": "all"},
         {"stage": "distil", "objectives": [{"objective": "SoftTargets"}]},
-        {"stage": "prune", "sparsity": 0.5},
     ]
     stages[1]["objectives"][0]["temperature"] = temperature
     return Recipe.model_validate(
@@ -51,11 +50,11 @@ def finished(tmp_path_factory):
 def test_stages_that_other_values_do_not_reach_are_taken_over(finished, tmp_path):
     first = finished / "first"
     begin(tmp_path / "same", recipe(), [first])
-    assert reasons_of(tmp_path / "same", recipe()) == [None, None, None]
+    assert reasons_of(tmp_path / "same", recipe()) == [None, None]
     begin(tmp_path / "other", recipe(temperature=4.0), [first])
-    assert reasons_of(tmp_path / "other", recipe(temperature=4.0)) == [None, FRESH, FRESH]
+    assert reasons_of(tmp_path / "other", recipe(temperature=4.0)) == [None, FRESH]
     begin(tmp_path / "wide", recipe(width=9), [first])
-    assert reasons_of(tmp_path / "wide", recipe(width=9)) == [None, FRESH, FRESH]
+    assert reasons_of(tmp_path / "wide", recipe(width=9)) == [None, FRESH]
     # Nothing is common where the teacher is another one.
     begin(tmp_path / "none", recipe(teacher=17), [first])
     assert not (tmp_path / "none").exists()
@@ -67,9 +66,9 @@ def test_each_stage_comes_from_whichever_run_has_it(finished, tmp_path):
     begin(second, other, [first])
     with (run := run_of(second, other)).opened():
         ran = [done.step.title for done in run.go() if done.why is not None]
-    assert ran == ["distil-student", "prune-student"]
+    assert ran == ["distil-student"]
     begin(tmp_path / "third", other, [first, second])
-    assert reasons_of(tmp_path / "third", other) == [None, None, None]
+    assert reasons_of(tmp_path / "third", other) == [None, None]
 
 
 def test_what_is_taken_over_is_not_changed_by_a_run_that_goes_on(finished, tmp_path):
@@ -78,9 +77,9 @@ def test_what_is_taken_over_is_not_changed_by_a_run_that_goes_on(finished, tmp_p
     before = model.read_bytes(), (first / "run.json").read_bytes()
     wide = recipe(teacher=17)
     begin(tmp_path / "run", recipe(), [first])
-    # The engine does all of it again, in place of what it was given.
+    # The engine makes it again, in place of what it was given.
     with (run := run_of(tmp_path / "run", wide)).opened():
-        assert all(done.why for done in run.go())
+        assert all(done.why for done in run.go("train-teacher"))
     assert (model.read_bytes(), (first / "run.json").read_bytes()) == before
 
 
@@ -90,7 +89,6 @@ def test_what_is_damaged_is_done_again(finished, tmp_path):
     content = model.read_bytes()
     model.unlink()  # it is linked
     model.write_bytes(content[:-1])
-    found = reasons_of(tmp_path / "run", recipe())
-    assert found[:2] == [None, "its files are not as it left them"]
+    assert reasons_of(tmp_path / "run", recipe()) == [None, "its files are not as it left them"]
     begin(tmp_path / "run", recipe(), [finished / "first"])
     assert model.read_bytes() == content[:-1]
