@@ -16,7 +16,10 @@ def material(part: str, smoke: bool) -> tuple[np.ndarray, list[np.ndarray]]:
         grounds = np.random.default_rng(1).uniform(size=(50, 4, 4, 3)).astype("float32")
         images, labels = digits.x_train, digits.y_train
     else:
-        photographs, garments = kd.data.load_cifar10(), kd.data.load_fashion_mnist()
+        photographs, garments = (
+            kd.data.load_cifar10(download=True),
+            kd.data.load_fashion_mnist(download=True),
+        )
         grounds = getattr(photographs, f"x_{part}")[:5000]
         images, labels = getattr(garments, f"x_{part}"), getattr(garments, f"y_{part}")
     return grounds, [images[labels == k][:500] for k in THINGS.values()]

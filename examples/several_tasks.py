@@ -77,7 +77,9 @@ def network(shape: tuple, seed: int) -> keras.Model:
 def compiled(model: keras.Model, steps: int, rate: float, heads=HEADS) -> keras.Model:
     falling = keras.optimizers.schedules.CosineDecay(rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    model.compile(keras.optimizers.Adam(falling), dict.fromkeys(heads, loss))
+    # A trial's few steps are done before a graph would be traced.
+    eagerly = steps < 10
+    model.compile(keras.optimizers.Adam(falling), dict.fromkeys(heads, loss), run_eagerly=eagerly)
     return model
 
 
