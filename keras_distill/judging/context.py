@@ -81,7 +81,9 @@ class Context:
         answers = (rows, *(single if self.task == YES_OR_NO else self.shape))
         if labels.size != np.prod(answers) or labels.shape[:1] != (rows,):
             raise ValueError(
-                f"Expected a label for each answer, {answers}; got labels of {labels.shape}."
+                f"Expected a label for each answer, {answers}, for these models are asked for "
+                f"{self.task}; got labels of {labels.shape}. Of classes they are whole numbers; "
+                f"task= says what is asked."
             )
         labels = labels.reshape(answers)
         if self.task == NUMBERS:

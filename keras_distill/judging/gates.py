@@ -64,10 +64,19 @@ class Gate:
         Raises:
           ValueError: it can't be read, or names another model.
         """
-        sides = re.split(r"(>=|<=)", text)
-        if len(sides) != 3:
-            raise ValueError(_unread(text, 'it has no ">=" or "<=", or several'))
-        left, comparison, right = (side.strip() for side in sides)
+        signs = list(re.finditer(">=|<=", text))
+        if not signs:
+            other = re.search("[<>=]+", text)
+            why = f'"{other[0]}" is neither' if other else "it has neither"
+            place = other.start() if other else len(text)
+            raise ValueError(_unread(text, f'{why} ">=" nor "<="', place))
+        if len(signs) > 1:
+            raise ValueError(_unread(text, f'a second "{signs[1][0]}"', signs[1].start()))
+        (sign,) = signs
+        left, comparison, right = text[: sign.start()].strip(), sign[0], text[sign.end() :].strip()
+        for side, place in ((left, 0), (right, len(text))):
+            if not side:
+                raise ValueError(_unread(text, "nothing stands here", place))
         figure, number = _sum(right, text, models)
         return cls(text, _named(left, text, models), comparison, figure, number)
 
@@ -93,7 +102,8 @@ def _value(one: _Named, record: Judgement, text: str) -> float:
     try:
         return record.figure(one.model, one.metric, one.condition).value
     except KeyError as error:
-        raise ValueError(_unread(text, error.args[0].rstrip("."))) from error
+        place = text.find(one.model)
+        raise ValueError(_unread(text, error.args[0].rstrip("."), place)) from error
 
 
 def _sum(side: str, text: str, models: Sequence[str]) -> tuple[_Named | None, float]:
@@ -112,8 +122,12 @@ def _named(words: str, text: str, models: Sequence[str]) -> _Named:
         if words.startswith(f"{model}.") and len(words) > len(model) + 1:
             metric, at, condition = words[len(model) + 1 :].partition("@")
             return _Named(model, metric.strip(), condition.strip() if at else CLEAN)
-    raise ValueError(_unread(text, f"{words!r} is no MODEL.METRIC of {', '.join(models)}"))
+    why = f"{words!r} is no MODEL.METRIC of {', '.join(models)}"
+    raise ValueError(_unread(text, why, text.find(words)))
 
 
-def _unread(text: str, why: str) -> str:
-    return f"The gate {text!r} can't be read: {why}. Gates look like {_EXAMPLE}."
+def _unread(text: str, why: str, place: int) -> str:
+    return (
+        f"The gate {text!r} can't be read, at character {place + 1}: {why}. Gates look like "
+        f"{_EXAMPLE}."
+    )

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from sklearn import metrics as sk
 
 import keras_distill as kd
@@ -245,6 +248,22 @@ def test_a_file_that_crashes_is_named_and_the_others_go_on(trained, exported, da
         judged({"file": exported, "model": trained}, data)
 
 
+def test_a_file_that_ends_its_process_ends_not_this_one(trained, exported, data, tmp_path):
+    model = schema.ModelT.InitFromPackedBuf(exported.path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    # Its input is a constant, which lies where nothing can be written.
+    graph.inputs = [next(i for o in graph.operators for i in o.inputs if i != graph.inputs[0])]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "deadly.tflite").write_bytes(builder.Output())
+    copied = shutil.copy(exported.path, tmp_path / "right.tflite")
+    record = judged({"m": trained, "deadly": tmp_path / "deadly.tflite", "right": copied}, data)
+    assert record.models == ("m", "right")
+    assert "deadly.tflite and crashed (SIGSEGV)" in record.failed["deadly"]
+    assert "deadly was not judged: LiteRT ran" in str(record)
+    assert record.agreement["right"] == 1.0
+
+
 def test_the_batches_do_not_matter(trained, exported, data):
     conditions = [judging.ColumnNoise(3)]
     whole, small = (
@@ -278,6 +297,17 @@ BAD = {
         lambda m, x, y: judged({"a": m}, (x, y), conditions=judging.image_corruptions()),
         "is for images",
     ),
+    "images on tokens": (
+        lambda m, x, y: judged(
+            {"a": lambda x: 4 * np.eye(3, dtype="float32")[np.asarray(x)[:, 0] % 3]},
+            (np.ones((len(x), 9), "int32"), y),
+            conditions=judging.image_corruptions(),
+        ),
+        "is for images",
+    ),
+    "half a class": (lambda m, x, y: judged({"a": m}, (x, y + 0.5)), "task= says"),
+    "labels below": (lambda m, x, y: judged({"a": m}, (x, y - 2)), "labels of 0 to 2"),
+    "labels missing": (lambda m, x, y: judged({"a": m}, (x, y[:-1])), "one length"),
     "confidence": (lambda m, x, y: judged({"a": m}, (x, y), confidence=95), "between 0 and 1"),
 }
 

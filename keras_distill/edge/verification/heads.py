@@ -101,6 +101,18 @@ class Head:
             return _kappa(self.choices(self.file), self.choices(other))
         return correlation(self.file, other)
 
+    def row_correlation(self, other: np.ndarray) -> float:
+        """Pearson's of what rows add to the mean row, which any network with these biases has."""
+        ours, theirs = (values.astype("float64") for values in (self.file, other))
+        return correlation(ours - ours.mean(0), theirs - theirs.mean(0))
+
+    def row_spread(self) -> float:
+        """How much the model's rows differ, as part of the range of its numbers; 0 of infinite."""
+        if self.kind == "class numbers" or not np.isfinite(self.reference).all():
+            return 0.0
+        values = self.reference.astype("float64")
+        return float(np.sqrt(np.mean(np.square(values - values.mean(0)))) / self.scale())
+
     def errors(self) -> np.ndarray:
         """The largest difference in each row; equal infinities differ by nothing."""
         a, b = (part.astype("float64") for part in (self.file, self.reference))
