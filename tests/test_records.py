@@ -18,6 +18,7 @@ from keras_distill.explaining.record import ModelAnswers
 from keras_distill.judging.record import Figure, Gap, Judgement, SplitFigures
 from keras_distill.litert.runner import LatencyReport, TensorInfo
 from keras_distill.objectives.vocabularies import VocabularyCoverage
+from keras_distill.pipeline.reports.record import Row, RunReport
 from keras_distill.pipeline.tuning.record import TunePoint, TuneReport
 from keras_distill.teachers.cache import CacheInfo, CacheReport
 from keras_distill.training.chain_report import ChainReport, Generation
@@ -66,6 +67,15 @@ def search():
     return TuneReport("r", "s", "d", 0, names, points, 1, 0, 10, None, "c")
 
 
+def run_report():
+    row = Row("a<b", "student", "export", "f", True, 9, 5, 15, 0.5, 0.25, 0.75)
+    of = {"metric": "accuracy", "share": True, "better": 1, "task": "classes", "confidence": 0.95}
+    return RunReport(
+        "a<b", "", "run", 0, {}, {"name": "d"}, "", **of, test_rows=4, teacher=None, twin=None,
+        rows=(row,),
+    )  # fmt: skip
+
+
 def records():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")], name="m")
     tensor = TensorInfo("x", (1, 4), "float32", 0.0, 0)
@@ -100,6 +110,7 @@ def records():
         "explanation": explanation(),
         "numbers": numbers(),
         "search": search(),
+        "run": run_report(),
     }  # fmt: skip
 
 

@@ -108,6 +108,32 @@ def precision_of(path: str | os.PathLike[str]) -> str:
     return next((kind for kind in ("integers", "float16") if kind in kinds), "float32")
 
 
+def weight_sparsity(path: str | os.PathLike[str]) -> dict[int, float]:
+    """The share of zeros among the weights of each operation that has any.
+
+    Args:
+      path: a file that `load_tflite` opens.
+
+    Returns:
+      By the index of the tensor that the operation writes, in the first graph.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(Path(path).read_bytes(), 0)
+    type_names = _names(schema.TensorType)
+    graph = model.Subgraphs(0)
+    tensors = list(_each(graph.Tensors, graph.TensorsLength()))
+    found: dict[int, float] = {}
+    for operator in _each(graph.Operators, graph.OperatorsLength()):
+        inputs, outputs = _tensors_of(operator)
+        counts = [_zeros_of(model, tensors[index], type_names) for index in inputs]
+        known = [count for count in counts if count is not None]
+        if known:
+            share = sum(zeros for zeros, _ in known) / sum(size for _, size in known)
+            found |= dict.fromkeys(outputs, share)
+    return found
+
+
 def _each(get: Any, count: int) -> Iterator[Any]:
     return (get(index) for index in range(count))
 
@@ -166,17 +192,23 @@ def _sparsity(model: Any, type_names: dict[int, str]) -> float:
     seen = set()
     for graph in _each(model.Subgraphs, model.SubgraphsLength()):
         for tensor in _each(graph.Tensors, graph.TensorsLength()):
-            kind = type_names[tensor.Type()].lower()
-            data = model.Buffers(tensor.Buffer()).DataAsNumpy()
-            is_weight = kind in _WEIGHTS and tensor.ShapeLength() >= 2
-            if not is_weight or isinstance(data, int) or tensor.Buffer() in seen:
+            found = _zeros_of(model, tensor, type_names)
+            if found is None or tensor.Buffer() in seen:
                 continue
             seen.add(tensor.Buffer())
-            # A tensor stored sparsely holds fewer values than its shape; the rest are zeros.
-            size = int(np.prod(tensor.ShapeAsNumpy()))
-            zeros += size - int(np.count_nonzero(_numbers(data, kind)))
-            total += size
+            zeros, total = zeros + found[0], total + found[1]
     return zeros / total if total else 0.0
+
+
+def _zeros_of(model: Any, tensor: Any, type_names: dict[int, str]) -> tuple[int, int] | None:
+    """How many numbers of a weight are zero, of how many; None where the tensor is no weight."""
+    kind = type_names[tensor.Type()].lower()
+    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    if kind not in _WEIGHTS or tensor.ShapeLength() < 2 or isinstance(data, int):
+        return None
+    # A tensor stored sparsely holds fewer values than its shape; the rest are zeros.
+    size = int(np.prod(tensor.ShapeAsNumpy()))
+    return size - int(np.count_nonzero(_numbers(data, kind))), size
 
 
 def _numbers(data: np.ndarray, kind: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from keras_distill.edge.debugging.correspondence import LayerTrace, Match
 from keras_distill.edge.interface import Interface, in_float32, interface_of
 from keras_distill.edge.joins import Part, parts_of
 from keras_distill.edge.records import TFLiteExport
+from keras_distill.edge.tflite_file import weight_sparsity
 from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.litert.runner import TFLiteRunner, load_tflite
 
@@ -43,6 +44,7 @@ class LayerError:
         two are equal.
       max_abs_error: the largest difference.
       correlation: Pearson's, over all values of all rows.
+      sparsity: share of zeros among the operation's weights, 0 to 1; None without weights.
     """
 
     layer: str
@@ -52,6 +54,7 @@ class LayerError:
     snr_db: float
     max_abs_error: float
     correlation: float
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,10 @@ def debug(
             for part, share in parts[tensor, layer]:
                 share.add(part.of(here.reshape(there.shape)), part.of(there))
     chosen = _chosen(found, sums)
+    zeros = weight_sparsity(runner.path)
     layers: list[LayerError] = []
     for pair in chosen:
-        whole = _layer_error(trace.paths[pair[1]], written[pair[0]], sums[pair])
+        whole = _layer_error(trace.paths[pair[1]], written[pair[0]], sums[pair], zeros)
         layers += [whole, *_lost_parts(whole, parts[pair])]
     unmatched = len(file.tensors) - len(chosen)
     return DebugReport(runner.path, len(arrays[0]), tuple(layers), unmatched)
@@ -251,6 +255,11 @@ def _likeliest(snr_db: dict[int, float]) -> int:
     return best if snr_db[best] > snr_db[last] + _WRONG_LAYER_DB else last
 
 
-def _layer_error(path: str, tensor: WrittenTensor, sums: _Sums) -> LayerError:
+def _layer_error(
+    path: str, tensor: WrittenTensor, sums: _Sums, zeros: Mapping[int, float]
+) -> LayerError:
     shape = tuple(int(size or 1) for size in tensor.info.shape)
-    return LayerError(path, tensor.op, tensor.info.dtype, shape, *sums.figures())
+    figures = sums.figures()
+    return LayerError(
+        path, tensor.op, tensor.info.dtype, shape, *figures, sparsity=zeros.get(tensor.index)
+    )
