@@ -1,6 +1,7 @@
 """What every test shares: real digits, and tiny models of fixed weights."""
 
 import os
+import shutil
 import signal
 
 # Before TensorFlow loads: its first lines would hide pytest's.
@@ -75,3 +76,14 @@ def small_cnn():
         )
 
     return build
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=found, args=["--no-sandbox"])

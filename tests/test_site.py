@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 import threading
@@ -122,17 +121,6 @@ def test_nothing_of_a_page_is_fetched_from_elsewhere(site):
 # One of each kind: home, a guide with a wide table, long pages, an entry, a notebook, code.
 SAMPLES = ["index", "guides/precision", "edge", "benchmarks", "api/edge", "notebooks/03_edge"]
 SAMPLES += ["migrate/keras_io", "glossary", "changelog", "source/benchmarks/gains.py"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The system's Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as running:
-        yield running.chromium.launch(executable_path=found, args=["--no-sandbox"])
 
 
 @pytest.fixture(scope="module")

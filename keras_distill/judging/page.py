@@ -15,12 +15,16 @@ __all__ = ["page"]
 
 # Tables scroll by themselves, so that the page does not on a phone.
 _STYLE = """
+h1 { font-size: 1.5rem; line-height: 1.25; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 70rem; padding: 0 1rem;
-  color: #1a1a1a; background: #fff; }
+  color: #1a1a1a; background: #fff; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; vertical-align: top; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 6rem;
+  white-space: normal; }
 img { max-width: 100%; height: auto; }
 """
 
