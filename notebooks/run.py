@@ -13,7 +13,6 @@ run on. The notebooks themselves, which have no outputs, are not written to.
 """
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -70,10 +70,17 @@ def executed(path: Path, *, smoke: bool) -> nbformat.NotebookNode:
     return notebook
 
 
-def without_folder(output: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
+def without_folder(output: Any, folder: str) -> Any:
     """An output in which files are named as the notebook names them, not by where it ran."""
-    text = re.sub(r"""[^\s"']*/site-packages/""", "", json.dumps(output))
-    return nbformat.from_dict(json.loads(text.replace(f"{folder}/", "")))
+    if isinstance(output, list):
+        return [without_folder(one, folder) for one in output]
+    if isinstance(output, dict):
+        # A picture is one word of a hundred thousand letters, and long to search.
+        kept = {k: v if k == "image/png" else without_folder(v, folder) for k, v in output.items()}
+        return nbformat.from_dict(kept)
+    if not isinstance(output, str):
+        return output
+    return re.sub(r"""[^\s"']*/site-packages/""", "", output).replace(f"{folder}/", "")
 
 
 def without_start_up(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:

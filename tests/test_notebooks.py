@@ -156,6 +156,11 @@ def test_an_output_names_no_folder_of_the_machine():
     output = nbformat.from_dict({"output_type": "stream", "name": "stderr", "text": said})
     kept = RUN["without_folder"](output, "/tmp/run")
     assert kept.text == "keras/layer.py:7: UserWarning: in cache"
+    # What stands in the line before is no part of the path, and a picture has none.
+    data = {"text/plain": f"first\n{said}", "image/png": "iV/site-packages/Bo"}
+    kept = RUN["without_folder"](nbformat.from_dict({"data": data, "count": 1}), "/tmp/run")
+    assert kept.data["text/plain"] == "first\nkeras/layer.py:7: UserWarning: in cache"
+    assert (kept.data["image/png"], kept["count"]) == ("iV/site-packages/Bo", 1)
 
 
 def test_tensorflows_start_is_no_output():
