@@ -16,14 +16,14 @@ _TEXT, _QUIET, _LINE = "#010203", "#040506", "#070809"
 _OF_THE_PAGE = {_TEXT: "currentColor", _QUIET: "var(--quiet)", _LINE: "var(--line)"}
 # Told apart by who sees no red or green, on white and on black: Okabe and Ito, 2008.
 _COLOURS = ("#0a7abf", "#e08a00", "#0a9a73", "#cc6fa0", "#d55e00", "#4aa3d8", "#8a8f98")
-_WIDTH, _LONGEST = 5.4, 26
+_WIDTH, _LONGEST = 4.8, 26
 # Inches from one label to the next.
 _LINE_HEIGHT = 0.31
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "keras_distill",
     "text.parse_math": False,
-    "font.size": 8.5,
+    "font.size": 9,
     "text.color": _TEXT,
     "axes.labelcolor": _TEXT,
     "axes.edgecolor": _QUIET,
@@ -140,7 +140,7 @@ def _axes(lines: Any) -> Iterator[tuple[Any, list[str]]]:
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, height))
         canvas = FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.11, 0.55 / height, 0.54, 1 - 0.7 / height))
+        axes = figure.add_axes((0.13, 0.55 / height, 0.47, 1 - 0.7 / height))
         axes.grid(linewidth=0.6)
         axes.set_axisbelow(True)
         yield axes, written
@@ -172,7 +172,7 @@ def _label(axes: Any, names: list[str], points: list[tuple], colours: list[str])
     places = [
         float(axes.transAxes.inverted().transform(axes.transData.transform(p))[1]) for p in points
     ]
-    order = sorted(range(len(names)), key=lambda i: places[i])
+    order = sorted(range(len(names)), key=lambda i: (places[i], points[i]))
     heights: list[float] = []
     for i in order:
         heights.append(max(places[i], heights[-1] + step) if heights else max(places[i], step / 2))
@@ -188,7 +188,7 @@ def _label(axes: Any, names: list[str], points: list[tuple], colours: list[str])
             xytext=(1.07, at),
             textcoords="axes fraction",
             va="center",
-            fontsize=7.5,
+            fontsize=8,
             linespacing=1.05,
             annotation_clip=False,
             arrowprops={

@@ -158,15 +158,19 @@ class RunReport(Record):
 
     def student(self) -> Row | None:
         """The last Keras model that is neither teacher nor twin."""
-        lines = {self[name].line for name in (self.teacher, self.twin) if name is not None}
-        found = [row for row in self.rows if not row.is_file and row.line not in lines]
+        found = [row for row in self._students() if not row.is_file]
         return found[-1] if found else None
 
     def file(self) -> Row | None:
-        """The smallest file that was not made from teacher or twin."""
+        """The student's smallest file; where it has none, that of others but teacher and twin."""
+        files = [row for row in self._students() if row.is_file]
+        student = self.student()
+        own = [row for row in files if student is not None and row.line == student.line]
+        return min(own or files, key=lambda row: row.bytes, default=None)
+
+    def _students(self) -> list[Row]:
         lines = {self[name].line for name in (self.teacher, self.twin) if name is not None}
-        found = [row for row in self.rows if row.is_file and row.line not in lines]
-        return min(found, key=lambda row: row.bytes, default=None)
+        return [row for row in self.rows if row.line not in lines]
 
     def front(self, cost: str) -> tuple[Row, ...]:
         """The Pareto front, the cheapest first: what no other row beats in the metric and the cost.

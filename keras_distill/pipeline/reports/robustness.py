@@ -18,6 +18,7 @@ class Robustness:
 
     Attributes:
       stage: that judged.
+      rows: examples that it asked.
       metric, share: as in `RunReport`.
       models: that were judged.
       conditions: by condition and model; the data as they are come first.
@@ -25,6 +26,7 @@ class Robustness:
     """
 
     stage: str
+    rows: int
     metric: str
     share: bool
     models: tuple[str, ...]
@@ -34,7 +36,7 @@ class Robustness:
     def kinds(self) -> dict[str, list[str]]:
         """The conditions by what they are, each in growing severity.
 
-        >>> found = Robustness("judge", "accuracy", True, (), {"noise 2": {}, "noise 1": {}}, {})
+        >>> found = Robustness("judge", 9, "MAE", False, (), {"noise 2": {}, "noise 1": {}}, {})
         >>> found.kinds()
         {'noise': ['noise 1', 'noise 2']}
         """
@@ -58,6 +60,7 @@ def robustness(records: Mapping[str, Any]) -> Iterator[Robustness]:
             found.setdefault(one["condition"], {})[one["model"]] = one["value"]
         yield Robustness(
             stage,
+            int(record["rows"]),
             metric,
             bool(figures[0]["share"]),
             tuple(record["models"]),

@@ -68,9 +68,9 @@ def _main(report: RunReport, row: Row, teacher: Row | None) -> tuple[str, tuple[
             speed += f", {times(row.litert_p50_ms, teacher.litert_p50_ms, 'faster', 'slower')}"
     lines = [size] if row.litert_p50_ms is None else [size, speed]
     if row.from_twin is not None and row.name != report.teacher:
-        lines.append(beside(row.from_twin, "its twin", report.share))
+        lines.append(beside(row.from_twin, "its twin", report.share, interval=False))
     if row.from_teacher is not None:
-        lines.append(beside(row.from_teacher, "the teacher", report.share))
+        lines.append(beside(row.from_teacher, "the teacher", report.share, interval=False))
     return figure(row.value, report.share), tuple(lines)
 
 
@@ -80,9 +80,10 @@ def sections(report: RunReport) -> Iterator[Section]:
     if report.curves:
         words = "On the validation data, epoch by epoch."
         yield Section("Training", (words,), pictures={"curves": "Each training, epoch by epoch"})
-    pictures = {"bytes": f"{report.metric} against the bytes of each model and file"}
+    metric = report.metric[:1].upper() + report.metric[1:]
+    pictures = {"bytes": f"{metric} against the bytes of each model and file"}
     if any(row.litert_p50_ms is not None for row in report.rows):
-        pictures["litert_p50_ms"] = f"{report.metric} against the time of one example in LiteRT"
+        pictures["litert_p50_ms"] = f"{metric} against the time of one example in LiteRT"
     yield Section(f"What {report.metric} costs", (_FRONT, *_front(report)), pictures=pictures)
     if report.classes:
         yield _classes(report)
@@ -103,7 +104,11 @@ def _models(report: RunReport) -> Section:
             'Differences are counted on the same examples: "better" and "worse" where the '
             "interval of the difference leaves out 0."
         )
-    words += [f"{row.name}: {row.note}." for row in report.rows if row.note]
+    notes: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.note:
+            notes.setdefault(row.note, []).append(row.name)
+    words += [f"{', '.join(names)}: {note}." for note, names in notes.items()]
     found = {"Models and files": tables.row_table(report)}
     if (others := tables.other_figures(report)) is not None:
         found["Other metrics"] = others
@@ -136,7 +141,8 @@ def _classes(report: RunReport) -> Section:
         return 0.0 if ours is None or theirs is None else -abs(ours - theirs)
 
     kept = list(report.classes)
-    words = [f"{report.metric} on the test examples of each class."]
+    metric = report.metric[:1].upper() + report.metric[1:]
+    words = [f"{metric} on the test examples of each class."]
     if len(kept) > _MOST_CLASSES:
         kept = sorted(kept, key=moved)[:_MOST_CLASSES]
         words.append(
@@ -160,24 +166,27 @@ def _layers(report: RunReport) -> Section:
     for row in sorted(report.rows, key=lambda row: row is not main):
         if rows := [one for one in report.layers if one.file == row.name]:
             kinds = ", ".join(f"{count} {kind}" for kind, count in row.dtypes.items())
-            zeros = "" if row.sparsity is None else f"; {row.sparsity:.0%} of its weights are 0"
+            zeros = (
+                "" if row.sparsity is None else f"; {100 * row.sparsity:.0f} % of its weights are 0"
+            )
             found[f"{row.name}: tensors {kinds}{zeros}"] = tables.layer_table(rows)
     return Section("Layers of the files", words, found)
 
 
 def _robustness(report: RunReport) -> Section:
-    title = "Under what may happen to the data"
     if not report.robustness:
-        words = (
-            "Nobody has asked. A stage of the recipe does: {stage: judge, conditions: images}, or "
-            "recordings, tables, tokens.",
+        unasked = (
+            "Nobody has asked what happens when the data get worse. A stage of the recipe does: "
+            "{stage: judge, conditions: images}, or recordings, tables, tokens."
         )
-        return Section(title, words)
-    found = {
-        f"{one.stage}: {one.metric} from the mildest to the strongest": tables.robustness_table(one)
+        return Section("Robustness", (unasked,))
+    words = tuple(
+        f"{one.stage}: {one.metric} of {one.rows:,} examples, as they are and damaged, from the "
+        f"mildest severity to the strongest."
         for one in report.robustness
-    }
-    return Section(title, (), found)
+    )
+    found = {one.stage: tables.robustness_table(one) for one in report.robustness}
+    return Section("Robustness", words, found)
 
 
 def _again(report: RunReport) -> Section:
@@ -200,7 +209,7 @@ def _again(report: RunReport) -> Section:
     cells = tuple((name, str(value)) for name, value in facts.items())
     return Section(
         "Make it again",
-        ("The same command with the same data, seed and versions gives the same models.",),
+        ("The command, with the same data, seed and versions on such a machine, makes the same.",),
         {"Environment and data": Table(("what", "value"), cells)},
         preformatted={"The command": report.command, "The recipe": report.recipe.rstrip()},
     )

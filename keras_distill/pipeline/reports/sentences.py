@@ -63,8 +63,8 @@ def faster(row: Row, teacher: Row) -> Iterator[str]:
     yield f"{words}: {', '.join(found)}." if found else f"{words}."
 
 
-def beside(found: Beside, name: str, share: bool) -> str:
-    """A paired difference in words: by how much, and what it is worth.
+def beside(found: Beside, name: str, share: bool, interval: bool = True) -> str:
+    """A paired difference in words: by how much, what it is worth, and its interval.
 
     >>> beside(Beside(0.092, 0.058, 0.128, "better"), "its twin", True)
     '9.2 points better than its twin (5.8 to 12.8)'
@@ -73,15 +73,16 @@ def beside(found: Beside, name: str, share: bool) -> str:
     >>> beside(Beside(0.003, -0.01, 0.016, "not told apart"), "the teacher", True)
     'not told apart from the teacher (+0.3 points, -1.0 to +1.6)'
     """
-    ends = [found.low, found.high]
     if found.verdict == "not told apart":
-        low, high = (apart(value, share).removesuffix(" points") for value in ends)
+        low, high = (apart(one, share).removesuffix(" points") for one in (found.low, found.high))
         difference = apart(found.difference, share)
-        return f"not told apart from {name} ({difference}, {low} to {high})"
-    low, high = (unsigned(value, share) for value in sorted(map(abs, ends)))
+        ends = f", {low} to {high}" if interval else ""
+        return f"not told apart from {name} ({difference}{ends})"
+    low, high = (unsigned(one, share) for one in sorted(map(abs, (found.low, found.high))))
     difference = unsigned(found.difference, share)
     unit = " points" if share else ""
-    return f"{difference}{unit} {found.verdict} than {name} ({low} to {high})"
+    words = f"{difference}{unit} {found.verdict} than {name}"
+    return f"{words} ({low} to {high})" if interval else words
 
 
 def _than(words: str, same: str, whom: str) -> str:

@@ -68,7 +68,7 @@ def row_table(report: RunReport) -> Table:
     head = [
         "model or file",
         report.metric,
-        f"{report.confidence:.0%} interval",
+        f"{100 * report.confidence:.0f} % interval",
         "from the teacher",
         "from the twin",
         "agrees with the teacher",
@@ -150,7 +150,7 @@ def layer_table(rows: Sequence[LayerRow]) -> Table:
             row.op,
             row.dtype,
             " x ".join(map(str, row.shape)),
-            "-" if row.sparsity is None else f"{row.sparsity:.0%}",
+            "-" if row.sparsity is None else f"{100 * row.sparsity:.0f} %",
             "equal" if row.equal else "-" if row.snr_db is None else f"{row.snr_db:.1f} dB",
         )
         for row in rows

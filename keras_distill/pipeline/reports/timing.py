@@ -68,7 +68,7 @@ class Clock:
 
     def _converted(self, model: keras.Model) -> InLiteRT:
         if Analysis(model).has_ranges:
-            return InLiteRT(why="it is made for integers: see its file for LiteRT")
+            return InLiteRT(why="made for integers; see its file for LiteRT")
         with tempfile.TemporaryDirectory() as folder:
             try:
                 made = edge.export_tflite(model, Path(folder, "model.tflite"), precision="float32")

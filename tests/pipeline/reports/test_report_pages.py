@@ -128,3 +128,20 @@ def test_without_matplotlib_the_page_says_so(report, monkeypatch):
 
 def test_the_same_report_is_the_same_page(page, report):
     assert html(report) == page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_it_without_network_or_a_sideways_scroll(report, browser, width, tmp_path):
+    report.to_html(tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate("document.scrollingElement.scrollWidth") == width
+    assert page.evaluate("document.querySelectorAll('svg').length") == 3
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
