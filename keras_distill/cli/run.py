@@ -14,6 +14,17 @@ RecipeArgument = Annotated[
         metavar="RECIPE", help="A recipe's YAML file, or a shipped one by its name, such as tiny."
     ),
 ]
+Labels = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="The part of the training labels that students know. [default: the recipe's]",
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of every training; else as the recipe says.")
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option(help="Where the recipe's paths start. [default: the recipe's own folder]"),
@@ -35,39 +46,77 @@ def run(
         bool, typer.Option("--smoke", help="Little data and short trainings, to try a recipe.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="In place of the recipe's own.")] = None,
+    labels: Labels = None,
+    epochs: Epochs = None,
     data_folder: DataFolder = None,
     modules: Modules = None,
 ) -> None:
     """From a recipe to verified files and a report. The same command goes on after a stop."""
     output = output or Path("runs", Path(recipe).stem)
-    command = ["keras-distill", "run", recipe, "--output", str(output)]
-    command += ["--smoke"] if smoke else []
-    command += [] if seed is None else ["--seed", str(seed)]
-    command += [] if data_folder is None else ["--data-folder", str(data_folder)]
+    raise typer.Exit(
+        execute(
+            ["run", recipe],
+            recipe,
+            output,
+            until=until,
+            dry_run=dry_run,
+            smoke=smoke,
+            seed=seed,
+            labels=labels,
+            epochs=epochs,
+            data_folder=data_folder,
+            modules=modules,
+        )
+    )
+
+
+def execute(
+    begin: list[str],
+    recipe: str,
+    output: Path,
+    *,
+    modules: list[str] | None = None,
+    until: str | None = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> int:
+    """Run a recipe; what the terminal is told to go on with is the command that was given.
+
+    Args:
+      begin: the command's first words.
+      recipe, output, until, dry_run: see `run`.
+      options: its other options by name.
+      modules: to import first.
+    """
+    command = ["keras-distill", *begin]
+    for name, value in options.items():
+        word = f"--{name.replace('_', '-')}"
+        command += (
+            [word] if value is True else [word, str(value)] if value not in (None, False) else []
+        )
     command += [word for module in modules or () for word in ("--import", module)]
-    options: dict[str, Any] = {
-        "recipe": recipe,
-        "output": output,
-        "until": until,
-        "dry_run": dry_run,
-        "smoke": smoke,
-        "seed": seed,
-        "data_folder": data_folder,
-        "modules": tuple(modules or ()),
-        "command": shlex.join(command),
-    }
+    command += ["--output", str(output)]
 
     def work() -> int:
         try:
             from keras_distill.pipeline.runs import running
 
-            return 0 if running.run(running.Request(**options)) else 1
+            request = running.Request(
+                recipe=recipe,
+                output=output,
+                until=until,
+                dry_run=dry_run,
+                modules=tuple(modules or ()),
+                command=shlex.join(command),
+                **options,
+            )
+            return 0 if running.run(request) else 1
         except KeyboardInterrupt:
             if not dry_run:
                 typer.echo(f"\nWhat is finished stays. Go on with: {shlex.join(command)}", err=True)
             raise
 
-    raise typer.Exit(guarded(work, modules))
+    return guarded(work, modules)
 
 
 def runs(

@@ -92,6 +92,26 @@ class Recipe(Strict):
             raise problem
         return self
 
+    def changed(
+        self, *, seed: int | None = None, labels: float | None = None, epochs: int | None = None
+    ) -> Recipe:
+        """The recipe with another seed, another part of known labels, other lengths of trainings.
+
+        Args:
+          seed, labels: in place of the recipe's; None for its own.
+          epochs: of each stage that trains.
+        """
+        values = self.model_dump(by_alias=True)
+        if seed is not None:
+            values["seed"] = seed
+        if labels is not None:
+            values["data"]["labels"] = labels
+        if epochs is not None:
+            for stage, one in zip(values["stages"], self.stages, strict=True):
+                if isinstance(one, Training) and one.epochs:
+                    stage["epochs"] = epochs
+        return Recipe.model_validate(values)
+
     def for_smoke(self) -> Recipe:
         """The recipe with its `smoke` applied: little data, short trainings."""
         smoke = self.smoke

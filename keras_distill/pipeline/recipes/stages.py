@@ -210,11 +210,16 @@ class Submodel(StageOf):
 
 
 class Prune(Learning):
-    """Weights to zero while the training goes on; they stay zero in what follows."""
+    """Weights to zero while the training goes on; they stay zero in what follows.
+
+    Args:
+      skip: layers to leave as they are, by their names.
+    """
 
     stage: Literal["prune"]
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     pattern: Literal["unstructured", "2:4"] = "unstructured"
+    skip: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> "Prune":
@@ -224,10 +229,15 @@ class Prune(Learning):
 
 
 class Cluster(Learning):
-    """Few values for the weights of each layer, so that the file compresses."""
+    """Few values for the weights of each layer, so that the file compresses.
+
+    Args:
+      skip: layers to leave as they are, by their names.
+    """
 
     stage: Literal["cluster"]
     clusters: Annotated[int, Field(ge=2)] = 16
+    skip: tuple[str, ...] = ()
 
 
 class Quantize(Learning):
@@ -237,6 +247,7 @@ class Quantize(Learning):
       rows: examples that set the ranges before the training.
       weight_bits: 8 or 4.
       freeze_batch_norm_after: updates after which BatchNormalization stays as it is.
+      skip: layers to leave in float, by their names.
     """
 
     stage: Literal["quantize"]
@@ -245,6 +256,7 @@ class Quantize(Learning):
     rows: Count = 512
     weight_bits: Literal[4, 8] = 8
     freeze_batch_norm_after: Count | None = None
+    skip: tuple[str, ...] = ()
 
 
 class Calibrate(StageOf):
@@ -277,7 +289,7 @@ class Export(StageOf):
     """
 
     stage: Literal["export"]
-    precision: Literal["float32", "float16", "dynamic", "int8", "int16x8"] = "int8"
+    precision: Literal["float32", "float16", "dynamic_int8", "int8", "int16x8"] = "int8"
     rows: Count = 1000
 
     @property

@@ -119,6 +119,18 @@ class Run:
             if step.title == until:
                 return
 
+    def is_reported(self) -> bool:
+        """Whether the last report was made of the files that are there."""
+        return self._record.get("reported") == self._state()
+
+    def reported(self) -> None:
+        """Note that a report was made of them."""
+        self._record["reported"] = self._state()
+        self._write()
+
+    def _state(self) -> str:
+        return _digest({title: one["files"] for title, one in self._record["stages"].items()})
+
     def _do(self, step: Step, heard: Heard) -> None:
         begin = time.monotonic()
         target, kept = self._shop.folder / step.title, self._shop.folder / KEPT / step.title
@@ -162,7 +174,7 @@ class Run:
     def _decided(self, step: Step) -> dict[str, Any]:
         """All that decides a stage's result, as JSON takes it."""
         recipe = self._shop.recipe
-        stage = step.stage.model_dump(mode="json", exclude={"name"})
+        stage = step.stage.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
         sources = {
             line: recipe.models[line].model_dump(mode="json", exclude_none=True)
             for line in (step.models if step.stage.stage == "judge" else step.stage.reads)
@@ -216,6 +228,7 @@ class Run:
             "environment": environment(),
             "data": self._shop.examples.facts(),
             "stages": {} if earlier is None else earlier["stages"],
+            "reported": None if earlier is None else earlier.get("reported"),
         }
 
     def _write(self) -> None:

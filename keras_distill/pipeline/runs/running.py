@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from keras_distill.pipeline.inputs import usage_errors
 from keras_distill.pipeline.modules import import_modules
 from keras_distill.pipeline.recipes.reading import load_recipe, nearest
 from keras_distill.pipeline.recipes.recipe import Recipe
@@ -34,6 +35,8 @@ class Request:
     dry_run: bool = False
     smoke: bool = False
     seed: int | None = None
+    labels: float | None = None
+    epochs: int | None = None
     data_folder: Path | None = None
     modules: Sequence[str] = ()
     command: str = ""
@@ -165,8 +168,8 @@ def workshop(request: Request) -> Workshop:
     recipe: Recipe = load_recipe(request.recipe)
     if request.smoke:
         recipe = recipe.for_smoke()
-    if request.seed is not None:
-        recipe = recipe.model_copy(update={"seed": request.seed})
+    with usage_errors():
+        recipe = recipe.changed(seed=request.seed, labels=request.labels, epochs=request.epochs)
     root = root_of(request.recipe, request.data_folder)
     return Workshop(recipe, request.output, root, tuple(request.modules))
 

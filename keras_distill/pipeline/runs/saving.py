@@ -1,7 +1,9 @@
 """A model's file that holds the same bytes whenever it is written."""
 
+import contextlib
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ def save_model(model: keras.Model, path: Path) -> None:
     in memory, by which shared ones are known, into `config.json`.
     """
     with _files.scratch(path.parent, path.name) as folder:
-        model.save(folder / "dated.keras", include_optimizer=False)
+        with _uncompiled(model):
+            model.save(folder / "dated.keras")
         undated = folder / path.name
         with (
             zipfile.ZipFile(folder / "dated.keras") as source,
@@ -37,6 +40,19 @@ def save_model(model: keras.Model, path: Path) -> None:
                     content = json.dumps(_numbered(json.loads(content), {})).encode()
                 target.writestr(zipfile.ZipInfo(name, _DATE), content)
         _files.place(undated, path)
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Without its optimiser, which Keras writes into a `.keras` whatever one asks for."""
+    if not model.compiled:
+        yield
+        return
+    optimizer, model.optimizer, model.compiled = model.optimizer, None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = optimizer, True
 
 
 def _numbered(value: Any, numbers: dict[int, int]) -> Any:

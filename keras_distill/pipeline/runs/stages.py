@@ -38,7 +38,7 @@ def distil(bench: Bench, stage: Any) -> str:
 def prune(bench: Bench, stage: Any) -> str:
     """To zeros, under a teacher or on labels; they are reached at half of the training."""
     updates = stage.epochs * steps_of(stage, bench.examples)
-    options: dict[str, Any] = {"pattern": stage.pattern}
+    options: dict[str, Any] = {"pattern": stage.pattern, "skip": stage.skip}
     if stage.pattern == "unstructured":
         options |= {"end_step": max(1, updates // 2)}
     model = edge.prune(bench.model(stage.model), stage.sparsity, **options)
@@ -48,7 +48,7 @@ def prune(bench: Bench, stage: Any) -> str:
 
 def cluster(bench: Bench, stage: Any) -> str:
     """To few values."""
-    model = edge.cluster(bench.model(stage.model), stage.clusters)
+    model = edge.cluster(bench.model(stage.model), stage.clusters, skip=stage.skip)
     return _trained(bench, stage, model, finished=edge.strip)
 
 
@@ -60,6 +60,7 @@ def quantize(bench: Bench, stage: Any) -> str:
         calibration_data=examples.train.x[: stage.rows],
         weight_bits=stage.weight_bits,
         freeze_batch_norm_after=stage.freeze_batch_norm_after,
+        skip=stage.skip,
     )
     if stage.epochs:
         return _trained(bench, stage, model)
@@ -98,7 +99,7 @@ def carry_over(bench: Bench, stage: Any) -> str:
     copy = getattr(transfer, stage.how)
     model, report = copy(bench.model(stage.source), student, mapping=stage.mapping, **options)
     save_model(model, bench.into / MODEL)
-    return _first_line(report)
+    return f"{report.parameters:,} of {model.count_params():,} parameters from {stage.source}"
 
 
 def shrink(bench: Bench, stage: Any) -> str:
@@ -305,7 +306,3 @@ def _sparsity(bench: Bench) -> str:
     kernels = [one for one in load_model(bench.into / MODEL).weights if one.shape.rank > 1]
     zeros = sum(int(np.sum(one.numpy() == 0)) for one in kernels)
     return f"{zeros / sum(int(np.prod(one.shape)) for one in kernels):.0%} of the weights are 0"
-
-
-def _first_line(report: Mapping | Any) -> str:
-    return str(report).strip().splitlines()[0]
