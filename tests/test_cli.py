@@ -104,11 +104,11 @@ def test_help_names_the_commands_without_loading_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "--dataset" in done.stdout
+    assert "--labels" in done.stdout
 
 
 @pytest.mark.parametrize(
-    "arguments", [("demo", "--dataset", "imagenet"), ("demo", "--epochs", "0"), ("dmeo",)]
+    "arguments", [("demo", "--labels", "2"), ("demo", "--epochs", "0"), ("dmeo",)]
 )
 def test_wrong_arguments_are_refused(arguments):
     done = console(*arguments)

@@ -209,3 +209,23 @@ def test_links_lead_somewhere(name):
     page = ROOT / name
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_page_on_recipes_says_what_is_read(tmp_path, monkeypatch):
+    from keras_distill.pipeline.recipes import Recipe, read_recipe
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    whole, *parts = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    recipe = read_recipe(whole)
+    assert recipe.models.keys() == {"teacher", "student"}
+    # What is a part of a stage stands in one.
+    for part in parts:
+        inside = "\n".join(f"    {line}" for line in part.splitlines())
+        read_recipe(f"{whole}  - stage: distil\n    name: another\n{inside}\n")
+    schema = Recipe.model_json_schema()
+    kinds = set(schema["properties"]["stages"]["items"]["discriminator"]["mapping"])
+    told = re.search(r"^\| stage .*?\n\n", page, re.M | re.S)[0]
+    assert kinds == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]*\|", told, re.M))))
+    names = run("docs/recipes.md", {})
+    assert "after 2 epochs" in names["record"]["stages"]["distil-student"]["outcome"]

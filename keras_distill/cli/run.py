@@ -90,10 +90,10 @@ def execute(
     """
     command = ["keras-distill", *begin]
     for name, value in options.items():
-        word = f"--{name.replace('_', '-')}"
-        command += (
-            [word] if value is True else [word, str(value)] if value not in (None, False) else []
-        )
+        if value is True:
+            command.append(f"--{name.replace('_', '-')}")
+        elif value is not None and value is not False:
+            command += [f"--{name.replace('_', '-')}", str(value)]
     command += [word for module in modules or () for word in ("--import", module)]
     command += ["--output", str(output)]
 
