@@ -28,9 +28,8 @@ def report(work: Run, shop: Workshop, console: Console) -> RunReport | None:
     if not made:
         return None
     folder = shop.folder
-    if work.is_reported() and (folder / REPORT).is_file():
-        found = RunReport.load(folder / REPORT)
-    else:
+    found = _earlier(work, shop)
+    if found is None:
         found = _measured(work, shop, made, console)
         found.save(folder / REPORT)
         found.to_html(folder / "report.html")
@@ -39,6 +38,16 @@ def report(work: Run, shop: Workshop, console: Console) -> RunReport | None:
     console.print(str(found), soft_wrap=True, markup=False)
     console.print(f"The report for others: {folder / 'report.html'}", soft_wrap=True)
     return found
+
+
+def _earlier(work: Run, shop: Workshop) -> RunReport | None:
+    """The report of the same files; None where it is not there, or of another version."""
+    if not work.is_reported():
+        return None
+    try:
+        return RunReport.load(shop.folder / REPORT)
+    except (OSError, ValueError):
+        return None
 
 
 def _measured(work: Run, shop: Workshop, made: list[Made], console: Console) -> RunReport:
