@@ -130,12 +130,7 @@ def _go(work: Run, shop: Workshop, console: Console, until: str | None) -> bool:
     titles = [step.title for step in work.steps]
     wanted = titles[: titles.index(until) + 1] if until else titles
     running = [one for one, why in work.reasons().items() if why is not None and one in wanted]
-    batches = {
-        one.title: steps_of(one, shop.examples)
-        for one in shop.recipe.stages
-        if isinstance(one, Training)
-    }
-    watch = Watch(console, work.steps, batches)
+    watch = Watch(console, work.steps, batches_of(shop))
     width, passed, again = max(map(len, wanted)), True, len(running) < len(wanted)
     with watch.watching(running):
         for done in work.go(until, watch.heard):
@@ -161,6 +156,15 @@ def checked(request: Request) -> str:
     parts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     stages = ", ".join(stage.title for stage in shop.recipe.stages)
     return f"{shop.recipe.name} is whole. Data: {shop.examples.name}, {parts}. Stages: {stages}."
+
+
+def batches_of(shop: Workshop) -> dict[str, int]:
+    """An epoch's batches of each stage that trains, by its title."""
+    return {
+        one.title: steps_of(one, shop.examples)
+        for one in shop.recipe.stages
+        if isinstance(one, Training)
+    }
 
 
 def workshop(request: Request) -> Workshop:

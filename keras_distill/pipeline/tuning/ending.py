@@ -43,8 +43,10 @@ def end(request: Request, study: Study, trials: Trials, console: Console) -> boo
         raise UsageError(f"none of {study.failed()} trials gave a file.")
     front = on_front([point.costs for point in points])
     points = [
-        dataclasses.replace(point, on_front=is_on, quality_test=_test(point, trials, is_on))
-        for point, is_on in zip(points, front, strict=True)
+        dataclasses.replace(point, on_front=True, quality_test=_test(point, trials, console))
+        if unbeaten
+        else point
+        for point, unbeaten in zip(points, front, strict=True)
     ]
     budget = request.budget
     chosen = best(points, budget) if budget.asked else None
@@ -87,11 +89,11 @@ def end(request: Request, study: Study, trials: Trials, console: Console) -> boo
     return True
 
 
-def _test(point: TunePoint, trials: Trials, on_front: bool) -> float | None:
+def _test(point: TunePoint, trials: Trials, console: Console) -> float | None:
     """The figure on the test data, where the file was made here."""
-    if not (on_front and trials.folder_of(point.values).is_dir()):
+    if not trials.folder_of(point.values).is_dir():
         return None
-    file = trials.file(point.values, lambda done: None)
+    file = trials.file(point.values, console)
     return score(file, trials.shop.examples.test, point.metric)
 
 

@@ -1,19 +1,25 @@
 """One trial: the recipe with other values, run as far as the file that is measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+from rich.console import Console
 
 from keras_distill.pipeline.recipes.recipe import Recipe
-from keras_distill.pipeline.runs.run import Done, Run
+from keras_distill.pipeline.runs.run import Run
+from keras_distill.pipeline.runs.running import batches_of
+from keras_distill.pipeline.runs.watching import Watch
 from keras_distill.pipeline.runs.workshop import Workshop, tflite_name
 from keras_distill.pipeline.tuning.sharing import begin
 from keras_distill.pipeline.tuning.space import Space, digest
 
 __all__ = ["Trials"]
+
+# A stage that took longer has its own line.
+LONG_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,12 @@ class Trials:
         """The same for the same values, so that a trial asked for again goes on."""
         return self.folder / digest(dict(values))[:12]
 
-    def file(self, values: Mapping[str, Any], heard: Callable[[Done], None]) -> Path:
+    def file(self, values: Mapping[str, Any], console: Console) -> Path:
         """Make a trial's file, or as much of it as is not there yet.
+
+        Args:
+          values: of the trial.
+          console: to draw the progress on.
 
         Raises:
           UsageError: a stage can't be done.
@@ -64,8 +74,14 @@ class Trials:
         # Each trial builds new models; those before it are of no use any more.
         keras.utils.clear_session()
         run = Run(shop, self.command)
+        watch = Watch(console, run.steps, batches_of(shop))
         with run.opened():
-            for done in run.go():
-                heard(done)
+            running = [one for one, why in run.reasons().items() if why is not None]
+            with watch.watching(running):
+                for done in run.go(heard=watch.heard):
+                    watch.finished(done.step.title)
+                    if done.why is not None and done.seconds > LONG_S:
+                        seconds = f"{done.seconds:.0f} s"
+                        console.print(f"  {done.step.title}: {done.outcome}, {seconds}")
         stage = next(one for one in recipe.stages if one.title == title)
         return folder / title / tflite_name(stage)

@@ -6,13 +6,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from keras_distill import _files
 from keras_distill.pipeline.recipes.reading import load_recipe
-from keras_distill.pipeline.runs.run import Done
 from keras_distill.pipeline.runs.running import console_for, root_of
 from keras_distill.pipeline.runs.workshop import Workshop
 from keras_distill.pipeline.tuning.ending import end
@@ -28,8 +26,6 @@ from keras_distill.training.stages import Folder, UsageError
 __all__ = ["run"]
 
 STUDY, TRIALS, WORKER = "study.db", "trials", "worker.id"
-# A stage of a trial that took longer has its own line.
-LONG_S = 20.0
 
 
 def run(request: Request) -> bool:
@@ -102,7 +98,7 @@ def _search(request: Request, study: Study, trials: Trials, console: Console) ->
         words = ", ".join(f"{names[place]} {said(value)}" for place, value in values.items())
         head = f"trial {trial.number} ({count + 1} of {request.trials}): {words}"
         try:
-            file = trials.file(values, _told(console))
+            file = trials.file(values, console)
             found = measure(file, trials.shop.examples)
             study.tell(trial, found, time.monotonic() - begin)
         except (UsageError, ValueError) as error:
@@ -112,14 +108,6 @@ def _search(request: Request, study: Study, trials: Trials, console: Console) ->
             console.print(f"{head}: failed: {error}", soft_wrap=True)
             continue
         console.print(f"{head}: {_best_words(study.points(), trial.number)}", soft_wrap=True)
-
-
-def _told(console: Console) -> Any:
-    def heard(done: Done) -> None:
-        if done.why is not None and done.seconds > LONG_S:
-            console.print(f"  {done.step.title}: {done.outcome}, {done.seconds:.0f} s")
-
-    return heard
 
 
 def _best_words(points: Sequence[TunePoint], number: int) -> str:

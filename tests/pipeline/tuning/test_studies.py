@@ -52,7 +52,7 @@ def test_gone_on_with_after_a_kill_it_draws_what_it_would_have_drawn(opened, sea
 def test_what_another_machine_runs_is_left_to_it(opened, search):
     with opened(worker="there") as study:
         search(study, 2)
-        theirs, _ = study.ask()
+        theirs, values = study.ask()
     with opened(worker="here") as study:
         assert study.take_up() == 0
         ours, _ = study.ask()
@@ -62,6 +62,8 @@ def test_what_another_machine_runs_is_left_to_it(opened, search):
         running = [one.number for one in study.trials() if one.state.name == "RUNNING"]
         assert running == [ours.number]
         assert theirs.number not in running
+        # There are more trials than when they were drawn: they come from the killed one.
+        assert study.ask()[1] == values
 
 
 @pytest.mark.parametrize(("age", "left"), [(5, 0), (300, 1)])
