@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_distill.measures.calibration import calibration_bins
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -57,7 +59,7 @@ class CalibrationTally:
           right: `(batch,)`, whether it is the label.
         """
         bins = len(self._counts)
-        places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+        places = calibration_bins(confidence, bins)
         self._counts += np.bincount(places, minlength=bins)
         self._confidence += np.bincount(places, weights=confidence, minlength=bins)
         self._right += np.bincount(places, weights=right, minlength=bins)

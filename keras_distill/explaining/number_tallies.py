@@ -10,53 +10,11 @@ import numpy as np
 from keras_distill.explaining.answers import Answers
 from keras_distill.explaining.numbers import LostNumber, NumberErrors, NumbersExplanation
 from keras_distill.explaining.similarity import Similarity
+from keras_distill.measures.agreement import Moments
 
 _MOST_POINTS = 2000
 # As large a difference, in the column's spread, two engines of one model make by rounding.
 _ROUNDING = 1e-5
-
-
-class Moments:
-    """Means and centred products of two numbers, column by column, merged batch by batch.
-
-    Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-    Variances", 1979.
-    """
-
-    def __init__(self, columns: int):
-        self.count = np.zeros(columns)
-        self._means = np.zeros((2, columns))
-        # Of first and first, second and second, first and second.
-        self._products = np.zeros((3, columns))
-
-    def add(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Take in `(rows, columns)` of each; a row with NaN in a column does not count there."""
-        both = np.stack([first, second])
-        known = ~np.isnan(both).any(axis=0)
-        count = known.sum(axis=0)
-        both = np.where(known, both, 0.0)
-        means = both.sum(axis=1) / np.maximum(count, 1)
-        centred = np.where(known, both - means[:, None], 0.0)
-        total = np.maximum(self.count + count, 1)
-        apart = means - self._means
-        weight = self.count * count / total
-        for place, (a, b) in enumerate(((0, 0), (1, 1), (0, 1))):
-            self._products[place] += (centred[a] * centred[b]).sum(axis=0)
-            self._products[place] += apart[a] * apart[b] * weight
-        self._means += apart * count / total
-        self.count += count
-
-    @property
-    def squares(self) -> np.ndarray:
-        """`sum (x - mean)^2` of the first, by column."""
-        return self._products[0]
-
-    @property
-    def correlation(self) -> np.ndarray:
-        """Pearson's, by column; NaN where one of both never changes."""
-        scale = np.sqrt(self._products[0] * self._products[1])
-        nothing = np.full_like(scale, np.nan)
-        return np.divide(self._products[2], scale, out=nothing, where=scale > 0)
 
 
 class ErrorTally:

@@ -12,6 +12,7 @@ from keras_distill.judging.conditions import Clean, Condition, Corruption
 from keras_distill.judging.court import Court
 from keras_distill.judging.record import CLEAN, Figure, Gap, Judgement, SplitFigures
 from keras_distill.judging.splits import Split
+from keras_distill.measures.agreement import correlation
 from keras_distill.measures.metric import NUMBERS, Answered, Metric
 from keras_distill.measures.paired import drawn, interval, mcnemar
 
@@ -203,9 +204,7 @@ def _gaps(
 
 def _agreement(answered: Answered, baseline: Answered) -> float:
     if answered.task == NUMBERS:
-        a, b = answered.answers.ravel(), baseline.answers.ravel()
-        same = bool(np.array_equal(a, b))
-        return 1.0 if same else float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else 0.0
+        return correlation(answered.answers, baseline.answers)
     return float(np.mean(answered.choices == baseline.choices))
 
 

@@ -1,9 +1,9 @@
 """What answers are worth beside labels, and how sure one can be of it."""
 
+from keras_distill.measures.calibration import expected_calibration_error
 from keras_distill.measures.classes import (
     accuracy,
     brier,
-    expected_calibration_error,
     f1,
     mean_iou,
     nll,

@@ -9,7 +9,6 @@ from keras_distill.measures.metric import CLASSES, YES_OR_NO, Answered, Metric, 
 __all__ = [
     "accuracy",
     "brier",
-    "expected_calibration_error",
     "f1",
     "mean_iou",
     "nll",
@@ -95,28 +94,6 @@ def brier() -> Metric:
         return ratio(weights, total, answered.by_row(np.ones(answered.labels.shape)))
 
     return Metric("Brier", under, better=-1, tasks=_BOTH)
-
-
-def expected_calibration_error(bins: int = 15) -> Metric:
-    """How far probabilities lie from frequencies: sum of shares of |accuracy - confidence|.
-
-    Over bins of equal width of the chosen class' probability, each open below; of yes or no of the
-    probability of yes.
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
-    """
-
-    def under(answered: Answered, weights: np.ndarray) -> np.ndarray:
-        sure, right = answered.answers, answered.labels
-        if answered.task == CLASSES:
-            sure, right = sure.max(-1), answered.choices == answered.labels
-        place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
-        inside = [place == one for one in range(bins)]
-        gaps = np.stack([answered.by_row(one * (sure - right)) for one in inside], -1)
-        count = answered.by_row(np.ones(answered.labels.shape))
-        return ratio(weights, gaps, np.broadcast_to(count[:, None], gaps.shape)).__abs__().sum(-1)
-
-    return Metric("ECE", under, better=-1, share=True, tasks=_BOTH)
 
 
 def f1() -> Metric:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from keras_distill import measures
 from keras_distill.measures.metric import CLASSES, YES_OR_NO, Answered
@@ -101,6 +102,18 @@ def test_calibration_by_hand():
     # At the upper end of its bin an answer belongs to it: 0.5 falls in with 0.4.
     edge = Answered(YES_OR_NO, np.array([0.5, 0.4]), np.array([1, 0]))
     assert measures.expected_calibration_error(2)(edge) == pytest.approx(abs(0.45 - 0.5))
+
+
+def test_calibration_is_scikit_learns_curve():
+    rng = np.random.default_rng(6)
+    found, labels = rng.uniform(size=500), rng.integers(0, 2, 500)
+    often, sure = calibration_curve(labels, found, n_bins=15)
+    # No answer lies on an edge; each of 15 bins has some.
+    counts = np.histogram(found, 15, (0, 1))[0]
+    expected = counts @ np.abs(often - sure) / 500
+    assert measures.expected_calibration_error()(
+        Answered(YES_OR_NO, found, labels)
+    ) == pytest.approx(expected)
 
 
 def test_each_position_of_a_map_counts():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats import contingency_tables
 
 from keras_distill import measures
 from keras_distill.measures.metric import CLASSES, Answered
@@ -15,12 +16,32 @@ def test_mcnemars_test_is_the_exact_binomial_one(better, worse):
     theirs = np.array([False] * better + [True] * worse + [True] * 5)
     expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     assert mcnemar(ours, theirs) == pytest.approx(expected)
+    table = [[5, better], [worse, 0]]
+    assert mcnemar(ours, theirs) == pytest.approx(contingency_tables.mcnemar(table).pvalue)
 
 
 def test_of_many_it_is_the_chi_square_one():
     ours = np.repeat([True, False], [700, 620])
     # (b - c)^2 / (b + c) with one degree of freedom.
     assert mcnemar(ours, ~ours) == pytest.approx(stats.chi2.sf(80**2 / 1320, 1))
+    table = [[0, 700], [620, 0]]
+    library = contingency_tables.mcnemar(table, exact=False, correction=False)
+    assert mcnemar(ours, ~ours) == pytest.approx(library.pvalue)
+
+
+def test_an_interval_is_scipys_percentile_bootstrap():
+    rng = np.random.default_rng(4)
+    hits = rng.random(150) < 0.7
+    answered = right(hits)
+    draws = drawn({"m": answered}, [measures.accuracy()], 8000, 0)["m", "accuracy"]
+    found = interval(hits.mean(), draws, 0.9)
+    library = stats.bootstrap(
+        (hits.astype(float),), np.mean, n_resamples=8000, confidence_level=0.9, method="percentile",
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    # Two samples of 8,000 resamples; accuracies are in steps of 1 / 150.
+    assert (found.low, found.high) == pytest.approx(tuple(library.confidence_interval), abs=0.0068)
+    assert draws.std() == pytest.approx(library.standard_error, rel=0.03)
 
 
 def test_the_same_seed_draws_the_same_however_much_is_held(monkeypatch):

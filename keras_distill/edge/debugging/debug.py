@@ -22,6 +22,7 @@ from keras_distill.edge.records import TFLiteExport
 from keras_distill.edge.tflite_file import weight_sparsity
 from keras_distill.litert.kept_run import WrittenTensor
 from keras_distill.litert.runner import TFLiteRunner, load_tflite
+from keras_distill.measures.agreement import Moments
 
 _OPEN_BATCH = 8
 # Noise of rounding moves an SNR by less than taking one layer for another.
@@ -206,33 +207,32 @@ class _Sums:
 
     def __init__(self) -> None:
         self.count, self.largest = 0, 0.0
-        self.moments = np.zeros(6)
+        self.signal = self.noise = 0.0
+        self.pair = Moments(1)
 
     def add(self, file: np.ndarray, model: np.ndarray) -> None:
         a, b = (values.ravel().astype("float64") for values in (file, model))
         error = b - a
         self.count += a.size
         self.largest = float(np.maximum(self.largest, np.abs(error).max()))
-        self.moments += [a.sum(), b.sum(), a @ a, b @ b, a @ b, error @ error]
+        self.signal += float(b @ b)
+        self.noise += float(error @ error)
+        self.pair.add(a[:, None], b[:, None])
 
     def figures(self) -> tuple[float, float, float]:
         """SNR in decibels, largest error and correlation."""
         return self.snr_db(), self.largest, self.correlation()
 
     def snr_db(self) -> float:
-        signal, noise = self.moments[3], self.moments[5]
-        if not noise:
+        if not self.noise:
             return math.inf
-        return 10 * math.log10(signal / noise) if signal else -math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
     def correlation(self) -> float:
-        a, b, aa, bb, ab, noise = self.moments
-        n = self.count
-        spread = (aa - a * a / n) * (bb - b * b / n)
-        # Without spread there is nothing to correlate: alike counts as 1, unlike as 0.
-        if not spread > 0:
-            return float(not noise)
-        return float(np.clip((ab - a * b / n) / math.sqrt(spread), -1, 1))
+        found = float(self.pair.correlation[0])
+        # Without spread there is nothing to correlate: alike counts as 1, unlike as 0; so does NaN.
+        known = math.isfinite(self.noise) and not math.isnan(found)
+        return found if known else float(not self.noise)
 
 
 def _chosen(found: list[Match], sums: dict[tuple[int, int], _Sums]) -> list[tuple[int, int]]:

@@ -15,8 +15,8 @@ from keras_distill.edge.analysis import Analysis
 from keras_distill.edge.export.rows import calibration_of
 from keras_distill.edge.interface import Interface
 from keras_distill.edge.tflite_file import read_content
-from keras_distill.edge.verification.heads import correlation
 from keras_distill.litert.converter import ConversionError
+from keras_distill.measures.agreement import correlation
 
 __all__ = ["converted"]
 

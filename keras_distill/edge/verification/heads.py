@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_distill.edge.joins import Part
+from keras_distill.measures.agreement import correlation, kappa
 
-__all__ = ["Head", "correlation"]
-
-# Two constants that differ by less, as part of their size, are alike to eight bits.
-_ALIKE = 0.02
+__all__ = ["Head"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,10 @@ class Head:
 
     def correlation(self, other: np.ndarray) -> float:
         """Pearson's; of class numbers Cohen's kappa, the agreement beyond chance."""
-        if self.kind == "class numbers":
-            return _kappa(self.choices(self.file), self.choices(other))
+        ours, theirs = self.choices(self.file), self.choices(other)
+        if self.kind == "class numbers" and ours is not None and theirs is not None:
+            lost = -2 in ours or -2 in theirs
+            return math.nan if lost else kappa(ours, theirs)
         return correlation(self.file, other)
 
     def row_correlation(self, other: np.ndarray) -> float:
@@ -182,31 +182,3 @@ def _class_numbers(name: str, labels: np.ndarray, outputs: np.ndarray) -> np.nda
             f"{', '.join(f'{one:g}' for one in np.unique(outside)[:5])}."
         )
     return labels
-
-
-def correlation(file: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's, over all values; NaN where one is NaN, or infinite in one alone."""
-    a, b = file.ravel().astype("float64"), other.ravel().astype("float64")
-    kept = ~((a == b) & np.isinf(a))
-    a, b = a[kept], b[kept]
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return math.nan
-    if not a.size:
-        return 1.0
-    centred_a, centred_b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((centred_a @ centred_a) * (centred_b @ centred_b))
-    # Without spread there is nothing to correlate: alike counts as 1, unlike as 0.
-    if not scale:
-        return float(np.allclose(a, b, rtol=_ALIKE, atol=1e-6))
-    return float(centred_a @ centred_b / scale)
-
-
-def _kappa(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
-    assert ours is not None
-    assert theirs is not None
-    if ours.min(initial=0) == -2 or theirs.min(initial=0) == -2:
-        return math.nan
-    classes = np.union1d(ours, theirs)
-    chance = sum(float(np.mean(ours == one) * np.mean(theirs == one)) for one in classes)
-    same = float(np.mean(ours == theirs))
-    return 1.0 if same == 1 else (same - chance) / (1 - chance)

@@ -24,7 +24,7 @@ from keras_distill.edge.joins import parts_of_outputs
 from keras_distill.edge.records import Check, TFLiteExport, VerificationReport
 from keras_distill.edge.tflite_file import precision_of
 from keras_distill.edge.verification.answers import Answers
-from keras_distill.edge.verification.heads import Head, correlation
+from keras_distill.edge.verification.heads import Head
 from keras_distill.edge.verification.tolerances import Tolerances, checks_of
 from keras_distill.litert.runner import (
     CrashError,
@@ -33,6 +33,7 @@ from keras_distill.litert.runner import (
     file_sha256,
     load_tflite,
 )
+from keras_distill.measures.agreement import correlation
 
 _PACKAGES = ("keras_distill", "tensorflow", "keras", "ai-edge-litert")
 
