@@ -139,9 +139,10 @@ def _figures(
     seed: int,
 ) -> Iterator[Figure]:
     draws = drawn(models, metrics, resamples, seed)
+    values = {(name, m.name): m(models[name]) for name in models for m in metrics}
     for name, answered in models.items():
         for metric in metrics:
-            value, other = metric(answered), metric(models[baseline])
+            value, other = values[name, metric.name], values[baseline, metric.name]
             own, theirs = draws[name, metric.name], draws[baseline, metric.name]
             figure = interval(value, own, confidence)
             apart = interval(value - other, own - theirs, confidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_distill.measures.metric import CLASSES, YES_OR_NO, Answered, Metric, ratio
+from keras_distill.measures.metric import CLASSES, YES_OR_NO, Answered, Metric, quotient
 
 __all__ = ["calibration_bins", "expected_calibration_error"]
 
@@ -35,6 +35,6 @@ def expected_calibration_error(bins: int = 15) -> Metric:
         inside = [place == one for one in range(bins)]
         gaps = np.stack([answered.by_row(one * (sure - right)) for one in inside], -1)
         count = answered.by_row(np.ones(answered.labels.shape))
-        return ratio(weights, gaps, np.broadcast_to(count[:, None], gaps.shape)).__abs__().sum(-1)
+        return quotient(np.abs(weights @ gaps).sum(-1), weights @ count)
 
     return Metric("ECE", under, better=-1, share=True, tasks=(CLASSES, YES_OR_NO))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CLASSES", "NUMBERS", "YES_OR_NO", "Answered", "Metric", "ratio"]
+__all__ = ["CLASSES", "NUMBERS", "YES_OR_NO", "Answered", "Metric", "quotient", "ratio"]
 
 # What models are asked: one of several classes, a yes or no each, numbers.
 CLASSES, YES_OR_NO, NUMBERS = "classes", "yes or no", "numbers"
@@ -104,5 +104,9 @@ class Metric:
 
 def ratio(weights: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Weighted sums of `above` over those of `below`, both `(rows, ...)`; NaN over nothing."""
-    total, count = np.tensordot(weights, above, 1), np.tensordot(weights, below, 1)
+    return quotient(weights @ above, weights @ below)
+
+
+def quotient(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """`total` over `count`; NaN over nothing."""
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -41,12 +41,10 @@ def resampled(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     some = max(1, _ENTRIES // rows)
     for start in range(0, resamples, some):
         count = min(some, resamples - start)
-        yield np.stack(
-            [
-                np.bincount(rng.integers(rows, size=rows), minlength=rows).astype("float64")
-                for _ in range(count)
-            ]
-        )
+        weights = np.empty((count, rows))
+        for one in weights:
+            one[:] = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+        yield weights
 
 
 def drawn(
