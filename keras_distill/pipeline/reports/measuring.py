@@ -138,6 +138,7 @@ def measure(
         layers=tuple(found),
         robustness=tuple(robustness(facts.records)),
         host=clock.host,
+        labelled=first.labelled,
     )
 
 

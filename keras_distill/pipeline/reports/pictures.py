@@ -59,7 +59,9 @@ def against(report: RunReport, cost: str) -> str:
         colours = _colours([row.line for row in report.rows])
         for row in rows:
             _point(axes, row, getattr(row, cost), scale, colours[row.line], row in front)
-        axes.margins(x=0.1, y=0.12)
+        if prices := [getattr(row, cost) for row in rows]:
+            axes.set_xlim(min(prices) / 1.5, max(prices) * 1.5)
+        axes.margins(y=0.12)
         heading = "bytes of the file" if cost == "bytes" else "ms for one example in LiteRT"
         axes.set(xlabel=heading, ylabel=f"{report.metric}{', %' if report.share else ''}")
         _plain_ticks(axes, bytes_in_words if cost == "bytes" else milliseconds)
@@ -82,7 +84,7 @@ def curves(histories: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str
                 float("nan") if value is None else 100 * value if shares else value
                 for value in history.get(key, ())
             ]
-            axes.plot(range(1, len(values) + 1), values, color=colours[name], linewidth=1.5)
+            axes.plot(range(1, len(values) + 1), values, color=colours[name], marker=".")
             points.append((len(values), values[-1]) if values else (1, float("nan")))
         words = key.removeprefix("val_").replace("_", " ")
         words = f"validation {words}" if key.startswith("val_") else words

@@ -116,6 +116,7 @@ class RunReport(Record):
       layers: of the files.
       robustness: what stages `judge` found under conditions.
       host: the machine that took the times.
+      labelled: False where the test data had no labels, and answers stood for them.
     """
 
     title: str
@@ -139,6 +140,7 @@ class RunReport(Record):
     layers: tuple[LayerRow, ...] = ()
     robustness: tuple[Robustness, ...] = ()
     host: str = ""
+    labelled: bool = True
 
     def __getitem__(self, name: str) -> Row:
         """The row of a name.

@@ -99,6 +99,9 @@ def _failures(report: RunReport) -> Iterator[str]:
 
 
 def _labels(report: RunReport) -> Iterator[str]:
+    if not report.labelled:
+        whose = report.teacher or report.twin or report.rows[0].name
+        yield f"The test examples have no labels: the answers of {whose} stand for them."
     rows, labelled = report.data.get("rows", {}), report.data.get("labelled")
     all_of_them = rows.get("train") if isinstance(rows, dict) else None
     if isinstance(all_of_them, int) and isinstance(labelled, int) and labelled < all_of_them:

@@ -178,7 +178,7 @@ def robustness_table(found: Robustness) -> Table:
 def _agreement(report: RunReport, row: Row) -> str:
     if row.agreement is None:
         return "-"
-    return f"r = {row.agreement:.3f}" if report.task == "numbers" else figure(row.agreement, True)
+    return f"r = {row.agreement:.2f}" if report.task == "numbers" else figure(row.agreement, True)
 
 
 def _interval(row: Row, share: bool) -> str:

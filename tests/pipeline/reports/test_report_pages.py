@@ -1,5 +1,6 @@
 """A report for those who were not there: one page, and Markdown."""
 
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -145,3 +146,17 @@ def test_a_browser_shows_it_without_network_or_a_sideways_scroll(report, browser
     assert page.evaluate("document.querySelectorAll('svg').length") == 3
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("value", [0.5, None])
+def test_one_file_alone_that_nothing_is_known_of(report, value):
+    file = dataclasses.replace(
+        report.rows[-1], value=value, low=value, high=value, from_teacher=None, from_twin=None
+    )
+    alone = dataclasses.replace(
+        report, rows=(file,), data={}, teacher=None, twin=None, curves={}, layers=(), classes=()
+    )
+    found = read(html(alone))
+    figure = next(row[1] for row in found.rows if row[0] == file.name)
+    assert figure == ("50.0 %" if value else "-")
+    assert markdown(alone)

@@ -153,6 +153,12 @@ def test_a_larger_and_slower_file_is_called_so(report):
     assert not worse.passed
 
 
+def test_without_labels_it_says_whose_answers_stand_for_them(report):
+    unlabelled = dataclasses.replace(report, labelled=False)
+    assert any("no labels: the answers of train teacher" in one for one in unlabelled.words())
+    assert not any("no labels" in one for one in report.words())
+
+
 def test_the_front_is_what_nothing_beats(report):
     rows = (
         row("small", 0.8, 10, 3.0),
