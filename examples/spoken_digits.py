@@ -73,7 +73,7 @@ def run(
 
 
 FULL = {"copies": 10, "teacher": 24, "teacher_steps": 700, "student": 32, "blocks": 4, "steps": 600}
-SMOKE = {"copies": 2, "teacher": 4, "teacher_steps": 10, "student": 8, "blocks": 1, "steps": 10}
+SMOKE = {"copies": 2, "teacher": 4, "teacher_steps": 10, "student": 8, "blocks": 1, "steps": 60}
 
 
 def main() -> None:
