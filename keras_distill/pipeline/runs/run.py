@@ -16,6 +16,7 @@ from typing import Any
 from keras_distill import _files, _json, _keras
 from keras_distill.pipeline.inputs import usage_errors
 from keras_distill.pipeline.recipes.reading import written
+from keras_distill.pipeline.runs.deciding import settings_of, sources_of
 from keras_distill.pipeline.runs.plan import Step, plan
 from keras_distill.pipeline.runs.stages import FAILED, STAGES
 from keras_distill.pipeline.runs.workshop import Bench, Heard, Workshop
@@ -174,18 +175,13 @@ class Run:
     def _decided(self, step: Step) -> dict[str, Any]:
         """All that decides a stage's result, as JSON takes it."""
         recipe = self._shop.recipe
-        stage = step.stage.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
-        sources = {
-            line: recipe.models[line].model_dump(mode="json", exclude_none=True)
-            for line in (step.models if step.stage.stage == "judge" else step.stage.reads)
-            if step.models.get(line) is None
-        }
+        sources = sources_of(recipe, step)
         for line, source in sources.items():
             if "file" in source:
                 source["sha256"] = self._digest_of_source(line)
         entries = self._record["stages"]
         return {
-            "stage": stage,
+            "stage": settings_of(step.stage),
             "models": sources,
             "seed": recipe.seed,
             "data": self._record["data"]["sha256"] | {"labels": recipe.data.labels},

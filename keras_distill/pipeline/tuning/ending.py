@@ -43,7 +43,7 @@ def end(request: Request, study: Study, trials: Trials, console: Console) -> boo
         raise UsageError(f"none of {study.failed()} trials gave a file.")
     front = on_front([point.costs for point in points])
     points = [
-        dataclasses.replace(point, on_front=True, quality_test=_test(point, trials, console))
+        dataclasses.replace(point, on_front=True, quality_test=_test(point, trials))
         if unbeaten
         else point
         for point, unbeaten in zip(points, front, strict=True)
@@ -89,12 +89,10 @@ def end(request: Request, study: Study, trials: Trials, console: Console) -> boo
     return True
 
 
-def _test(point: TunePoint, trials: Trials, console: Console) -> float | None:
+def _test(point: TunePoint, trials: Trials) -> float | None:
     """The figure on the test data, where the file was made here."""
-    if not trials.folder_of(point.values).is_dir():
-        return None
-    file = trials.file(point.values, console)
-    return score(file, trials.shop.examples.test, point.metric)
+    file = trials.finished(point.values)
+    return None if file is None else score(file, trials.shop.examples.test, point.metric)
 
 
 def _write_recipes(

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_distill import _files
 from keras_distill.pipeline.recipes.recipe import Recipe
+from keras_distill.pipeline.runs.deciding import settings_of, sources_of
 from keras_distill.pipeline.runs.plan import Step, plan
 from keras_distill.pipeline.runs.run import RECORD, read_record
 from keras_distill.training.stages import UsageError
@@ -63,18 +64,13 @@ def _same(
 ) -> bool:
     """Whether an entry of another run's record is what this step would leave."""
     decided = entry["decided"]
-    sources = {
-        line: recipe.models[line].model_dump(mode="json", exclude_none=True)
-        for line in step.stage.reads
-        if step.models.get(line) is None
-    }
     theirs = {
         line: {key: value for key, value in source.items() if key != "sha256"}
         for line, source in decided.get("models", {}).items()
     }
     return (
-        decided.get("stage") == step.stage.model_dump(mode="json", exclude={"name"})
-        and theirs == sources
+        decided.get("stage") == settings_of(step.stage)
+        and theirs == sources_of(recipe, step)
         and all(
             title in found
             and found[title][1]["files"] == record["stages"].get(title, {}).get("files")

@@ -42,6 +42,11 @@ class Parameter:
             return distributions.IntDistribution(int(low), int(high), **options)
         return distributions.FloatDistribution(low, high, log=self.values.log, step=step)
 
+    def facts(self) -> list[Any]:
+        """All of it as JSON takes it."""
+        values = self.values.model_dump() if isinstance(self.values, Range) else list(self.values)
+        return [self.place, values, self.own]
+
     def drawn(self, value: Any) -> Any:
         """The recipe's value for what a study says was drawn.
 

@@ -29,7 +29,7 @@ class Trials:
     Args:
       space: what is changed.
       shop: of the recipe itself, whose data all trials share.
-      folder: that holds a folder for each set of values.
+      folder: that holds a folder for each set of values, so that a trial asked for again goes on.
       smoke: whether the recipe is made small.
       command: for the runs' records.
     """
@@ -48,10 +48,6 @@ class Trials:
         """
         return self.space.recipe_of(values)
 
-    def folder_of(self, values: Mapping[str, Any]) -> Path:
-        """The same for the same values, so that a trial asked for again goes on."""
-        return self.folder / digest(dict(values))[:12]
-
     def file(self, values: Mapping[str, Any], console: Console) -> Path:
         """Make a trial's file, or as much of it as is not there yet.
 
@@ -63,14 +59,8 @@ class Trials:
           UsageError: a stage can't be done.
           ValueError: see `Space.recipe_of`.
         """
-        whole = self.recipe(values)
-        recipe, title = self.space.short_of(whole.for_smoke() if self.smoke else whole)
-        folder = self.folder_of(values)
-        others = [one for one in sorted(self.folder.iterdir()) if one.is_dir()]
-        begin(folder, recipe, others)
-        shop = Workshop(recipe, folder, self.shop.root, self.shop.allowed)
-        # No place in the data can be searched: they are read once.
-        vars(shop)["examples"] = self.shop.examples
+        shop, file = self._workshop(values)
+        begin(shop.folder, shop.recipe, [one for one in self.folder.iterdir() if one.is_dir()])
         # Each trial builds new models; those before it are of no use any more.
         keras.utils.clear_session()
         run = Run(shop, self.command)
@@ -83,5 +73,24 @@ class Trials:
                     if done.why is not None and done.seconds > LONG_S:
                         seconds = f"{done.seconds:.0f} s"
                         console.print(f"  {done.step.title}: {done.outcome}, {seconds}")
+        return file
+
+    def finished(self, values: Mapping[str, Any]) -> Path | None:
+        """A trial's file, if it is here just as it would be made now; nothing is made."""
+        shop, file = self._workshop(values)
+        if not shop.folder.is_dir():
+            return None
+        run = Run(shop, self.command)
+        with run.read():
+            return None if any(run.reasons().values()) else file
+
+    def _workshop(self, values: Mapping[str, Any]) -> tuple[Workshop, Path]:
+        """Of a trial's run, and the file that it ends in."""
+        whole = self.recipe(values)
+        recipe, title = self.space.short_of(whole.for_smoke() if self.smoke else whole)
+        folder = self.folder / digest(dict(values))[:12]
+        shop = Workshop(recipe, folder, self.shop.root, self.shop.allowed)
+        # No place in the data can be searched: they are read once.
+        vars(shop)["examples"] = self.shop.examples
         stage = next(one for one in recipe.stages if one.title == title)
-        return folder / title / tflite_name(stage)
+        return shop, folder / title / tflite_name(stage)

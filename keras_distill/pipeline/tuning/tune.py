@@ -11,6 +11,7 @@ from rich.console import Console
 
 from keras_distill import _files
 from keras_distill.pipeline.recipes.reading import load_recipe
+from keras_distill.pipeline.runs.deciding import settings_of
 from keras_distill.pipeline.runs.running import console_for, root_of
 from keras_distill.pipeline.runs.workshop import Workshop
 from keras_distill.pipeline.tuning.ending import end
@@ -71,12 +72,13 @@ def _held(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _study(request: Request, space: Space, shop: Workshop) -> Iterator[Study]:
     short, _ = space.short_of(shop.recipe)
-    plain = short.model_dump(mode="json")
-    decided = {key: plain[key] for key in ("models", "stages", "seed")}
-    decided["data"] = shop.examples.facts()["sha256"]
-    decided["space"] = [
-        [one.place, repr(one.distribution()), one.first] for one in space.parameters
-    ]
+    decided = {
+        "models": [one.model_dump(mode="json", exclude_none=True) for one in short.models.values()],
+        "stages": [settings_of(stage) for stage in short.stages],
+        "seed": short.seed,
+        "data": shop.examples.facts()["sha256"],
+        "space": [one.facts() for one in space.parameters],
+    }
     file = request.output / WORKER
     if not file.is_file():
         _files.write(file, uuid.uuid4().hex.encode())
