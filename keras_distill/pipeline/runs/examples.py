@@ -177,7 +177,7 @@ def _read(data: Data, root: Path, allowed: Collection[str]) -> tuple[Found, tupl
         with np.load(_there(data.npz, "data.npz", root), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive if key[:2] in ("x", "y", "x_", "y_")}, None
     if data.csv is not None:
-        return _of_table(_there(data.csv, "data.csv", root), str(data.label)), None
+        return _of_table(_there(data.csv, "data.csv", root), str(data.label))
     assert data.folder is not None
     return _of_folder(_there(data.folder, "data.folder", root), data)
 
@@ -212,7 +212,7 @@ def _recordings(name: str) -> tuple[Found, tuple[str, ...]]:
     return arrays, found.class_names
 
 
-def _of_table(path: Path, label: str) -> Found:
+def _of_table(path: Path, label: str) -> tuple[Found, tuple[str, ...] | None]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or label not in rows[0]:
@@ -229,13 +229,16 @@ def _of_table(path: Path, label: str) -> Found:
                     f"data.csv: line {number + 2} of {path.name} has {row[key]!r} in {key}, and "
                     f"needs a number. Leave the column out, or give numbers."
                 ) from error
-    labels = np.array([row[label] for row in rows])
+    labels = np.array([row[label] or "" for row in rows])
+    if (empty := np.flatnonzero(labels == "")).size:
+        raise UsageError(f"data.csv: line {empty[0] + 2} of {path.name} has no {label}.")
     try:
         numbers = labels.astype(np.float64)
     except ValueError:
-        return {"x": values, "y": np.unique(labels, return_inverse=True)[1]}
+        names, found = np.unique(labels, return_inverse=True)
+        return {"x": values, "y": found}, tuple(map(str, names))
     whole = np.equal(np.mod(numbers, 1), 0).all() and len(np.unique(numbers)) <= 100
-    return {"x": values, "y": numbers.astype(np.int64 if whole else np.float32)}
+    return {"x": values, "y": numbers.astype(np.int64 if whole else np.float32)}, None
 
 
 def _of_folder(path: Path, data: Data) -> tuple[Found, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from keras_distill import _files, _json, _keras
 from keras_distill.pipeline.inputs import usage_errors
 from keras_distill.pipeline.recipes.reading import written
 from keras_distill.pipeline.runs.deciding import settings_of, sources_of
+from keras_distill.pipeline.runs.fitting import check_fits
 from keras_distill.pipeline.runs.plan import Step, plan
 from keras_distill.pipeline.runs.stages import FAILED, STAGES
 from keras_distill.pipeline.runs.workshop import Bench, Heard, Workshop
@@ -214,6 +215,7 @@ class Run:
 
     def _begun(self) -> dict[str, Any]:
         recipe, folder = self._shop.recipe, self._shop.folder
+        check_fits(self._shop.examples, recipe.stages)
         earlier = read_record(folder) if (folder / RECORD).exists() else None
         return {
             "format": FORMAT,

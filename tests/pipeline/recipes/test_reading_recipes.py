@@ -219,3 +219,14 @@ def test_known_labels_are_a_part_of_each_class():
 
 def test_the_text_of_a_shipped_recipe_is_what_is_read():
     assert read_recipe(shipped_text("tiny")) == load_recipe("tiny")
+
+
+def test_words_are_classes_with_names_and_an_empty_one_is_named(tmp_path):
+    rows = [f"{i},{'cat' if i % 2 else 'dog'}" for i in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,kind", *rows]))
+    examples = load_examples(Data(csv="a.csv", label="kind"), 0, tmp_path)
+    assert examples.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(examples.test.y, 1 - examples.test.x[:, 0] % 2)
+    (tmp_path / "a.csv").write_text("\n".join(["a,kind", *rows, "3,"]))
+    with pytest.raises(UsageError, match=r"line 42 of a\.csv has no kind"):
+        load_examples(Data(csv="a.csv", label="kind"), 0, tmp_path)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -113,3 +114,24 @@ def test_a_module_runs_only_where_the_command_names_it(here, monkeypatch):
     Path("own.yaml").write_text(Path("own.yaml").read_text().replace(":build", ":biuld"))
     missing = call("recipe", "check", "own.yaml", "--import", "of_mine")
     assert (missing.exit_code, "of_mine has no function biuld" in missing.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "augment", "words"),
+    [
+        ({"y": np.eye(3, dtype=int)[np.arange(60) % 3]}, "", "give y.argmax"),
+        ({"y": np.arange(60) % 3 - 1}, "", "class numbers begin at 0"),
+        ({"x": np.where(np.arange(240) == 9, np.nan, 1.0).reshape(60, 4)}, "", "is no number"),
+        ({}, "flip: true", "are for images"),
+        ({}, "mixup: 1.0", "is for classes under a teacher"),
+        ({"x": np.ones((60, 4), int)}, "noise: 0.1", "inputs in a float type"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_any_training(here, arrays, augment, words):
+    np.savez("a.npz", **{"x": np.ones((60, 4)), "y": np.arange(60) % 3} | arrays)
+    recipe = RECIPE.replace("{set: digits, rows: 64}", "{npz: a.npz}")
+    Path("own.yaml").write_text(recipe.replace("epochs: 2,", f"epochs: 2, augment: {{{augment}}},"))
+    done = call("run", "own.yaml")
+    assert done.exit_code == 2
+    assert words in done.output
+    assert not Path("runs/own/train-student").exists()
