@@ -11,6 +11,7 @@ from keras_distill import objectives, schedules
 from keras_distill.pipeline.recipes.strict import Strict
 
 __all__ = [
+    "CALLBACKS",
     "OBJECTIVES",
     "OPTIMIZERS",
     "Callback",

@@ -6,9 +6,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from keras_distill.pipeline.recipes.strict import Strict
 
-__all__ = ["BUILDERS", "SETS", "Data", "Importable", "ModelSource"]
+__all__ = ["BUILDERS", "Data", "Importable", "ModelSource"]
 
-SETS = ("digits", "fashion_mnist", "cifar10", "spoken_digits", "tones")
 BUILDERS = ("cnn", "small_cnn", "sound_cnn", "mlp")
 
 Importable = Annotated[

@@ -8,7 +8,7 @@ import numpy as np
 from keras_distill.judging.record import Judgement
 from keras_distill.pipeline.reports.record import ClassRow
 
-__all__ = ["classes", "groups"]
+__all__ = ["classes", "groups", "known"]
 
 # Beyond, whole numbers are rather counts than classes.
 _MOST = 2000
@@ -40,7 +40,7 @@ def classes(
     if members is None or judged.task == "numbers":
         return
     for number in np.unique(members[members >= 0]).tolist():
-        values = {name: _known(found[str(number)]) for name, found in parts.items()}
+        values = {name: known(found[str(number)]) for name, found in parts.items()}
         yield ClassRow(_name(number, class_names), int((members == number).sum()), values)
 
 
@@ -50,5 +50,6 @@ def _name(number: int, class_names: Sequence[str] | None) -> str:
     return str(class_names[number])
 
 
-def _known(value: Any) -> float | None:
+def known(value: Any) -> float | None:
+    """A figure as JSON takes it: None where it is not finite."""
     return float(value) if np.isfinite(value) else None

@@ -14,7 +14,7 @@ from keras_distill.litert.child import CrashError
 from keras_distill.litert.quiet import quiet_tensorflow
 from keras_distill.litert.runner import file_sha256, load_tflite
 from keras_distill.pipeline.inputs import load_model, one_line
-from keras_distill.pipeline.reports.classes import classes, groups
+from keras_distill.pipeline.reports.classes import classes, groups, known
 from keras_distill.pipeline.reports.layers import LayerRow, layers
 from keras_distill.pipeline.reports.made import Facts, Made
 from keras_distill.pipeline.reports.record import Beside, Row, RunReport
@@ -184,13 +184,11 @@ def _figures(name: str, judged: Judgement, metric: str) -> dict[str, Any]:
     if name not in judged.models:
         return {}
     found = judged.figure(name, metric)
-    others = {
-        one: _known(judged.figure(name, one).value) for one in judged.metrics if one != metric
-    }
+    others = {one: known(judged.figure(name, one).value) for one in judged.metrics if one != metric}
     return {
-        "value": _known(found.value),
-        "low": _known(found.low),
-        "high": _known(found.high),
+        "value": known(found.value),
+        "low": known(found.low),
+        "high": known(found.high),
         "figures": others,
     }
 
@@ -255,8 +253,4 @@ def _verified(records: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _curves(history: Mapping[str, Sequence[float]]) -> dict[str, tuple[float | None, ...]]:
-    return {key: tuple(map(_known, values)) for key, values in history.items()}
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return {key: tuple(map(known, values)) for key, values in history.items()}

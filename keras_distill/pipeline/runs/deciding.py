@@ -1,12 +1,14 @@
 """What decides a stage's result by the recipe alone, in the form that a run's record keeps."""
 
+import hashlib
+import json
 from typing import Any
 
 from keras_distill.pipeline.recipes.recipe import Recipe
 from keras_distill.pipeline.recipes.stages import StageOf
 from keras_distill.pipeline.runs.plan import Step
 
-__all__ = ["settings_of", "sources_of"]
+__all__ = ["digest", "settings_of", "sources_of"]
 
 
 def settings_of(stage: StageOf) -> dict[str, Any]:
@@ -22,3 +24,8 @@ def sources_of(recipe: Recipe, step: Step) -> dict[str, dict[str, Any]]:
         for line in lines
         if step.models.get(line) is None
     }
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -43,14 +43,14 @@ def _stages(shop: Workshop, run: Run) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in ("stage", "reads", "trains", "runs"):
         table.add_column(heading, overflow="fold")
+    reasons = run.reasons()
     for step in run.steps:
         trains = ""
         if isinstance(step.stage, Training) and step.stage.epochs:
             batches = steps_of(step.stage, shop.examples)
             trains = f"{step.stage.epochs} x {batches} batches"
-        why = run.reasons()[step.title]
         reads = ", ".join(step.reads) or "the data"
-        table.add_row(step.title, reads, trains, why or "no: finished earlier")
+        table.add_row(step.title, reads, trains, reasons[step.title] or "no: finished earlier")
     return table
 
 

@@ -100,10 +100,9 @@ def _made(work: Run, shop: Workshop) -> list[Made]:
 
 def _records(work: Run, shop: Workshop) -> Mapping[str, Any]:
     """By stage what its record says."""
-    files = {
-        step.title: file
+    return {
+        step.title: _json.read(file)
         for step in work.steps
         for name in RECORDS
         if (file := shop.folder / step.title / name).is_file()
     }
-    return {title: _json.read(file) for title, file in files.items()}

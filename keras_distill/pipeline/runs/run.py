@@ -1,7 +1,6 @@
 """A run: a recipe's stages in a folder, each done once, whatever stops the process."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_distill import _files, _json, _keras
+from keras_distill.litert.runner import file_sha256
 from keras_distill.pipeline.inputs import usage_errors
 from keras_distill.pipeline.recipes.reading import written
-from keras_distill.pipeline.runs.deciding import settings_of, sources_of
+from keras_distill.pipeline.runs.deciding import digest, settings_of, sources_of
+from keras_distill.pipeline.runs.examples import inside
 from keras_distill.pipeline.runs.fitting import check_fits
 from keras_distill.pipeline.runs.plan import Step, plan
 from keras_distill.pipeline.runs.stages import FAILED, STAGES
@@ -131,13 +132,13 @@ class Run:
         self._write()
 
     def _state(self) -> str:
-        return _digest({title: one["files"] for title, one in self._record["stages"].items()})
+        return digest({title: one["files"] for title, one in self._record["stages"].items()})
 
     def _do(self, step: Step, heard: Heard) -> None:
         begin = time.monotonic()
         target, kept = self._shop.folder / step.title, self._shop.folder / KEPT / step.title
         decided = self._decided(step)
-        mark = _digest(decided)
+        mark = digest(decided)
         _for_this_alone(kept, mark)
         with usage_errors(), _files.scratch(self._shop.folder, step.title) as scratch:
             into = scratch / step.title
@@ -189,16 +190,14 @@ class Run:
             "versions": {name: self._record["environment"][name] for name in VERSIONS[:3]},
             # Last: what runs again for its own reason says that one.
             "made from": {
-                title: _digest(entries.get(title, {}).get("files")) for title in step.reads
+                title: digest(entries.get(title, {}).get("files")) for title in step.reads
             },
         }
 
     def _digest_of_source(self, line: str) -> str:
-        from keras_distill.pipeline.runs.examples import inside
-
         file = self._shop.recipe.models[line].file
         path = inside(str(file), f"models.{line}.file", self._shop.root)
-        return _digest(_checksums(path) if path.is_dir() else _sha256(path))
+        return digest(_checksums(path) if path.is_dir() else file_sha256(path))
 
     def _take_up(self) -> None:
         folder = self._shop.folder
@@ -300,15 +299,6 @@ def _difference(there: Any, now: Any, key: str = "") -> str | None:
     return f"{key.removeprefix('stage.')} was {there} and is {now}"
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(one for one in folder.rglob("*") if one.is_file())
-    return {one.relative_to(folder).as_posix(): _sha256(one) for one in files}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return {one.relative_to(folder).as_posix(): file_sha256(one) for one in files}

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_distill import _files, edge, transfer
 from keras_distill.pipeline.judged import CONDITIONS
-from keras_distill.pipeline.recipes.named import Callback, build_number
+from keras_distill.pipeline.recipes.named import CALLBACKS, Callback, build_number
 from keras_distill.pipeline.recipes.stages import Learning, Training
 from keras_distill.pipeline.runs.importing import imported
 from keras_distill.pipeline.runs.saving import save_model
@@ -43,7 +42,7 @@ def prune(bench: Bench, stage: Any) -> str:
         options |= {"end_step": max(1, updates // 2)}
     model = edge.prune(bench.model(stage.model), stage.sparsity, **options)
     words = _trained(bench, stage, model, finished=edge.strip)
-    return f"{words}; {_sparsity(bench)}"
+    return f"{words}; {_sparsity(edge.strip(model))}"
 
 
 def cluster(bench: Bench, stage: Any) -> str:
@@ -291,7 +290,7 @@ def _lasting(bench: Bench, stage: Training) -> Lasting:
 
 def _callback(bench: Bench, asked: Callback) -> keras.callbacks.Callback:
     if ":" not in asked.callback:
-        return getattr(keras.callbacks, asked.callback)(**asked.arguments())
+        return CALLBACKS[asked.callback](**asked.arguments())
     kind = imported(asked.callback, "callbacks", bench.shop.allowed)
     return kind(**asked.arguments())
 
@@ -300,9 +299,5 @@ def _is_quantized(bench: Bench, stage: Any) -> bool:
     return bench.step.models[stage.model] != bench.step.floats[stage.model]
 
 
-def _sparsity(bench: Bench) -> str:
-    from keras_distill.pipeline.inputs import load_model
-
-    kernels = [one for one in load_model(bench.into / MODEL).weights if one.shape.rank > 1]
-    zeros = sum(int(np.sum(one.numpy() == 0)) for one in kernels)
-    return f"{zeros / sum(int(np.prod(one.shape)) for one in kernels):.0%} of the weights are 0"
+def _sparsity(model: keras.Model) -> str:
+    return f"{edge.sparsity_report(model).sparsity:.0%} of the weights are 0"

@@ -64,7 +64,7 @@ class Bench:
       step: which stage.
       into: an empty folder for what it makes.
       kept: a folder that outlives a kill, for a training under way.
-      mark: what decides the stage's result, see `fingerprints`.
+      mark: a digest of what decides the stage's result.
       heard: hears of each batch.
     """
 

@@ -1,6 +1,5 @@
 """What a search may change in a recipe, and the values that a study may hold of it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from keras_distill.pipeline.recipes.recipe import Recipe
 from keras_distill.pipeline.recipes.tune import Range
 from keras_distill.pipeline.runs.plan import plan
 
-__all__ = ["Parameter", "Space", "digest", "space_of"]
+__all__ = ["Parameter", "Space", "space_of"]
 
 
 @dataclass(frozen=True)
@@ -161,11 +160,6 @@ def space_of(recipe: Recipe) -> Space:
         stage.title: index for index, stage in enumerate(recipe.stages) if stage.stage == "export"
     }
     return Space(recipe, tuple(parameters), files[recipe.tune.file or list(files)[-1]])
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of what JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _as_json(choice: Any) -> str:

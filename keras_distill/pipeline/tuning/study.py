@@ -10,9 +10,10 @@ from typing import Any
 
 from keras_distill._extras import install_hint
 from keras_distill.pipeline.inputs import one_line
+from keras_distill.pipeline.runs.deciding import digest
 from keras_distill.pipeline.tuning.measuring import Measured
 from keras_distill.pipeline.tuning.record import TunePoint
-from keras_distill.pipeline.tuning.space import Space, digest
+from keras_distill.pipeline.tuning.space import Space
 from keras_distill.training.stages import UsageError
 
 __all__ = ["Study", "opened"]

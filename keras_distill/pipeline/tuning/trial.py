@@ -9,12 +9,13 @@ import keras
 from rich.console import Console
 
 from keras_distill.pipeline.recipes.recipe import Recipe
+from keras_distill.pipeline.runs.deciding import digest
 from keras_distill.pipeline.runs.run import Run
 from keras_distill.pipeline.runs.running import batches_of
 from keras_distill.pipeline.runs.watching import Watch
 from keras_distill.pipeline.runs.workshop import Workshop, tflite_name
 from keras_distill.pipeline.tuning.sharing import begin
-from keras_distill.pipeline.tuning.space import Space, digest
+from keras_distill.pipeline.tuning.space import Space
 
 __all__ = ["Trials"]
 
